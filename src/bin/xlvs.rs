@@ -1,0 +1,2 @@
+//! xlvs.
+fn main() {}

@@ -1,0 +1,108 @@
+//! The control socket's language: one JSON value a line, a request up, a reply down.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ipvs::edit::{Edit, Errno, ServiceId};
+use crate::ipvs::verdict::PacketTotals;
+use crate::ipvs::view::{ConnectionView, ServiceView, TableInfo, TimeoutView};
+
+/// What a client of the control socket asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Change the tables.
+    Edit(Edit),
+    /// All services. Answer: [`Reply::Services`].
+    ListServices,
+    /// One service. Answer: [`Reply::Services`] with one element, or `ESRCH`.
+    ListService(ServiceId),
+    /// All connections and templates. Answer: [`Reply::Connections`].
+    ListConnections,
+    /// Answer: [`Reply::Timeouts`].
+    GetTimeouts,
+    /// Answer: [`Reply::Status`].
+    Status,
+    /// Read all files again and apply the difference. Answer: [`Reply::Text`] with what changed.
+    Reload,
+    /// Read one (`value` absent) or set one IPVS sysctl by its name without `net.ipv4.vs.`. Answer: [`Reply::Text`].
+    Sysctl {
+        /// Name such as `expire_nodest_conn`.
+        name: String,
+        /// New value.
+        value: Option<String>,
+    },
+}
+
+/// The daemon's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Done, nothing to say.
+    Done,
+    /// The tables refused.
+    Refused(Errno),
+    /// Anything else that went wrong, in words for a person.
+    Failed(String),
+    /// Services in the kernel's unsorted order.
+    Services {
+        /// For the title line.
+        info: TableInfo,
+        /// The services.
+        services: Vec<ServiceView>,
+    },
+    /// Connections and templates, newest first.
+    Connections(Vec<ConnectionView>),
+    /// Timeouts.
+    Timeouts(TimeoutView),
+    /// State of the daemon.
+    Status(Box<Status>),
+    /// Text for a person.
+    Text(String),
+}
+
+/// State of the daemon for `xlvs status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Program version.
+    pub version: String,
+    /// Seconds since the start.
+    pub uptime: u64,
+    /// Attached NICs.
+    pub ports: Vec<PortStatus>,
+    /// Workers.
+    pub workers: usize,
+    /// Packets of all workers together.
+    pub packets: PacketTotals,
+    /// Connections in the table.
+    pub connections: u64,
+    /// Persistence templates.
+    pub templates: u64,
+    /// Health of the configured servers.
+    pub checks: Vec<CheckStatus>,
+}
+
+/// One attached NIC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// Interface name.
+    pub name: String,
+    /// `native` or `skb`.
+    pub mode: String,
+    /// `zero-copy` or `copy`.
+    pub copy: String,
+    /// Queues served.
+    pub queues: u32,
+}
+
+/// Health of one configured server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// Virtual server's name in lvs.cf.
+    pub virtual_server: String,
+    /// Real server's name in lvs.cf.
+    pub server: String,
+    /// `address:port` that is checked.
+    pub endpoint: String,
+    /// `up`, `down` or `unknown` before the first check has ended.
+    pub health: String,
+}

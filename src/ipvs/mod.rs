@@ -1,0 +1,20 @@
+//! Layer 1: the semantics of IPVS, pure: no clock, no socket, no thread, no log line.
+
+pub mod connection;
+pub mod datapath;
+pub mod edit;
+pub mod estimator;
+pub mod mark;
+pub mod persistence;
+pub mod protocol;
+pub mod scheduler;
+pub mod server;
+pub mod service;
+pub mod snapshot;
+pub mod stats;
+pub mod steering;
+pub mod sysctl;
+pub mod table;
+pub mod timer;
+pub mod verdict;
+pub mod view;

@@ -1,0 +1,177 @@
+//! What becomes of a packet, and the books that must balance.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::addr::PortIndex;
+
+/// The datapath's decision about one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Rewritten, or replaced by an answer; send it out of this port.
+    Transmit(PortIndex),
+    /// Not ours: deliver it to this machine's IP stack as if just received on its own port. The bytes are as they
+    /// came, except that a half-made checksum has been completed.
+    Pass,
+    /// Rewritten, but only the kernel can send it now (unresolved neighbour, foreign interface): give the IP packet to
+    /// the kernel's routing.
+    HandOver,
+    /// Gone, and why.
+    Drop(DropReason),
+}
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Why a packet was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum DropReason { $($(#[$doc])* $name,)* }
+
+        impl DropReason {
+            /// Every reason, in display order.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)*];
+
+            /// What the administrator reads.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(DropReason::$name => $text,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than its headers say.
+    Truncated = "truncated",
+    /// Not an IP packet that can be parsed.
+    Malformed = "malformed",
+    /// The IPv4 header checksum is wrong.
+    BadIpChecksum = "bad IP checksum",
+    /// The ICMP checksum of an error about a balanced flow is wrong.
+    BadIcmpChecksum = "bad ICMP checksum",
+    /// The connection's server was deleted (`expire_nodest_conn` = 0).
+    ServerDeleted = "server deleted",
+    /// No server to choose, and nothing may be answered (an ICMP error about an ICMP packet).
+    NoDestination = "no destination",
+    /// TTL ran out, and nothing may be answered.
+    TtlExceeded = "TTL exceeded",
+    /// No route to the chosen server.
+    Unreachable = "no route to server",
+    /// The server address is a loopback one and the client is not on this machine.
+    LoopbackServer = "loopback server",
+    /// Fragment of a balanced flow.
+    Fragment = "fragment",
+    /// Larger than the way out allows, and may not be fragmented.
+    TooBig = "too big",
+    /// An answer did not fit the frame.
+    NoRoom = "no room for an answer",
+    /// The transmit ring of the other port was full.
+    TxRingFull = "transmit ring full",
+    /// The queue to the kernel's stack was full.
+    KernelQueueFull = "queue to the kernel full",
+    /// The kernel refused the packet.
+    KernelRefused = "refused by the kernel",
+}
+
+/// One worker's packet counters; written by that worker alone, read by anyone.
+#[derive(Debug)]
+pub struct PacketCounters {
+    received: AtomicU64,
+    transmitted: AtomicU64,
+    passed: AtomicU64,
+    handed_over: AtomicU64,
+    dropped: [AtomicU64; DropReason::ALL.len()],
+}
+
+impl Default for PacketCounters {
+    fn default() -> Self {
+        PacketCounters {
+            received: AtomicU64::new(0),
+            transmitted: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            handed_over: AtomicU64::new(0),
+            dropped: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
+        }
+    }
+}
+
+impl PacketCounters {
+    /// Counts `packets` received frames.
+    pub fn add_received(&self, packets: u64) {
+        self.received.fetch_add(packets, Ordering::Relaxed);
+    }
+
+    /// Counts one frame that left by a transmit ring.
+    pub fn add_transmitted(&self) {
+        self.transmitted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one frame delivered to this machine's stack.
+    pub fn add_passed(&self) {
+        self.passed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one packet given to the kernel's routing.
+    pub fn add_handed_over(&self) {
+        self.handed_over.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one dropped frame.
+    pub fn add_dropped(&self, reason: DropReason) {
+        self.dropped[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The values now. Taken while the worker runs, they may be apart by the packets in flight.
+    pub fn totals(&self) -> PacketTotals {
+        let dropped = DropReason::ALL
+            .iter()
+            .map(|reason| (*reason, self.dropped[*reason as usize].load(Ordering::Relaxed)))
+            .filter(|(_, packets)| *packets != 0)
+            .collect();
+        PacketTotals {
+            received: self.received.load(Ordering::Relaxed),
+            transmitted: self.transmitted.load(Ordering::Relaxed),
+            passed: self.passed.load(Ordering::Relaxed),
+            handed_over: self.handed_over.load(Ordering::Relaxed),
+            dropped,
+        }
+    }
+}
+
+/// Packet counts of one worker, or summed over several.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketTotals {
+    /// Frames that came up from a receive ring.
+    pub received: u64,
+    /// Frames that went out by a transmit ring.
+    pub transmitted: u64,
+    /// Frames delivered to this machine's stack.
+    pub passed: u64,
+    /// Packets given to the kernel's routing.
+    pub handed_over: u64,
+    /// Dropped frames by reason; reasons that never occurred are absent.
+    pub dropped: Vec<(DropReason, u64)>,
+}
+
+impl PacketTotals {
+    /// Adds another worker's counts.
+    pub fn merge(&mut self, other: &PacketTotals) {
+        self.received += other.received;
+        self.transmitted += other.transmitted;
+        self.passed += other.passed;
+        self.handed_over += other.handed_over;
+        for (reason, packets) in &other.dropped {
+            match self.dropped.iter_mut().find(|(present, _)| present == reason) {
+                Some((_, count)) => *count += packets,
+                None => self.dropped.push((*reason, *packets)),
+            }
+        }
+    }
+
+    /// Received minus everything that happened to them: 0 when nothing is in flight and nothing was lost.
+    pub fn imbalance(&self) -> i128 {
+        let out = self.transmitted + self.passed + self.handed_over;
+        let dropped: u64 = self.dropped.iter().map(|(_, packets)| packets).sum();
+        i128::from(self.received) - i128::from(out) - i128::from(dropped)
+    }
+}

@@ -1,0 +1,11 @@
+//! Layer 0: packets as bytes, addresses, routes and time. Knows no state and no IPVS word.
+
+pub mod addr;
+pub mod checksum;
+pub mod flow;
+pub mod frame;
+pub mod icmp;
+pub mod parse;
+pub mod rewrite;
+pub mod route;
+pub mod time;

@@ -1,0 +1,209 @@
+//! Next hops: the kernel's links, addresses, routes and neighbours as one immutable table.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use foldhash::fast::RandomState;
+use ipnet::{Ipv4Net, Ipv6Net, IpNet};
+use prefix_trie::PrefixMap;
+use serde::{Deserialize, Serialize};
+
+use crate::net::addr::{MacAddr, PortIndex};
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The kernel's interface index.
+    pub index: u32,
+    /// Interface name, such as `eth0`.
+    pub name: String,
+    /// Hardware address; zero for interfaces that have none.
+    pub mac: MacAddr,
+    /// Largest IP packet in bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+}
+
+/// An address of the machine itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceAddress {
+    /// Interface index.
+    pub link: u32,
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length of its subnet.
+    pub prefix_len: u8,
+}
+
+/// What a route does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RouteKind {
+    /// Forward through `link`, to `gateway` or directly.
+    Unicast,
+    /// Deliver to this machine.
+    Local,
+    /// Anything that the datapath does not do itself: blackhole, prohibit, broadcast, multipath, …
+    Other,
+}
+
+/// One route of the kernel's local and main tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Destination prefix; 0.0.0.0/0 for the default route.
+    pub destination: IpNet,
+    /// Next router; `None` when the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Outgoing interface index.
+    pub link: u32,
+    /// Lower wins among routes of the same prefix.
+    pub metric: u32,
+    /// What it does.
+    pub kind: RouteKind,
+}
+
+/// A resolved neighbour (any state in which the kernel would use the address without asking first).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Interface index.
+    pub link: u32,
+    /// Network address.
+    pub address: IpAddr,
+    /// Its hardware address.
+    pub mac: MacAddr,
+}
+
+/// What the kernel knows about the network, as read over netlink.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostNetwork {
+    /// All interfaces.
+    pub links: Vec<Link>,
+    /// All addresses of the machine.
+    pub addresses: Vec<InterfaceAddress>,
+    /// All routes.
+    pub routes: Vec<Route>,
+    /// All resolved neighbours.
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// Where a packet goes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// Out of a port of ours.
+    Port(Egress),
+    /// This machine itself is the destination.
+    Local,
+    /// There is a route, but only the kernel can take it now: the neighbour is not resolved yet, or the
+    /// interface is not one of our ports.
+    Kernel,
+    /// No route.
+    Unreachable,
+}
+
+/// The way out of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// The port.
+    pub port: PortIndex,
+    /// Our hardware address on it.
+    pub source: MacAddr,
+    /// The neighbour's hardware address.
+    pub destination: MacAddr,
+    /// Largest IP packet in bytes.
+    pub mtu: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hop {
+    gateway: Option<IpAddr>,
+    link: u32,
+    metric: u32,
+    kind: RouteKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PortLink {
+    port: PortIndex,
+    mac: MacAddr,
+    mtu: u32,
+}
+
+/// Longest-prefix routes, resolved neighbours and the machine's own addresses, ready for per-packet lookups.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    v4: PrefixMap<Ipv4Net, Hop>,
+    v6: PrefixMap<Ipv6Net, Hop>,
+    neighbours: HashMap<(u32, IpAddr), MacAddr, RandomState>,
+    local: HashSet<IpAddr, RandomState>,
+    ports: HashMap<u32, PortLink, RandomState>,
+}
+
+impl RouteTable {
+    /// Builds the table. `ports[i]` is the interface index that [`PortIndex`] `i` is attached to.
+    pub fn new(network: &HostNetwork, ports: &[u32]) -> Self {
+        let mut table = RouteTable::default();
+        for route in &network.routes {
+            table.add_route(route);
+        }
+        for neighbour in &network.neighbours {
+            table.neighbours.insert((neighbour.link, neighbour.address), neighbour.mac);
+        }
+        table.local.extend(network.addresses.iter().map(|address| address.address));
+        for (port, index) in (0..).map(PortIndex).zip(ports) {
+            if let Some(link) = network.links.iter().find(|link| link.index == *index) {
+                table.ports.insert(*index, PortLink { port, mac: link.mac, mtu: link.mtu });
+            }
+        }
+        table
+    }
+
+    fn add_route(&mut self, route: &Route) {
+        let hop =
+            Hop { gateway: route.gateway, link: route.link, metric: route.metric, kind: route.kind };
+        match route.destination {
+            IpNet::V4(prefix) => insert_better(&mut self.v4, prefix, hop),
+            IpNet::V6(prefix) => insert_better(&mut self.v6, prefix, hop),
+        }
+    }
+
+    /// Whether `address` is this machine's own.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.local.contains(&address)
+            || self.longest(address).is_some_and(|hop| hop.kind == RouteKind::Local)
+    }
+
+    /// The next hop towards `destination`.
+    pub fn next_hop(&self, destination: IpAddr) -> NextHop {
+        if self.local.contains(&destination) {
+            return NextHop::Local;
+        }
+        let Some(hop) = self.longest(destination) else { return NextHop::Unreachable };
+        match hop.kind {
+            RouteKind::Local => NextHop::Local,
+            RouteKind::Other => NextHop::Kernel,
+            RouteKind::Unicast => {
+                let neighbour = hop.gateway.unwrap_or(destination);
+                self.egress(hop.link, neighbour).map_or(NextHop::Kernel, NextHop::Port)
+            }
+        }
+    }
+
+    fn longest(&self, address: IpAddr) -> Option<&Hop> {
+        match address {
+            IpAddr::V4(address) => self.v4.get_lpm(&Ipv4Net::from(address)).map(|(_, hop)| hop),
+            IpAddr::V6(address) => self.v6.get_lpm(&Ipv6Net::from(address)).map(|(_, hop)| hop),
+        }
+    }
+
+    fn egress(&self, link: u32, neighbour: IpAddr) -> Option<Egress> {
+        let port = self.ports.get(&link)?;
+        let destination = *self.neighbours.get(&(link, neighbour))?;
+        Some(Egress { port: port.port, source: port.mac, destination, mtu: port.mtu })
+    }
+}
+
+fn insert_better<P: prefix_trie::Prefix>(map: &mut PrefixMap<P, Hop>, prefix: P, hop: Hop) {
+    if map.get(&prefix).is_none_or(|present| hop.metric < present.metric) {
+        map.insert(prefix, hop);
+    }
+}

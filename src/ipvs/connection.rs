@@ -1,1 +1,128 @@
-//! ipvs/connection.
+//! A connection: who talks to whom through which server, its state and its life.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::ipvs::persistence::PersistenceTemplate;
+use crate::ipvs::protocol::{state_name, tcp};
+use crate::ipvs::server::RealServer;
+use crate::ipvs::timer::Life;
+use crate::ipvs::view::ConnectionView;
+use crate::net::addr::Protocol;
+use crate::net::flow::FlowKey;
+use crate::net::time::Instant;
+
+const STATE: u32 = 0xff;
+const ACTIVE: u32 = 1 << 8;
+const REMOVED: u32 = 1 << 9;
+
+/// A NAT connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Client.
+    pub client: SocketAddr,
+    /// Virtual address and port that the client talks to.
+    pub virtual_address: SocketAddr,
+    /// Address and port at the real server.
+    pub server_address: SocketAddr,
+    /// The real server.
+    pub server: Arc<RealServer>,
+    /// The persistence template it was made by, which it keeps alive.
+    pub template: Option<Arc<PersistenceTemplate>>,
+    /// Deadline.
+    pub life: Life,
+    status: AtomicU32,
+}
+
+impl Connection {
+    /// A connection of `flow` (client to virtual address) to `server_address` at `server`, bound to server and template.
+    pub fn new(
+        flow: &FlowKey,
+        server: Arc<RealServer>,
+        server_address: SocketAddr,
+        template: Option<Arc<PersistenceTemplate>>,
+    ) -> Self {
+        server.bind_connection();
+        if let Some(template) = &template {
+            template.add_child();
+        }
+        Connection {
+            protocol: flow.protocol,
+            client: flow.source(),
+            virtual_address: flow.destination(),
+            server_address,
+            server,
+            template,
+            life: Life::default(),
+            status: AtomicU32::new(tcp::State::None as u32),
+        }
+    }
+
+    /// What the client's packets look like.
+    pub fn request_key(&self) -> FlowKey {
+        FlowKey::new(self.protocol, self.client, self.virtual_address)
+    }
+
+    /// What the server's packets look like.
+    pub fn reply_key(&self) -> FlowKey {
+        FlowKey::new(self.protocol, self.server_address, self.client)
+    }
+
+    /// The TCP state.
+    pub fn tcp_state(&self) -> tcp::State {
+        tcp::State::from_number((self.status.load(Ordering::Relaxed) & STATE) as u8)
+    }
+
+    /// Goes from one TCP state to the next by `step`; the server's count of active connections follows. Returns the state.
+    pub fn step(&self, step: impl Fn(tcp::State) -> tcp::State) -> tcp::State {
+        let after = |status: u32| {
+            let state = step(tcp::State::from_number((status & STATE) as u8));
+            let active = if state.is_active() { ACTIVE } else { 0 };
+            (state, (status & !(STATE | ACTIVE)) | state as u32 | active)
+        };
+        let mut status = self.status.load(Ordering::Relaxed);
+        loop {
+            let (state, next) = after(status);
+            if next == status || status & REMOVED != 0 {
+                return state;
+            }
+            match self.status.compare_exchange_weak(status, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    if (status ^ next) & ACTIVE != 0 {
+                        self.server.count_active(next & ACTIVE != 0);
+                    }
+                    return state;
+                }
+                Err(other) => status = other,
+            }
+        }
+    }
+
+    /// Lets go of server and template. Only the first call does, and returns true.
+    pub fn unbind(&self) -> bool {
+        let status = self.status.fetch_or(REMOVED, Ordering::Relaxed);
+        if status & REMOVED != 0 {
+            return false;
+        }
+        self.server.unbind_connection(status & ACTIVE != 0);
+        if let Some(template) = &self.template {
+            template.remove_child();
+        }
+        true
+    }
+
+    /// For a listing at `now`.
+    pub fn view(&self, now: Instant) -> ConnectionView {
+        ConnectionView {
+            protocol: self.protocol,
+            state: state_name(self.protocol, self.tcp_state() as u8).to_owned(),
+            client: self.client,
+            virtual_address: self.virtual_address,
+            server: self.server_address,
+            expires: self.life.deadline().saturating_since(now).as_secs(),
+        }
+    }
+}

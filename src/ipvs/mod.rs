@@ -10,6 +10,7 @@ pub mod protocol;
 pub mod scheduler;
 pub mod server;
 pub mod service;
+pub mod service_table;
 pub mod snapshot;
 pub mod stats;
 pub mod steering;

@@ -1,1 +1,208 @@
-//! ipvs/persistence.
+//! Persistence: a client's template remembers its server (ipvs.md section 4).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use foldhash::fast::RandomState;
+
+use crate::ipvs::edit::{Persistence, ServiceId};
+use crate::ipvs::server::RealServer;
+use crate::ipvs::service::mask_client;
+use crate::ipvs::timer::{Fate, Life};
+use crate::ipvs::view::ConnectionView;
+use crate::net::addr::Protocol;
+use crate::net::flow::FlowKey;
+use crate::net::time::Instant;
+
+/// Seconds that a template lives on, again and again, while connections made by it are alive.
+const TAIL: u32 = 60;
+/// Port that a template without use shows, as the kernel renames it.
+const RETIRED_PORT: u16 = 0xffff;
+
+/// What a template is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TemplateKey {
+    /// Protocol of the packets; [`Protocol::IP`] for a mark, whose template all protocols share.
+    pub protocol: Protocol,
+    /// Client address under the service's mask.
+    pub client: IpAddr,
+    /// Virtual address and port; for a mark the mark as an address, port 0.
+    pub virtual_address: SocketAddr,
+}
+
+impl TemplateKey {
+    /// The key for a new flow to a service (ipvs.md section 4.1): port 0 when all ports of the address share it.
+    pub fn new(id: &ServiceId, persistence: &Persistence, flow: &FlowKey) -> Self {
+        let client = mask_client(flow.source, persistence.mask);
+        let (protocol, virtual_address) = match *id {
+            ServiceId::FwMark { mark, .. } => {
+                (Protocol::IP, SocketAddr::new(Ipv4Addr::from(mark).into(), 0))
+            }
+            ServiceId::Address { port, .. } if port == flow.destination_port => {
+                (flow.protocol, flow.destination())
+            }
+            ServiceId::Address { .. } => (flow.protocol, SocketAddr::new(flow.destination, 0)),
+        };
+        TemplateKey { protocol, client, virtual_address }
+    }
+}
+
+/// A client's bond to a server.
+#[derive(Debug)]
+pub struct PersistenceTemplate {
+    /// What it is found by.
+    pub key: TemplateKey,
+    /// The server.
+    pub server: Arc<RealServer>,
+    /// The server's port as listed; 0 when connections keep the packet's port.
+    pub server_port: u16,
+    /// Deadline.
+    pub life: Life,
+    timeout: AtomicU32,
+    children: AtomicU32,
+    assured: AtomicBool,
+    retired: AtomicBool,
+    gone: AtomicBool,
+}
+
+impl PersistenceTemplate {
+    /// A template bound to `server`; `timeout` in seconds.
+    pub fn new(key: TemplateKey, server: Arc<RealServer>, server_port: u16, timeout: u32) -> Self {
+        server.count_template(true);
+        PersistenceTemplate {
+            key,
+            server,
+            server_port,
+            life: Life::default(),
+            timeout: AtomicU32::new(timeout),
+            children: AtomicU32::new(0),
+            assured: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// A connection was made by it.
+    pub fn add_child(&self) {
+        self.children.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Such a connection ended.
+    pub fn remove_child(&self) {
+        self.children.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// One of its connections proved to be alive both ways.
+    pub fn assure(&self) {
+        if !self.assured.load(Ordering::Relaxed) {
+            self.assured.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Starts its time again, at each new connection.
+    pub fn refresh(&self, now: Instant) {
+        let timeout = self.timeout.load(Ordering::Relaxed);
+        self.life.set_deadline(now + Duration::from_secs(u64::from(timeout)));
+    }
+
+    /// Whether new connections may still be made by it.
+    pub fn is_valid(&self, expire_quiescent: bool) -> bool {
+        self.server.is_available() && !(expire_quiescent && self.server.weight() == 0)
+    }
+
+    /// Its time is up: it lives on in steps of 60 s, for good, while it has connections. A packet and a wheel may both find
+    /// that out; the server is told once.
+    fn expire(&self) -> Fate {
+        if self.children.load(Ordering::Relaxed) == 0 {
+            if !self.gone.swap(true, Ordering::Relaxed) {
+                self.server.count_template(false);
+            }
+            return Fate::Gone;
+        }
+        self.timeout.store(TAIL, Ordering::Relaxed);
+        self.life.set_deadline(self.life.deadline() + Duration::from_secs(u64::from(TAIL)));
+        Fate::Again
+    }
+
+    /// For a listing at `now`.
+    pub fn view(&self, now: Instant) -> ConnectionView {
+        let retired = self.retired.load(Ordering::Relaxed);
+        let port = |port| if retired { RETIRED_PORT } else { port };
+        let TemplateKey { protocol, client, virtual_address } = self.key;
+        ConnectionView {
+            protocol,
+            state: if self.assured.load(Ordering::Relaxed) { "ASSURED" } else { "NONE" }.to_owned(),
+            client: SocketAddr::new(client, 0),
+            virtual_address: SocketAddr::new(virtual_address.ip(), port(virtual_address.port())),
+            server: SocketAddr::new(self.server.id().address, port(self.server_port)),
+            expires: self.life.deadline().saturating_since(now).as_secs(),
+        }
+    }
+}
+
+/// All templates. Those that no longer count are kept apart until their time is up.
+#[derive(Debug, Default)]
+pub struct TemplateTable {
+    valid: DashMap<TemplateKey, Arc<PersistenceTemplate>, RandomState>,
+    retired: Mutex<Vec<Arc<PersistenceTemplate>>>,
+}
+
+impl TemplateTable {
+    fn retired(&self) -> MutexGuard<'_, Vec<Arc<PersistenceTemplate>>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The template of a key, whatever its worth.
+    pub fn find(&self, key: &TemplateKey) -> Option<Arc<PersistenceTemplate>> {
+        self.valid.get(key).map(|template| Arc::clone(&template))
+    }
+
+    /// Puts a new one in.
+    pub fn insert(&self, template: Arc<PersistenceTemplate>) {
+        if let Some(former) = self.valid.insert(template.key, template) {
+            self.set_aside(former);
+        }
+    }
+
+    /// Takes one that no longer counts out of the way.
+    pub fn retire(&self, template: &Arc<PersistenceTemplate>) {
+        let removed = self.valid.remove_if(&template.key, |_, present| Arc::ptr_eq(present, template));
+        if let Some((_, template)) = removed {
+            self.set_aside(template);
+        }
+    }
+
+    fn set_aside(&self, template: Arc<PersistenceTemplate>) {
+        template.retired.store(true, Ordering::Relaxed);
+        self.retired().push(template);
+    }
+
+    /// Ends one whose time is up, or prolongs it while it has connections.
+    pub fn expire(&self, template: &Arc<PersistenceTemplate>) -> Fate {
+        let fate = template.expire();
+        if fate == Fate::Gone {
+            self.valid.remove_if(&template.key, |_, present| Arc::ptr_eq(present, template));
+            self.retired().retain(|present| !Arc::ptr_eq(present, template));
+        }
+        fate
+    }
+
+    /// Shows every template to `visit`.
+    pub fn for_each(&self, mut visit: impl FnMut(&PersistenceTemplate)) {
+        self.valid.iter().for_each(|template| visit(&template));
+        self.retired().iter().for_each(|template| visit(template));
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.valid.len() + self.retired().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,1 +1,222 @@
-//! ipvs/server.
+//! A real server: identity, what an administrator may change, and the counters that schedulers weigh.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
+
+use crate::ipvs::edit::{Forward, ServerId, ServerSpec};
+use crate::ipvs::stats::{Stats, StatsCell};
+use crate::ipvs::view::ServerView;
+
+/// A real server of one virtual service. It outlives snapshots: connections point at it, also after its deletion.
+#[derive(Debug)]
+pub struct RealServer {
+    id: ServerId,
+    forward: AtomicU8,
+    weight: AtomicI32,
+    upper_threshold: AtomicU32,
+    lower_threshold: AtomicU32,
+    available: AtomicBool,
+    overloaded: AtomicBool,
+    active: AtomicU32,
+    total: AtomicU32,
+    persistent: AtomicU32,
+    stats: Stats,
+    service_stats: Arc<Stats>,
+}
+
+impl RealServer {
+    /// A server as asked for, of the service that `service_stats` belongs to.
+    pub fn new(spec: &ServerSpec, workers: usize, service_stats: Arc<Stats>) -> Self {
+        let server = RealServer {
+            id: spec.id,
+            forward: AtomicU8::new(0),
+            weight: AtomicI32::new(0),
+            upper_threshold: AtomicU32::new(0),
+            lower_threshold: AtomicU32::new(0),
+            available: AtomicBool::new(true),
+            overloaded: AtomicBool::new(false),
+            active: AtomicU32::new(0),
+            total: AtomicU32::new(0),
+            persistent: AtomicU32::new(0),
+            stats: Stats::new(workers),
+            service_stats,
+        };
+        server.update(spec);
+        server
+    }
+
+    /// Address and port.
+    pub fn id(&self) -> ServerId {
+        self.id
+    }
+
+    /// Forwarding method for new connections.
+    pub fn forward(&self) -> Forward {
+        match self.forward.load(Ordering::Relaxed) {
+            0 => Forward::Masquerade,
+            1 => Forward::Local,
+            2 => Forward::Tunnel,
+            _ => Forward::Route,
+        }
+    }
+
+    /// Weight.
+    pub fn weight(&self) -> i32 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server is in its service; false after deletion.
+    pub fn is_available(&self) -> bool {
+        self.available.load(Ordering::Relaxed)
+    }
+
+    /// Whether a threshold keeps schedulers away.
+    pub fn is_overloaded(&self) -> bool {
+        self.overloaded.load(Ordering::Relaxed)
+    }
+
+    /// Active connections.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// All connections, templates not counted.
+    pub fn total(&self) -> u32 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are not active.
+    pub fn inactive(&self) -> u32 {
+        self.total().saturating_sub(self.active())
+    }
+
+    /// Persistence templates.
+    pub fn persistent(&self) -> u32 {
+        self.persistent.load(Ordering::Relaxed)
+    }
+
+    /// Whether any connection or template still points here.
+    pub fn is_idle(&self) -> bool {
+        self.total() == 0 && self.persistent() == 0
+    }
+
+    /// What lc and wlc compare: active connections weigh 257, inactive ones 1 (ipvs.md section 0, kernels 6.1.192 and 6.12).
+    pub fn overhead(&self) -> i64 {
+        i64::from(self.active()) * 256 + i64::from(self.total())
+    }
+
+    /// The server's own counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The counters of its service.
+    pub fn service_stats(&self) -> &Arc<Stats> {
+        &self.service_stats
+    }
+
+    /// Lets `count` count at the server and its service, unless the server has been deleted.
+    pub fn count(&self, worker: usize, count: impl Fn(&StatsCell)) {
+        if self.is_available() {
+            count(self.stats.cell(worker));
+            count(self.service_stats.cell(worker));
+        }
+    }
+
+    /// Takes over weight, thresholds and forwarding method; the overload flag follows with the hysteresis of ipvs.md 1.6.
+    pub fn update(&self, spec: &ServerSpec) {
+        let forward = match spec.forward {
+            Forward::Masquerade => 0,
+            Forward::Local => 1,
+            Forward::Tunnel => 2,
+            Forward::Route => 3,
+        };
+        self.forward.store(forward, Ordering::Relaxed);
+        self.weight.store(spec.weight, Ordering::Relaxed);
+        self.upper_threshold.store(spec.upper_threshold, Ordering::Relaxed);
+        self.lower_threshold.store(spec.lower_threshold, Ordering::Relaxed);
+        self.judge_overload(self.total());
+    }
+
+    fn lower_mark(&self, upper: u32) -> u32 {
+        match self.lower_threshold.load(Ordering::Relaxed) {
+            0 => upper - (upper >> 2),
+            lower => lower,
+        }
+    }
+
+    fn judge_overload(&self, total: u32) {
+        let upper = self.upper_threshold.load(Ordering::Relaxed);
+        if upper == 0 || total < self.lower_mark(upper) {
+            self.overloaded.store(false, Ordering::Relaxed);
+        } else if total >= upper {
+            self.overloaded.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Marks the server as deleted, or as back.
+    pub fn set_available(&self, available: bool) {
+        self.available.store(available, Ordering::Relaxed);
+    }
+
+    /// A connection now points here.
+    pub fn bind_connection(&self) {
+        let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.upper_threshold.load(Ordering::Relaxed) != 0 {
+            self.judge_overload(total);
+        }
+    }
+
+    /// A connection no longer does; `active` says whether it counted as active.
+    pub fn unbind_connection(&self, active: bool) {
+        if active {
+            self.active.fetch_sub(1, Ordering::Relaxed);
+        }
+        let total = self.total.fetch_sub(1, Ordering::Relaxed) - 1;
+        if self.upper_threshold.load(Ordering::Relaxed) != 0 {
+            self.judge_overload(total);
+        }
+    }
+
+    /// A connection became active, or ceased to be.
+    pub fn count_active(&self, active: bool) {
+        if active {
+            self.active.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.active.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A template points here, or ceased to.
+    pub fn count_template(&self, more: bool) {
+        if more {
+            self.persistent.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.persistent.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The specification as it stands.
+    pub fn spec(&self) -> ServerSpec {
+        ServerSpec {
+            id: self.id,
+            forward: self.forward(),
+            weight: self.weight(),
+            upper_threshold: self.upper_threshold.load(Ordering::Relaxed),
+            lower_threshold: self.lower_threshold.load(Ordering::Relaxed),
+        }
+    }
+
+    /// For a listing.
+    pub fn view(&self) -> ServerView {
+        let estimator = *self.stats.estimator();
+        ServerView {
+            spec: self.spec(),
+            active: self.active(),
+            inactive: self.inactive(),
+            persistent: self.persistent(),
+            stats: estimator.stats(),
+            rates: estimator.rates(),
+        }
+    }
+}

@@ -1,1 +1,148 @@
-//! ipvs/service.
+//! A virtual service, and how a packet finds its own.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::ipvs::edit::{ClientMask, ServiceId, ServiceSpec};
+use crate::ipvs::scheduler::Scheduler;
+use crate::ipvs::server::RealServer;
+use crate::ipvs::stats::Stats;
+use crate::ipvs::view::ServiceView;
+use crate::net::addr::{Family, Protocol};
+
+/// A virtual service as one snapshot shows it. What lives longer (servers, scheduler state, counters) is shared with the
+/// snapshots before and after.
+pub struct VirtualService {
+    /// As asked for.
+    pub spec: ServiceSpec,
+    /// Servers in scheduling order: newest first.
+    pub servers: Vec<Arc<RealServer>>,
+    /// The scheduler with its state.
+    pub scheduler: Arc<dyn Scheduler>,
+    /// Counters.
+    pub stats: Arc<Stats>,
+}
+
+impl fmt::Debug for VirtualService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VirtualService")
+            .field("spec", &self.spec)
+            .field("servers", &self.servers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl VirtualService {
+    /// The service with other servers.
+    pub fn with_servers(&self, servers: Vec<Arc<RealServer>>) -> Self {
+        VirtualService {
+            spec: self.spec.clone(),
+            servers,
+            scheduler: Arc::clone(&self.scheduler),
+            stats: Arc::clone(&self.stats),
+        }
+    }
+
+    /// The virtual port; `None` for a mark.
+    pub fn port(&self) -> Option<u16> {
+        match self.spec.id {
+            ServiceId::Address { port, .. } => Some(port),
+            ServiceId::FwMark { .. } => None,
+        }
+    }
+
+    /// For a listing.
+    pub fn view(&self) -> ServiceView {
+        let estimator = *self.stats.estimator();
+        ServiceView {
+            spec: self.spec.clone(),
+            servers: self.servers.iter().map(|server| server.view()).collect(),
+            stats: estimator.stats(),
+            rates: estimator.rates(),
+        }
+    }
+}
+
+/// A client address under a persistence mask.
+pub fn mask_client(client: IpAddr, mask: ClientMask) -> IpAddr {
+    match (client, mask) {
+        (IpAddr::V4(client), ClientMask::V4(mask)) => IpAddr::V4((u32::from(client) & mask).into()),
+        (IpAddr::V6(client), ClientMask::V6(prefix)) => {
+            let mask = u128::MAX.checked_shl(u32::from(128 - prefix.min(128))).unwrap_or(0);
+            IpAddr::V6((u128::from(client) & mask).into())
+        }
+        (client, _) => client,
+    }
+}
+
+/// The services of one snapshot.
+#[derive(Debug, Default, Clone)]
+pub struct Services {
+    by_id: HashMap<ServiceId, Arc<VirtualService>, RandomState>,
+    any_port: usize,
+    marks: usize,
+}
+
+impl Services {
+    /// Puts a service in, in place of one of the same identity.
+    pub fn insert(&mut self, service: Arc<VirtualService>) {
+        let port = service.port();
+        if self.by_id.insert(service.spec.id, service).is_none() {
+            self.any_port += usize::from(port == Some(0));
+            self.marks += usize::from(port.is_none());
+        }
+    }
+
+    /// Takes a service out.
+    pub fn remove(&mut self, id: &ServiceId) -> Option<Arc<VirtualService>> {
+        let service = self.by_id.remove(id)?;
+        self.any_port -= usize::from(service.port() == Some(0));
+        self.marks -= usize::from(service.port().is_none());
+        Some(service)
+    }
+
+    /// The service of this identity.
+    pub fn get(&self, id: &ServiceId) -> Option<&Arc<VirtualService>> {
+        self.by_id.get(id)
+    }
+
+    /// All, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<VirtualService>> {
+        self.by_id.values()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Whether a service goes by marks, so that a packet's mark has to be known.
+    pub fn has_marks(&self) -> bool {
+        self.marks != 0
+    }
+
+    /// The service a packet belongs to: by its mark, else by protocol, address and port, else by address for any port
+    /// (ipvs.md section 1.1).
+    pub fn find(&self, mark: u32, protocol: Protocol, address: IpAddr, port: u16) -> Option<&Arc<VirtualService>> {
+        let marked = ServiceId::FwMark { mark, family: Family::from(address) };
+        if mark != 0
+            && let Some(service) = self.by_id.get(&marked)
+        {
+            return Some(service);
+        }
+        let exact = ServiceId::Address { protocol, address, port };
+        self.by_id.get(&exact).or_else(|| {
+            let any = ServiceId::Address { protocol, address, port: 0 };
+            if self.any_port == 0 { None } else { self.by_id.get(&any) }
+        })
+    }
+}

@@ -1,1 +1,78 @@
-//! ipvs/snapshot.
+//! What control publishes for the workers, and the tables that they share.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::ipvs::mark::MarkRules;
+use crate::ipvs::persistence::TemplateTable;
+use crate::ipvs::protocol::Timeouts;
+use crate::ipvs::service::Services;
+use crate::ipvs::stats::Stats;
+use crate::ipvs::sysctl::Sysctls;
+use crate::ipvs::table::ConnectionTable;
+use crate::ipvs::view::ConnectionView;
+use crate::net::addr::PortIndex;
+use crate::net::route::RouteTable;
+use crate::net::time::Instant;
+
+/// Everything that a decision about a packet depends on, as of one moment. Never changed, only replaced.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Virtual services.
+    pub services: Services,
+    /// Firewall marks.
+    pub marks: Arc<MarkRules>,
+    /// Next hops and own addresses.
+    pub routes: Arc<RouteTable>,
+    /// Names of the ports' interfaces, by [`PortIndex`].
+    pub interfaces: Vec<String>,
+    /// State timeouts.
+    pub timeouts: Timeouts,
+    /// `net.ipv4.vs` settings.
+    pub sysctls: Sysctls,
+}
+
+impl Snapshot {
+    /// The name of a port's interface.
+    pub fn interface(&self, port: PortIndex) -> &str {
+        self.interfaces.get(usize::from(port.0)).map_or("", String::as_str)
+    }
+}
+
+/// What all workers and the control side share.
+#[derive(Debug)]
+pub struct Tables {
+    /// The current snapshot.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Connections.
+    pub connections: ConnectionTable,
+    /// Persistence templates.
+    pub templates: TemplateTable,
+    /// Counters of everything balanced.
+    pub total: Stats,
+}
+
+impl Tables {
+    /// Empty tables for `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Tables {
+            snapshot: Arc::default(),
+            connections: ConnectionTable::default(),
+            templates: TemplateTable::default(),
+            total: Stats::new(workers),
+        }
+    }
+
+    /// All connections and templates that are alive at `now`, in no order.
+    pub fn connection_views(&self, now: Instant) -> Vec<ConnectionView> {
+        let mut views = Vec::new();
+        self.templates.for_each(|template| views.push(template.view(now)));
+        self.connections.for_each(|connection| {
+            if !connection.life.is_over(now) {
+                views.push(connection.view(now));
+            }
+        });
+        views
+    }
+}

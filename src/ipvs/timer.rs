@@ -1,1 +1,164 @@
-//! ipvs/timer.
+//! A lazy timer wheel: a packet only stores its connection's new deadline; the wheel looks again when the old one comes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::net::time::Instant;
+
+/// A tick is 2^26 ns, about 67 ms. Expiry is exact for packets all the same: they compare deadlines.
+const TICK_SHIFT: u32 = 26;
+const SLOTS: u64 = 4096;
+const UNFILED: u64 = u64::MAX;
+
+fn tick_of(instant: Instant) -> u64 {
+    instant.as_nanos() >> TICK_SHIFT
+}
+
+/// When something ends, and when a wheel will look at it.
+#[derive(Debug)]
+pub struct Life {
+    deadline: AtomicU64,
+    filed: AtomicU64,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Life { deadline: AtomicU64::new(0), filed: AtomicU64::new(UNFILED) }
+    }
+}
+
+impl Life {
+    /// The end.
+    pub fn deadline(&self) -> Instant {
+        Instant::from_nanos(self.deadline.load(Ordering::Relaxed))
+    }
+
+    /// Whether the end has come.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.deadline() <= now
+    }
+
+    /// Moves the end.
+    pub fn set_deadline(&self, deadline: Instant) {
+        self.deadline.store(deadline.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Whether no wheel would look in time: nobody filed it, or the end has moved nearer.
+    pub fn needs_filing(&self) -> bool {
+        tick_of(self.deadline()) + 1 < self.filed.load(Ordering::Relaxed)
+    }
+}
+
+/// Something with an end.
+pub trait Timed {
+    /// Its life.
+    fn life(&self) -> &Life;
+}
+
+/// What becomes of something whose end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is gone.
+    Gone,
+    /// It has been given a new deadline.
+    Again,
+}
+
+/// One worker's wheel. An entry counts only if it is where the item was last filed, so that filing again, here or in
+/// another worker's wheel, makes earlier entries stale.
+#[derive(Debug)]
+pub struct Wheel<T> {
+    slots: Vec<Vec<(u64, T)>>,
+    tick: u64,
+}
+
+impl<T: Timed> Wheel<T> {
+    /// An empty wheel that stands at `now`.
+    pub fn new(now: Instant) -> Self {
+        Wheel { slots: (0..SLOTS).map(|_| Vec::new()).collect(), tick: tick_of(now) }
+    }
+
+    /// Files an item under its deadline, or as far ahead as the wheel reaches.
+    pub fn file(&mut self, item: T) {
+        let wanted = tick_of(item.life().deadline()) + 1;
+        let tick = wanted.clamp(self.tick + 1, self.tick + SLOTS - 1);
+        item.life().filed.store(tick, Ordering::Relaxed);
+        self.slots[(tick % SLOTS) as usize].push((tick, item));
+    }
+
+    /// Turns to `now`. `expire` is called for each item whose deadline has come.
+    pub fn advance(&mut self, now: Instant, mut expire: impl FnMut(&T) -> Fate) {
+        let target = tick_of(now);
+        let first = self.tick + 1;
+        if target < first {
+            return;
+        }
+        self.tick = target;
+        for tick in first..=target.min(first + SLOTS - 1) {
+            for (filed, item) in std::mem::take(&mut self.slots[(tick % SLOTS) as usize]) {
+                if item.life().filed.load(Ordering::Relaxed) != filed {
+                    continue;
+                }
+                if !item.life().is_over(now) || expire(&item) == Fate::Again {
+                    self.file(item);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Item(Life);
+
+    impl Timed for Rc<Item> {
+        fn life(&self) -> &Life {
+            &self.0
+        }
+    }
+
+    fn seconds(seconds: u64) -> Instant {
+        Instant::START + Duration::from_secs(seconds)
+    }
+
+    fn expired(wheel: &mut Wheel<Rc<Item>>, now: Instant) -> usize {
+        let mut count = 0;
+        wheel.advance(now, |_| {
+            count += 1;
+            Fate::Gone
+        });
+        count
+    }
+
+    #[test]
+    fn refreshed_items_live_on_and_hastened_ones_end_early() {
+        let mut wheel = Wheel::new(Instant::START);
+        let item = Rc::new(Item(Life::default()));
+        item.0.set_deadline(seconds(60));
+        assert!(item.0.needs_filing());
+        wheel.file(Rc::clone(&item));
+        item.0.set_deadline(seconds(900));
+        assert!(!item.0.needs_filing());
+        assert_eq!(expired(&mut wheel, seconds(700)), 0);
+        item.0.set_deadline(seconds(710));
+        assert!(item.0.needs_filing());
+        wheel.file(Rc::clone(&item));
+        assert_eq!(expired(&mut wheel, seconds(711)), 1);
+        assert_eq!(expired(&mut wheel, seconds(5000)), 0, "stale entries are not expired again");
+    }
+
+    #[test]
+    fn a_jump_past_the_horizon_finds_everything() {
+        let mut wheel = Wheel::new(Instant::START);
+        for second in [1, 100, 1000] {
+            let item = Rc::new(Item(Life::default()));
+            item.0.set_deadline(seconds(second));
+            wheel.file(item);
+        }
+        assert_eq!(expired(&mut wheel, seconds(100_000)), 3);
+    }
+}

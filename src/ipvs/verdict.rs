@@ -63,6 +63,8 @@ drop_reasons! {
     Fragment = "fragment",
     /// Larger than the way out allows, and may not be fragmented.
     TooBig = "too big",
+    /// More ICMP errors than may be sent.
+    IcmpLimit = "ICMP error limit",
     /// An answer did not fit the frame.
     NoRoom = "no room for an answer",
     /// The transmit ring of the other port was full.

@@ -1,0 +1,206 @@
+//! The packet's path, readable as a short list of questions (ipvs.md section 2).
+
+mod icmp;
+mod limit;
+mod open;
+mod transmit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+
+use crate::ipvs::connection::Connection;
+use crate::ipvs::persistence::PersistenceTemplate;
+use crate::ipvs::protocol::Direction;
+use crate::ipvs::protocol::tcp::State;
+use crate::ipvs::snapshot::{Snapshot, Tables};
+use crate::ipvs::timer::{Fate, Life, Timed, Wheel};
+use crate::ipvs::verdict::{DropReason, Verdict};
+use crate::net::flow::FlowKey;
+use crate::net::frame::Frame;
+use crate::net::icmp::FLOW_ERRORS;
+use crate::net::parse::{Fragment, Packet, ParseError, Transport, parse_frame};
+use crate::net::rewrite;
+use crate::net::time::Instant;
+
+use limit::RateLimit;
+
+/// Decides about packets: what an I/O loop calls.
+pub trait Engine: Send {
+    /// Decides about a burst of frames: `verdicts[i]` is about `frames[i]`, which has been rewritten accordingly.
+    /// `verdicts` is cleared first. After [`Verdict::HandOver`] the IP packet starts at byte 14 and fills the frame.
+    fn process(&mut self, now: Instant, frames: &mut [Frame<'_>], verdicts: &mut Vec<Verdict>);
+
+    /// Fires the timers that are due. To be called at least every 100 ms, also when there is no traffic.
+    fn advance(&mut self, now: Instant);
+}
+
+/// Something with a deadline in a worker's wheel.
+#[derive(Debug)]
+enum Ending {
+    Connection(Arc<Connection>),
+    Template(Arc<PersistenceTemplate>),
+}
+
+impl Timed for Ending {
+    fn life(&self) -> &Life {
+        match self {
+            Ending::Connection(connection) => &connection.life,
+            Ending::Template(template) => &template.life,
+        }
+    }
+}
+
+/// One worker's engine: the shared tables, its own timer wheel, its number for the counters.
+#[derive(Debug)]
+pub struct Datapath {
+    tables: Arc<Tables>,
+    snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    worker: usize,
+    wheel: Wheel<Ending>,
+    icmp_limit: RateLimit,
+    next_id: u16,
+}
+
+/// What stays the same during a burst.
+struct Burst<'a> {
+    now: Instant,
+    snapshot: &'a Snapshot,
+}
+
+impl Engine for Datapath {
+    fn process(&mut self, now: Instant, frames: &mut [Frame<'_>], verdicts: &mut Vec<Verdict>) {
+        let snapshot = Arc::clone(self.snapshot.load());
+        let burst = Burst { now, snapshot: &snapshot };
+        verdicts.clear();
+        verdicts.extend(frames.iter_mut().map(|frame| self.decide(&burst, frame)));
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let tables = &self.tables;
+        self.wheel.advance(now, |ending| match ending {
+            Ending::Connection(connection) => {
+                tables.connections.remove(connection);
+                Fate::Gone
+            }
+            Ending::Template(template) => tables.templates.expire(template),
+        });
+    }
+}
+
+impl Datapath {
+    /// The engine of worker number `worker` (from 0) of those that `tables` were made for.
+    pub fn new(tables: Arc<Tables>, worker: usize, now: Instant) -> Self {
+        let snapshot = Cache::new(Arc::clone(&tables.snapshot));
+        let icmp_limit = RateLimit::new(now);
+        Datapath { tables, snapshot, worker, wheel: Wheel::new(now), icmp_limit, next_id: 0x8000 }
+    }
+
+    fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
+        let packet = match parse_frame(frame.bytes()) {
+            Ok(packet) => packet,
+            Err(error) => return refuse(error),
+        };
+        if packet.fragment != Fragment::Whole {
+            return Verdict::Drop(DropReason::Fragment);
+        }
+        rewrite::complete_checksum(frame.bytes_mut(), &packet);
+        match packet.transport {
+            Transport::Icmp { kind, .. } if FLOW_ERRORS.contains(&kind) => {
+                self.icmp_error(burst, frame, &packet)
+            }
+            _ => match packet.flow() {
+                Some(flow) => self.flow_packet(burst, frame, &packet, &flow),
+                None => Verdict::Pass,
+            },
+        }
+    }
+
+    fn flow_packet(
+        &mut self,
+        burst: &Burst<'_>,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        flow: &FlowKey,
+    ) -> Verdict {
+        match self.find(burst, flow) {
+            Some((connection, Direction::Out)) => self.to_client(burst, frame, packet, &connection),
+            Some((connection, Direction::In)) => match self.fitness(burst, packet, &connection) {
+                Fitness::Good => self.to_server(burst, frame, packet, &connection),
+                Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
+                Fitness::Over => {
+                    self.tables.connections.remove(&connection);
+                    self.open(burst, frame, packet, flow)
+                }
+            },
+            None => self.open(burst, frame, packet, flow),
+        }
+    }
+
+    /// The live connection of a flow; one whose time is up goes first.
+    fn find(&self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
+        loop {
+            let (connection, direction) = self.tables.connections.find(flow)?;
+            if !connection.life.is_over(burst.now) {
+                return Some((connection, direction));
+            }
+            self.tables.connections.remove(&connection);
+        }
+    }
+
+    /// Whether a client's packet may go on with its connection (ipvs.md section 2.2, steps 4 and 5).
+    fn fitness(&self, burst: &Burst<'_>, packet: &Packet, connection: &Connection) -> Fitness {
+        let sysctls = &burst.snapshot.sysctls;
+        let opening = matches!(packet.transport, Transport::Tcp { flags, .. } if flags.syn);
+        let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
+        if opening && (quiesced || (sysctls.conn_reuse_mode != 0 && is_finished(connection))) {
+            return Fitness::Over;
+        }
+        match (connection.server.is_available(), sysctls.expire_nodest_conn) {
+            (true, _) => Fitness::Good,
+            (false, 0) => Fitness::Useless,
+            (false, _) => Fitness::Over,
+        }
+    }
+
+    /// Advances the connection's state by a packet and starts its timer again.
+    fn touch(&mut self, burst: &Burst<'_>, packet: &Packet, connection: &Arc<Connection>, way: Direction) {
+        let timeouts = &burst.snapshot.timeouts;
+        let (timeout, alive) = match packet.transport {
+            Transport::Tcp { flags, .. } => {
+                let state = connection.step(|state| state.next(way, flags));
+                (timeouts.tcp(state), state == State::Established)
+            }
+            _ => (timeouts.udp(), way == Direction::Out),
+        };
+        if alive && let Some(template) = &connection.template {
+            template.assure();
+        }
+        connection.life.set_deadline(burst.now + Duration::from_secs(u64::from(timeout)));
+        if connection.life.needs_filing() {
+            self.wheel.file(Ending::Connection(Arc::clone(connection)));
+        }
+    }
+}
+
+/// What a connection is worth to a client's packet.
+enum Fitness {
+    Good,
+    Over,
+    Useless,
+}
+
+/// In TIME_WAIT or CLOSE, and not bound to a template: a SYN starts something new.
+fn is_finished(connection: &Connection) -> bool {
+    connection.template.is_none() && matches!(connection.tcp_state(), State::TimeWait | State::Close)
+}
+
+fn refuse(error: ParseError) -> Verdict {
+    match error {
+        ParseError::NotIp => Verdict::Pass,
+        ParseError::Truncated => Verdict::Drop(DropReason::Truncated),
+        ParseError::Malformed => Verdict::Drop(DropReason::Malformed),
+        ParseError::BadIpChecksum => Verdict::Drop(DropReason::BadIpChecksum),
+    }
+}

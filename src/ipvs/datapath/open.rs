@@ -1,0 +1,158 @@
+//! The first packet of a connection: mark or address → service → template or scheduler (ipvs.md sections 2.3, 2.4 and 4.2).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Burst, Datapath, Ending};
+use crate::ipvs::connection::Connection;
+use crate::ipvs::edit::{Persistence, ServerId};
+use crate::ipvs::mark::MarkPacket;
+use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
+use crate::ipvs::service::VirtualService;
+use crate::ipvs::sysctl::Sysctls;
+use crate::ipvs::timer::Fate;
+use crate::ipvs::verdict::{DropReason, Verdict};
+use crate::net::addr::PortIndex;
+use crate::net::flow::FlowKey;
+use crate::net::frame::Frame;
+use crate::net::icmp::IcmpError;
+use crate::net::parse::{Packet, Transport};
+
+/// Active FTP's data connections come from here and are the FTP helper's, not the schedulers'.
+const FTP_DATA: u16 = 20;
+
+impl Datapath {
+    pub(super) fn open(
+        &mut self,
+        burst: &Burst<'_>,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        flow: &FlowKey,
+    ) -> Verdict {
+        if !may_open(packet, flow, &burst.snapshot.sysctls)
+            || !burst.snapshot.routes.is_local(flow.destination)
+        {
+            return Verdict::Pass;
+        }
+        let Some(service) = service_of(burst, flow, frame.port()) else { return Verdict::Pass };
+        match self.schedule(burst, service, flow) {
+            Some(connection) => self.to_server(burst, frame, packet, &connection),
+            None => {
+                self.answer(burst, frame, packet, IcmpError::PortUnreachable, DropReason::NoDestination)
+            }
+        }
+    }
+
+    /// A new connection for the flow, or `None` if no server may take it.
+    fn schedule(
+        &mut self,
+        burst: &Burst<'_>,
+        service: &VirtualService,
+        flow: &FlowKey,
+    ) -> Option<Arc<Connection>> {
+        match &service.spec.persistence {
+            Some(persistence) => {
+                let template = self.template(burst, service, persistence, flow)?;
+                let server_address = persistent_address(service, template.server.id(), flow);
+                let server = Arc::clone(&template.server);
+                Some(self.connect(Connection::new(flow, server, server_address, Some(template))))
+            }
+            None if service.port().is_some_and(|port| port != flow.destination_port) => None,
+            None => {
+                let server = service.scheduler.schedule(&service.servers, flow)?;
+                let server_address = address_for(server.id(), flow);
+                Some(self.connect(Connection::new(flow, server, server_address, None)))
+            }
+        }
+    }
+
+    fn connect(&self, connection: Connection) -> Arc<Connection> {
+        let connection = Arc::new(connection);
+        self.tables.connections.insert(&connection);
+        connection.server.count(self.worker, |cell| cell.add_connection());
+        self.tables.total.cell(self.worker).add_connection();
+        connection
+    }
+
+    /// The client's template, refreshed; a new one if there is none that counts.
+    fn template(
+        &mut self,
+        burst: &Burst<'_>,
+        service: &VirtualService,
+        persistence: &Persistence,
+        flow: &FlowKey,
+    ) -> Option<Arc<PersistenceTemplate>> {
+        let key = TemplateKey::new(&service.spec.id, persistence, flow);
+        let template = match self.valid_template(burst, &key) {
+            Some(template) => template,
+            None => {
+                let server = service.scheduler.schedule(&service.servers, flow)?;
+                let port = if key.virtual_address.port() == 0 { 0 } else { server.id().port };
+                let template = PersistenceTemplate::new(key, server, port, persistence.timeout);
+                let template = Arc::new(template);
+                self.tables.templates.insert(Arc::clone(&template));
+                template
+            }
+        };
+        template.refresh(burst.now);
+        if template.life.needs_filing() {
+            self.wheel.file(Ending::Template(Arc::clone(&template)));
+        }
+        Some(template)
+    }
+
+    fn valid_template(&self, burst: &Burst<'_>, key: &TemplateKey) -> Option<Arc<PersistenceTemplate>> {
+        let templates = &self.tables.templates;
+        let template = templates.find(key)?;
+        while template.life.is_over(burst.now) {
+            if templates.expire(&template) == Fate::Gone {
+                return None;
+            }
+        }
+        if template.is_valid(burst.snapshot.sysctls.expire_quiescent_template != 0) {
+            return Some(template);
+        }
+        templates.retire(&template);
+        None
+    }
+}
+
+/// Whether a packet without a connection may create one (ipvs.md section 2.3).
+fn may_open(packet: &Packet, flow: &FlowKey, sysctls: &Sysctls) -> bool {
+    let by_protocol = match packet.transport {
+        Transport::Tcp { flags, .. } => !flags.rst && (flags.syn || sysctls.sloppy_tcp != 0),
+        _ => true,
+    };
+    by_protocol && flow.source_port != FTP_DATA
+}
+
+fn service_of<'a>(burst: &Burst<'a>, flow: &FlowKey, port: PortIndex) -> Option<&'a Arc<VirtualService>> {
+    let snapshot = burst.snapshot;
+    let mark = if snapshot.services.has_marks() {
+        snapshot.marks.mark(&MarkPacket {
+            source: flow.source,
+            destination: flow.destination,
+            protocol: flow.protocol,
+            ports: Some((flow.source_port, flow.destination_port)),
+            interface: snapshot.interface(port),
+        })
+    } else {
+        0
+    };
+    snapshot.services.find(mark, flow.protocol, flow.destination, flow.destination_port)
+}
+
+/// The server's own port, or the packet's if it has none.
+fn address_for(server: ServerId, flow: &FlowKey) -> SocketAddr {
+    let port = if server.port == 0 { flow.destination_port } else { server.port };
+    SocketAddr::new(server.address, port)
+}
+
+/// Under persistence the server's port counts only for the service's own port: with a mark or any port the packet's stays.
+fn persistent_address(service: &VirtualService, server: ServerId, flow: &FlowKey) -> SocketAddr {
+    if service.port() == Some(flow.destination_port) {
+        address_for(server, flow)
+    } else {
+        SocketAddr::new(server.address, flow.destination_port)
+    }
+}

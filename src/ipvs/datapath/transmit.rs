@@ -1,0 +1,160 @@
+//! A packet of a known connection on its way out (ipvs.md sections 2.5 and 2.7).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Burst, Datapath};
+use crate::ipvs::connection::Connection;
+use crate::ipvs::protocol::Direction;
+use crate::ipvs::verdict::{DropReason, Verdict};
+use crate::net::addr::{MacAddr, PortIndex};
+use crate::net::frame::Frame;
+use crate::net::icmp::{self, IcmpError};
+use crate::net::parse::Packet;
+use crate::net::rewrite::{self, End};
+use crate::net::route::{Egress, NextHop};
+
+/// Stands in for a port when the kernel sends the packet: only the IP packet counts then.
+const NO_EGRESS: Egress =
+    Egress { port: PortIndex(0), source: MacAddr([0; 6]), destination: MacAddr([0; 6]), mtu: u32::MAX };
+
+impl Datapath {
+    pub(super) fn to_server(
+        &mut self,
+        burst: &Burst<'_>,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        connection: &Arc<Connection>,
+    ) -> Verdict {
+        self.count_in(connection, packet);
+        self.touch(burst, packet, connection, Direction::In);
+        let egress = match burst.snapshot.routes.next_hop(connection.server_address.ip()) {
+            NextHop::Port(egress) => Some(egress),
+            NextHop::Kernel => None,
+            NextHop::Local => return Verdict::Drop(DropReason::LoopbackServer),
+            NextHop::Unreachable => {
+                let reason = DropReason::Unreachable;
+                return self.answer(burst, frame, packet, IcmpError::HostUnreachable, reason);
+            }
+        };
+        if packet.ttl <= 1 {
+            return self.answer(burst, frame, packet, IcmpError::TimeExceeded, DropReason::TtlExceeded);
+        }
+        if let Some(egress) = egress
+            && packet.ip_len() > egress.mtu as usize
+        {
+            return self.too_big(burst, frame, packet, &egress);
+        }
+        rewrite::set_end(frame.bytes_mut(), packet, End::Destination, connection.server_address);
+        send(frame, packet, egress)
+    }
+
+    /// Larger than the way out: told to the client if it may not be fragmented. The quoted packet has its TTL already
+    /// decremented (golden `mtu-smaller`).
+    fn too_big(
+        &mut self,
+        burst: &Burst<'_>,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        egress: &Egress,
+    ) -> Verdict {
+        if !packet.dont_fragment {
+            return Verdict::Drop(DropReason::TooBig);
+        }
+        rewrite::decrement_ttl(frame.bytes_mut(), packet);
+        let mtu = u16::try_from(egress.mtu).unwrap_or(u16::MAX);
+        self.answer(burst, frame, packet, IcmpError::FragmentationNeeded(mtu), DropReason::TooBig)
+    }
+
+    /// An answer of the server. What the kernel must refuse (no route, TTL, size) it gets untouched: it refuses before
+    /// IPVS would have seen the packet (golden `ttl-1`).
+    pub(super) fn to_client(
+        &mut self,
+        burst: &Burst<'_>,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        connection: &Arc<Connection>,
+    ) -> Verdict {
+        let egress = match burst.snapshot.routes.next_hop(packet.destination) {
+            NextHop::Port(egress) => Some(egress),
+            NextHop::Kernel => None,
+            NextHop::Local | NextHop::Unreachable => return Verdict::Pass,
+        };
+        let too_big = egress.is_some_and(|egress| packet.ip_len() > egress.mtu as usize);
+        if packet.ttl <= 1 || (too_big && packet.dont_fragment) {
+            return Verdict::Pass;
+        }
+        if too_big {
+            return Verdict::Drop(DropReason::TooBig);
+        }
+        self.count_out(connection, packet);
+        self.touch(burst, packet, connection, Direction::Out);
+        rewrite::set_end(frame.bytes_mut(), packet, End::Source, connection.virtual_address);
+        send(frame, packet, egress)
+    }
+
+    pub(super) fn count_in(&self, connection: &Connection, packet: &Packet) {
+        let bytes = packet.ip_len();
+        connection.server.count(self.worker, |cell| cell.add_in(bytes));
+        if connection.server.is_available() {
+            self.tables.total.cell(self.worker).add_in(bytes);
+        }
+    }
+
+    pub(super) fn count_out(&self, connection: &Connection, packet: &Packet) {
+        let bytes = packet.ip_len();
+        connection.server.count(self.worker, |cell| cell.add_out(bytes));
+        if connection.server.is_available() {
+            self.tables.total.cell(self.worker).add_out(bytes);
+        }
+    }
+
+    /// Replaces the packet by an ICMP error to its sender, from the address it was sent to; drops it for `reason` where no
+    /// error may be sent.
+    pub(super) fn answer(
+        &mut self,
+        burst: &Burst<'_>,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        error: IcmpError,
+        reason: DropReason,
+    ) -> Verdict {
+        if !icmp::may_answer(packet) {
+            return Verdict::Drop(reason);
+        }
+        let egress = match burst.snapshot.routes.next_hop(packet.source) {
+            NextHop::Port(egress) => Some(egress),
+            NextHop::Kernel => None,
+            NextHop::Local | NextHop::Unreachable => return Verdict::Drop(reason),
+        };
+        if !self.icmp_limit.allow(burst.now) {
+            return Verdict::Drop(DropReason::IcmpLimit);
+        }
+        let (source, id) = (packet.destination, self.take_id());
+        if !icmp::make_error(frame, packet, error, source, id, &egress.unwrap_or(NO_EGRESS)) {
+            return Verdict::Drop(DropReason::NoRoom);
+        }
+        egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
+    }
+
+    fn take_id(&mut self) -> u16 {
+        self.next_id = self.next_id.wrapping_add(1).max(1);
+        self.next_id
+    }
+}
+
+/// One hop further: TTL, Ethernet header, and out of the port or to the kernel.
+pub(super) fn send(frame: &mut Frame<'_>, packet: &Packet, egress: Option<Egress>) -> Verdict {
+    rewrite::decrement_ttl(frame.bytes_mut(), packet);
+    rewrite::set_ethernet(frame, packet, &egress.unwrap_or(NO_EGRESS));
+    egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
+}
+
+/// The way towards an address: a port, or (`None`) the kernel; `Err` where neither leads there.
+pub(super) fn way(burst: &Burst<'_>, address: IpAddr) -> Result<Option<Egress>, NextHop> {
+    match burst.snapshot.routes.next_hop(address) {
+        NextHop::Port(egress) => Ok(Some(egress)),
+        NextHop::Kernel => Ok(None),
+        other => Err(other),
+    }
+}

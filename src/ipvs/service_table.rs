@@ -1,0 +1,283 @@
+//! The single writer's side of the services: edits with the kernel's checks, in the kernel's order (ipvs.md sections 1 and 9.2).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::ipvs::edit::{
+    ClientMask, Edit, Errno, Forward, ServerId, ServerSpec, ServiceId, ServiceSpec,
+};
+use crate::ipvs::scheduler;
+use crate::ipvs::server::RealServer;
+use crate::ipvs::service::{Services, VirtualService};
+use crate::ipvs::snapshot::{Snapshot, Tables};
+use crate::ipvs::stats::Stats;
+use crate::ipvs::view::ServiceView;
+use crate::net::addr::{Family, Protocol};
+use crate::net::time::Instant;
+
+/// How long a deleted server that nothing points at can still be revived by adding it again.
+const TRASH_TIME: Duration = Duration::from_secs(120);
+/// `--set` accepts what fits the kernel's jiffies (`INT_MAX` / HZ with HZ = 1000).
+const TIMEOUT_MAX: u32 = i32::MAX as u32 / 1000;
+
+/// A deleted server.
+#[derive(Debug)]
+struct Trashed {
+    service: ServiceId,
+    server: Arc<RealServer>,
+    idle_since: Option<Instant>,
+}
+
+/// The services as the writer keeps them; workers see them through [`Snapshot::services`].
+#[derive(Debug)]
+pub struct ServiceTable {
+    tables: Arc<Tables>,
+    workers: usize,
+    /// Newest first.
+    order: Vec<ServiceId>,
+    trash: Vec<Trashed>,
+    /// Counters of deleted services that a deleted server still counts at: a service of the same identity goes on with them,
+    /// since the server may be revived in it.
+    former_stats: HashMap<ServiceId, Weak<Stats>>,
+}
+
+impl ServiceTable {
+    /// No services, on tables made for `workers` workers.
+    pub fn new(tables: Arc<Tables>, workers: usize) -> Self {
+        ServiceTable {
+            tables,
+            workers,
+            order: Vec::new(),
+            trash: Vec::new(),
+            former_stats: HashMap::new(),
+        }
+    }
+
+    /// Applies one command to the draft of the next snapshot.
+    pub fn apply(&mut self, draft: &mut Snapshot, edit: &Edit) -> Result<(), Errno> {
+        match edit {
+            Edit::AddService(spec) => self.add_service(&mut draft.services, spec),
+            Edit::EditService(spec) => edit_service(&mut draft.services, spec),
+            Edit::DeleteService(id) => self.delete_service(draft, id),
+            Edit::Flush => self.flush(draft),
+            Edit::AddServer(id, spec) => self.add_server(&mut draft.services, id, spec),
+            Edit::EditServer(id, spec) => edit_server(&draft.services, id, spec),
+            Edit::DeleteServer(id, server) => self.delete_server(draft, id, *server),
+            Edit::Zero(id) => self.zero(&draft.services, id.as_ref()),
+            Edit::SetTimeouts { tcp, tcp_fin, udp } => {
+                if [tcp, tcp_fin, udp].into_iter().any(|seconds| *seconds > TIMEOUT_MAX) {
+                    return Err(Errno::EINVAL);
+                }
+                draft.timeouts.set(*tcp, *tcp_fin, *udp);
+                Ok(())
+            }
+        }
+    }
+
+    fn add_service(&mut self, services: &mut Services, spec: &ServiceSpec) -> Result<(), Errno> {
+        check_service(spec)?;
+        if services.get(&spec.id).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let scheduler = scheduler::by_name(&spec.scheduler).ok_or(Errno::ENOENT)?;
+        let stats = self.former_stats.remove(&spec.id).and_then(|stats| stats.upgrade());
+        let stats = stats.unwrap_or_else(|| Arc::new(Stats::new(self.workers)));
+        stats.estimator().restart(stats.totals());
+        services.insert(Arc::new(VirtualService { spec: spec.clone(), servers: Vec::new(), scheduler, stats }));
+        self.order.insert(0, spec.id);
+        Ok(())
+    }
+
+    fn delete_service(&mut self, draft: &mut Snapshot, id: &ServiceId) -> Result<(), Errno> {
+        let service = draft.services.remove(id).ok_or(Errno::ESRCH)?;
+        self.order.retain(|present| present != id);
+        self.former_stats.insert(*id, Arc::downgrade(&service.stats));
+        for server in &service.servers {
+            self.throw_away(*id, server);
+        }
+        self.expire_orphans(draft);
+        Ok(())
+    }
+
+    fn flush(&mut self, draft: &mut Snapshot) -> Result<(), Errno> {
+        for id in std::mem::take(&mut self.order) {
+            self.delete_service(draft, &id)?;
+        }
+        Ok(())
+    }
+
+    fn add_server(&mut self, services: &mut Services, id: &ServiceId, spec: &ServerSpec) -> Result<(), Errno> {
+        let service = services.get(id).ok_or(Errno::ESRCH)?;
+        check_server(id, spec)?;
+        if find(service, spec.id).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let server = self.revive(id, spec).unwrap_or_else(|| {
+            Arc::new(RealServer::new(spec, self.workers, Arc::clone(&service.stats)))
+        });
+        let mut servers = vec![server];
+        servers.extend(service.servers.iter().cloned());
+        services.insert(Arc::new(service.with_servers(servers)));
+        Ok(())
+    }
+
+    fn delete_server(&mut self, draft: &mut Snapshot, id: &ServiceId, server: ServerId) -> Result<(), Errno> {
+        let service = draft.services.get(id).ok_or(Errno::ESRCH)?;
+        let server = Arc::clone(find(service, server).ok_or(Errno::ENOENT)?);
+        service.scheduler.server_deleted(&service.servers, &server);
+        let rest = service.servers.iter().filter(|present| !Arc::ptr_eq(present, &server)).cloned();
+        let service = service.with_servers(rest.collect());
+        draft.services.insert(Arc::new(service));
+        self.throw_away(*id, &server);
+        self.expire_orphans(draft);
+        Ok(())
+    }
+
+    fn zero(&self, services: &Services, id: Option<&ServiceId>) -> Result<(), Errno> {
+        let zero = |service: &VirtualService| {
+            service.stats.estimator().zero();
+            service.servers.iter().for_each(|server| server.stats().estimator().zero());
+        };
+        match id {
+            Some(id) => zero(services.get(id).ok_or(Errno::ESRCH)?),
+            None => {
+                services.iter().for_each(|service| zero(service));
+                self.tables.total.estimator().zero();
+            }
+        }
+        Ok(())
+    }
+
+    fn throw_away(&mut self, service: ServiceId, server: &Arc<RealServer>) {
+        server.set_available(false);
+        self.trash.push(Trashed { service, server: Arc::clone(server), idle_since: None });
+    }
+
+    /// The server of this identity out of the trash, with its connections and counters.
+    fn revive(&mut self, service: &ServiceId, spec: &ServerSpec) -> Option<Arc<RealServer>> {
+        let same = |trashed: &Trashed| trashed.service == *service && trashed.server.id() == spec.id;
+        let index = self.trash.iter().position(same)?;
+        let server = self.trash.remove(index).server;
+        server.update(spec);
+        server.set_available(true);
+        Some(server)
+    }
+
+    /// `expire_nodest_conn`: connections of deleted servers end at once.
+    fn expire_orphans(&self, draft: &Snapshot) {
+        if draft.sysctls.expire_nodest_conn == 0 {
+            return;
+        }
+        let mut orphans = Vec::new();
+        self.tables.connections.for_each(|connection| {
+            if !connection.server.is_available() {
+                orphans.push(Arc::clone(connection));
+            }
+        });
+        for connection in &orphans {
+            self.tables.connections.remove(connection);
+        }
+    }
+
+    /// Frees deleted servers that have been idle for long enough. To be called about once a minute.
+    pub fn empty_trash(&mut self, now: Instant) {
+        self.trash.retain_mut(|trashed| {
+            if !trashed.server.is_idle() {
+                trashed.idle_since = None;
+                return true;
+            }
+            let since = *trashed.idle_since.get_or_insert(now);
+            now.saturating_since(since) < TRASH_TIME
+        });
+        self.former_stats.retain(|_, stats| stats.strong_count() > 0);
+    }
+
+    /// Takes the estimators' sample, every [`crate::ipvs::estimator::PERIOD`].
+    pub fn sample(&self, services: &Services) {
+        self.tables.total.sample();
+        for service in services.iter() {
+            service.stats.sample();
+            service.servers.iter().for_each(|server| server.stats().sample());
+        }
+    }
+
+    /// All services for a listing, newest first.
+    pub fn views(&self, services: &Services) -> Vec<ServiceView> {
+        self.order.iter().filter_map(|id| services.get(id)).map(|service| service.view()).collect()
+    }
+}
+
+fn find(service: &VirtualService, id: ServerId) -> Option<&Arc<RealServer>> {
+    service.servers.iter().find(|server| server.id() == id)
+}
+
+/// What can be served so far: TCP, UDP and marks over IPv4, connection by connection.
+fn check_service(spec: &ServiceSpec) -> Result<(), Errno> {
+    if spec.id.family() == Family::V6 {
+        return Err(Errno::EAFNOSUPPORT);
+    }
+    if let ServiceId::Address { protocol, .. } = spec.id
+        && !matches!(protocol, Protocol::TCP | Protocol::UDP)
+    {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    match (&spec.engine, spec.one_packet, &spec.persistence) {
+        (Some(_), _, _) => Err(Errno::ENOENT),
+        (None, true, _) => Err(Errno::EOPNOTSUPP),
+        (None, false, Some(persistence)) if matches!(persistence.mask, ClientMask::V6(_)) => {
+            Err(Errno::EINVAL)
+        }
+        (None, false, _) => Ok(()),
+    }
+}
+
+fn edit_service(services: &mut Services, spec: &ServiceSpec) -> Result<(), Errno> {
+    let service = Arc::clone(services.get(&spec.id).ok_or(Errno::ESRCH)?);
+    check_service(spec)?;
+    let scheduler = if service.spec.scheduler == spec.scheduler {
+        Arc::clone(&service.scheduler)
+    } else {
+        scheduler::by_name(&spec.scheduler).ok_or(Errno::ENOENT)?
+    };
+    services.insert(Arc::new(VirtualService {
+        spec: spec.clone(),
+        servers: service.servers.clone(),
+        scheduler,
+        stats: Arc::clone(&service.stats),
+    }));
+    Ok(())
+}
+
+fn edit_server(services: &Services, id: &ServiceId, spec: &ServerSpec) -> Result<(), Errno> {
+    let service = services.get(id).ok_or(Errno::ESRCH)?;
+    check_server(id, spec)?;
+    find(service, spec.id).ok_or(Errno::ENOENT)?.update(spec);
+    Ok(())
+}
+
+fn check_server(service: &ServiceId, spec: &ServerSpec) -> Result<(), Errno> {
+    if spec.weight < 0 || spec.lower_threshold > spec.upper_threshold {
+        return Err(Errno::ERANGE);
+    }
+    if spec.upper_threshold > i32::MAX as u32
+        || Family::from(spec.id.address) != service.family()
+        || !is_unicast(spec.id.address)
+    {
+        return Err(Errno::EINVAL);
+    }
+    match spec.forward {
+        Forward::Masquerade => Ok(()),
+        Forward::Local | Forward::Tunnel | Forward::Route => Err(Errno::EOPNOTSUPP),
+    }
+}
+
+fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            !address.is_multicast() && !address.is_broadcast() && !address.is_unspecified()
+        }
+        IpAddr::V6(address) => !address.is_multicast() && !address.is_unspecified(),
+    }
+}

@@ -128,4 +128,6 @@ pub struct MarkPacket<'a> {
 impl MarkRules {
     /// stub
     pub fn mark(&self, _packet: &MarkPacket<'_>) -> u32 { 0 }
+    /// stub
+    pub fn destinations(&self) -> Vec<(u32, MarkedDestination)> { Vec::new() }
 }

@@ -1,11 +1,15 @@
 //! Which packets have to come up from the NIC: plain values that the director hands to the XDP program.
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use crate::net::addr::Protocol;
+use crate::ipvs::edit::{ServerId, ServiceId};
+use crate::ipvs::snapshot::Snapshot;
+use crate::ipvs::table::ConnectionTable;
+use crate::net::addr::{Family, Protocol};
 
 /// Ports of one protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,4 +30,133 @@ pub struct Steering {
     pub servers: Vec<(IpAddr, Vec<PortRange>)>,
     /// The machine's own addresses: what a real server sends there answers a health check, not a client.
     pub own: Vec<IpAddr>,
+}
+
+/// An address with ports of a protocol.
+pub type Endpoint = (IpAddr, PortRange);
+
+/// What a snapshot's services can be reached by, endpoint by endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Virtual addresses and ports.
+    pub destinations: HashSet<Endpoint>,
+    /// Real servers' addresses and ports.
+    pub servers: HashSet<Endpoint>,
+}
+
+impl Reach {
+    /// What the services of a snapshot need, on a machine with these `own` addresses: only packets to those are balanced.
+    pub fn of(snapshot: &Snapshot, own: &[IpAddr]) -> Reach {
+        let mut reach = Reach::default();
+        let marked = snapshot.marks.destinations();
+        for service in snapshot.services.iter() {
+            let destinations: Vec<Endpoint> = match service.spec.id {
+                ServiceId::Address { protocol, address, port } => {
+                    own.contains(&address).then(|| (address, PortRange::one(protocol, port))).into_iter().collect()
+                }
+                ServiceId::FwMark { mark, family } => marked
+                    .iter()
+                    .filter(|(given, _)| *given == mark)
+                    .flat_map(|(_, (prefix, range))| covered(own, family, prefix.as_ref(), range))
+                    .collect(),
+            };
+            for server in &service.servers {
+                let ServerId { address, port } = server.id();
+                let ranges = destinations.iter().map(|(_, range)| range.at_server(port));
+                reach.servers.extend(ranges.map(|range| (address, range)));
+            }
+            reach.destinations.extend(destinations);
+        }
+        reach
+    }
+
+    /// The endpoints of `former` that are not in `self`.
+    pub fn missing_from(&self, former: &Reach) -> Reach {
+        Reach {
+            destinations: former.destinations.difference(&self.destinations).cloned().collect(),
+            servers: former.servers.difference(&self.servers).cloned().collect(),
+        }
+    }
+
+    /// Adds another's endpoints.
+    pub fn extend(&mut self, other: &Reach) {
+        self.destinations.extend(other.destinations.iter().cloned());
+        self.servers.extend(other.servers.iter().cloned());
+    }
+
+    /// Whether there is no endpoint.
+    pub fn is_empty(&self) -> bool {
+        self.destinations.is_empty() && self.servers.is_empty()
+    }
+
+    /// Keeps only the endpoints that some connection of the table still uses.
+    pub fn retain_used(&mut self, connections: &ConnectionTable) {
+        let mut used = Reach::default();
+        connections.for_each(|connection| {
+            let uses = |endpoint: &&Endpoint, address: SocketAddr| {
+                endpoint.0 == address.ip() && endpoint.1.contains(connection.protocol, address.port())
+            };
+            let virtual_address = connection.virtual_address;
+            used.destinations
+                .extend(self.destinations.iter().filter(|endpoint| uses(endpoint, virtual_address)).cloned());
+            let server = connection.server_address;
+            used.servers.extend(self.servers.iter().filter(|endpoint| uses(endpoint, server)).cloned());
+        });
+        *self = used;
+    }
+
+    /// For the XDP program of a machine with these `own` addresses.
+    pub fn steering(&self, own: &[IpAddr]) -> Steering {
+        let destinations = group(&self.destinations).into_iter();
+        Steering {
+            destinations: destinations.map(|(address, ranges)| (IpNet::from(address), ranges)).collect(),
+            servers: group(&self.servers),
+            own: own.to_vec(),
+        }
+    }
+}
+
+impl PortRange {
+    /// One port, or all if it is 0.
+    fn one(protocol: Protocol, port: u16) -> Self {
+        PortRange { protocol, ports: if port == 0 { 0..=u16::MAX } else { port..=port } }
+    }
+
+    /// What this range becomes at a server with this port: the packet's own ports count too, since persistence may keep them.
+    fn at_server(&self, port: u16) -> Self {
+        if port == 0 || *self.ports.start() != *self.ports.end() {
+            let (start, end) = (*self.ports.start(), *self.ports.end());
+            let ports = if port == 0 { start..=end } else { start.min(port)..=end.max(port) };
+            return PortRange { protocol: self.protocol, ports };
+        }
+        PortRange { protocol: self.protocol, ports: port..=port }
+    }
+
+    fn contains(&self, protocol: Protocol, port: u16) -> bool {
+        (self.protocol == Protocol::IP || self.protocol == protocol) && self.ports.contains(&port)
+    }
+}
+
+fn covered<'a>(
+    own: &'a [IpAddr],
+    family: Family,
+    prefix: Option<&'a IpNet>,
+    range: &'a PortRange,
+) -> impl Iterator<Item = Endpoint> + 'a {
+    own.iter()
+        .filter(move |address| Family::from(**address) == family)
+        .filter(move |address| prefix.is_none_or(|prefix| prefix.contains(*address)))
+        .map(move |address| (*address, range.clone()))
+}
+
+/// By address, in a stable order.
+fn group(endpoints: &HashSet<Endpoint>) -> Vec<(IpAddr, Vec<PortRange>)> {
+    let mut grouped: BTreeMap<IpAddr, Vec<PortRange>> = BTreeMap::new();
+    for (address, range) in endpoints {
+        grouped.entry(*address).or_default().push(range.clone());
+    }
+    for ranges in grouped.values_mut() {
+        ranges.sort_by_key(|range| (range.protocol, *range.ports.start(), *range.ports.end()));
+    }
+    grouped.into_iter().collect()
 }

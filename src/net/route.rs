@@ -188,6 +188,16 @@ impl RouteTable {
         }
     }
 
+    /// The link and the neighbour that packets to `destination` leave by, resolved or not; `None` if it is this machine or
+    /// unreachable.
+    pub fn neighbour(&self, destination: IpAddr) -> Option<(u32, IpAddr)> {
+        if self.local.contains(&destination) {
+            return None;
+        }
+        let hop = self.longest(destination).filter(|hop| hop.kind == RouteKind::Unicast)?;
+        Some((hop.link, hop.gateway.unwrap_or(destination)))
+    }
+
     fn longest(&self, address: IpAddr) -> Option<&Hop> {
         match address {
             IpAddr::V4(address) => self.v4.get_lpm(&Ipv4Net::from(address)).map(|(_, hop)| hop),

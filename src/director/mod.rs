@@ -1,3 +1,254 @@
-//! Layer 3: the single writer. Commands in, effects out.
+//! Layer 3: the single writer. Commands in, effects out; [`run`] carries the effects out.
 
+mod configure;
 pub mod protocol;
+mod requests;
+pub mod wanted;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::lvs::LvsConfig;
+use crate::director::protocol::{Reply, Request};
+use crate::director::wanted::{Wanted, WantedAddress};
+use crate::ipvs::edit::{Edit, Errno, ServerId, ServiceId};
+use crate::ipvs::estimator;
+use crate::ipvs::mark::MarkRules;
+use crate::ipvs::service_table::ServiceTable;
+use crate::ipvs::snapshot::{Snapshot, Tables};
+use crate::ipvs::steering::{Reach, Steering};
+use crate::nanny::Check;
+use crate::net::route::{HostNetwork, RouteTable};
+use crate::net::time::Instant;
+
+/// Time between two looks at the trash, at endpoints without use, and at neighbours.
+const SWEEP_PERIOD: Duration = Duration::from_secs(30);
+
+/// Which client of the control socket asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientId(pub u64);
+
+/// What the director is told.
+#[derive(Debug)]
+pub enum Command {
+    /// A client of the control socket asks.
+    Request {
+        /// Who is to have the answer.
+        client: ClientId,
+        /// What.
+        request: Request,
+    },
+    /// The site's files have been read, at the start or again.
+    Configure {
+        /// `lvs.cf`.
+        lvs: Box<LvsConfig>,
+        /// The saved iptables marks.
+        marks: Arc<MarkRules>,
+    },
+    /// The kernel's view of the network has changed.
+    Network(HostNetwork),
+    /// A check's server came up or went down.
+    Health {
+        /// The check, as started by [`Effect::StartCheck`].
+        check: Arc<Check>,
+        /// Whether the server is healthy now.
+        up: bool,
+        /// Why, for the log.
+        reason: String,
+    },
+    /// [`Director::next_deadline`] has come.
+    Tick,
+    /// The end: addresses and checks are taken back.
+    Stop,
+}
+
+/// How much an administrator cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// An event of normal life.
+    Info,
+    /// Something to look at.
+    Warn,
+    /// Something that does not work.
+    Error,
+}
+
+/// What has to be done outside.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Answer a client.
+    Reply(ClientId, Reply),
+    /// Give this to the XDP program.
+    Steer(Steering),
+    /// Put an address on an interface and announce it.
+    AddAddress(WantedAddress),
+    /// Take an address back.
+    RemoveAddress(WantedAddress),
+    /// Start a health check.
+    StartCheck(Arc<Check>),
+    /// Stop a health check.
+    StopCheck(Arc<Check>),
+    /// Have the kernel resolve these neighbours (interface index, address), or keep them resolved.
+    Resolve(Vec<(u32, IpAddr)>),
+    /// Tell the administrator.
+    Log(Level, String),
+}
+
+/// A NIC that the workers serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Interface name.
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+}
+
+/// The single writer of everything that changes by command. Pure: it changes the shared tables, and says what else to do.
+#[derive(Debug)]
+pub struct Director {
+    tables: Arc<Tables>,
+    services: ServiceTable,
+    draft: Snapshot,
+    ports: Vec<Port>,
+    network: HostNetwork,
+    wanted: Wanted,
+    health: HashMap<(ServiceId, ServerId), bool>,
+    steered: Reach,
+    steering: Steering,
+    effects: Vec<Effect>,
+    started: Instant,
+    next_sample: Instant,
+    next_sweep: Instant,
+}
+
+impl Director {
+    /// The director of tables made for `workers` workers that serve `ports`, by [`crate::net::addr::PortIndex`].
+    pub fn new(now: Instant, tables: Arc<Tables>, workers: usize, ports: Vec<Port>) -> Self {
+        let draft = Snapshot {
+            interfaces: ports.iter().map(|port| port.name.clone()).collect(),
+            ..Snapshot::default()
+        };
+        Director {
+            services: ServiceTable::new(Arc::clone(&tables), workers),
+            tables,
+            draft,
+            ports,
+            network: HostNetwork::default(),
+            wanted: Wanted::default(),
+            health: HashMap::new(),
+            steered: Reach::default(),
+            steering: Steering::default(),
+            effects: Vec::new(),
+            started: now,
+            next_sample: now + estimator::PERIOD,
+            next_sweep: now + SWEEP_PERIOD,
+        }
+    }
+
+    /// When [`Command::Tick`] is due.
+    pub fn next_deadline(&self) -> Instant {
+        self.next_sample.min(self.next_sweep)
+    }
+
+    /// Handles one command. The shared tables are changed when it returns; the effects are to be carried out in order.
+    pub fn handle(&mut self, now: Instant, command: Command) -> Vec<Effect> {
+        match command {
+            Command::Request { client, request } => {
+                let reply = self.request(now, request);
+                self.effects.push(Effect::Reply(client, reply));
+            }
+            Command::Configure { lvs, marks } => self.configure(&lvs, marks),
+            Command::Network(network) => self.take_network(network),
+            Command::Health { check, up, reason } => self.take_health(&check, up, &reason),
+            Command::Tick => self.tick(now),
+            Command::Stop => self.stop(),
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// One edit of the tables, published at once.
+    fn edit(&mut self, edit: &Edit) -> Result<(), Errno> {
+        self.services.apply(&mut self.draft, edit)?;
+        self.publish();
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        self.tables.snapshot.store(Arc::new(self.draft.clone()));
+        self.steer();
+    }
+
+    /// Steers what the snapshot needs, and still what it no longer needs: connections may use that.
+    fn steer(&mut self) {
+        let own = self.own_addresses();
+        let wanted = Reach::of(&self.draft, &own);
+        self.steered.extend(&wanted);
+        let steering = self.steered.steering(&own);
+        if steering != self.steering {
+            self.steering = steering.clone();
+            self.effects.push(Effect::Steer(steering));
+        }
+    }
+
+    fn own_addresses(&self) -> Vec<IpAddr> {
+        let mut own: Vec<_> = self.network.addresses.iter().map(|address| address.address).collect();
+        own.sort();
+        own.dedup();
+        own
+    }
+
+    fn take_network(&mut self, network: HostNetwork) {
+        let ports: Vec<u32> = self.ports.iter().map(|port| port.index).collect();
+        self.draft.routes = Arc::new(RouteTable::new(&network, &ports));
+        self.network = network;
+        self.publish();
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if self.next_sample <= now {
+            self.services.sample(&self.draft.services);
+            self.next_sample = now + estimator::PERIOD;
+        }
+        if self.next_sweep <= now {
+            self.services.empty_trash(now);
+            self.forget_unused();
+            self.keep_neighbours();
+            self.next_sweep = now + SWEEP_PERIOD;
+        }
+    }
+
+    /// Stops steering what neither the snapshot nor any connection needs.
+    fn forget_unused(&mut self) {
+        let wanted = Reach::of(&self.draft, &self.own_addresses());
+        let mut lingering = wanted.missing_from(&self.steered);
+        if lingering.is_empty() {
+            return;
+        }
+        lingering.retain_used(&self.tables.connections);
+        self.steered = lingering;
+        self.steer();
+    }
+
+    /// Keeps the neighbours resolved that packets leave by: servers or the routers before them, and gateways.
+    fn keep_neighbours(&mut self) {
+        let servers = self.draft.services.iter().flat_map(|service| &service.servers);
+        let gateways = self.network.routes.iter().filter_map(|route| route.gateway);
+        let mut neighbours: Vec<_> = servers
+            .map(|server| server.id().address)
+            .chain(gateways)
+            .filter_map(|address| self.draft.routes.neighbour(address))
+            .filter(|(link, _)| self.ports.iter().any(|port| port.index == *link))
+            .collect();
+        neighbours.sort();
+        neighbours.dedup();
+        if !neighbours.is_empty() {
+            self.effects.push(Effect::Resolve(neighbours));
+        }
+    }
+
+    fn log(&mut self, level: Level, text: impl Into<String>) {
+        self.effects.push(Effect::Log(level, text.into()));
+    }
+}

@@ -62,7 +62,7 @@ impl Reach {
             };
             for server in &service.servers {
                 let ServerId { address, port } = server.id();
-                let ranges = destinations.iter().map(|(_, range)| range.at_server(port));
+                let ranges = destinations.iter().flat_map(|(_, range)| range.at_server(port));
                 reach.servers.extend(ranges.map(|range| (address, range)));
             }
             reach.destinations.extend(destinations);
@@ -122,14 +122,10 @@ impl PortRange {
         PortRange { protocol, ports: if port == 0 { 0..=u16::MAX } else { port..=port } }
     }
 
-    /// What this range becomes at a server with this port: the packet's own ports count too, since persistence may keep them.
-    fn at_server(&self, port: u16) -> Self {
-        if port == 0 || *self.ports.start() != *self.ports.end() {
-            let (start, end) = (*self.ports.start(), *self.ports.end());
-            let ports = if port == 0 { start..=end } else { start.min(port)..=end.max(port) };
-            return PortRange { protocol: self.protocol, ports };
-        }
-        PortRange { protocol: self.protocol, ports: port..=port }
+    /// The ports at a server that packets to this range go to: the server's own, and the packet's, which persistence keeps.
+    fn at_server(&self, port: u16) -> impl Iterator<Item = PortRange> {
+        let own = (port != 0).then(|| PortRange::one(self.protocol, port));
+        std::iter::once(self.clone()).chain(own)
     }
 
     fn contains(&self, protocol: Protocol, port: u16) -> bool {

@@ -1,0 +1,87 @@
+//! What clients of the control socket ask.
+
+use super::protocol::{CheckStatus, Reply, Request, Status};
+use super::wanted::{WantedServer, WantedService};
+use super::Director;
+use crate::ipvs::edit::{Errno, ServiceId};
+use crate::ipvs::protocol::tcp::State;
+use crate::ipvs::view::{TableInfo, TimeoutView};
+use crate::net::time::Instant;
+
+/// What the title line of a listing says, as the kernel's default table has it. Ours has no such limit.
+const CONN_TAB_SIZE: u32 = 4096;
+
+impl Director {
+    pub(super) fn request(&mut self, now: Instant, request: Request) -> Reply {
+        match request {
+            Request::Edit(edit) => match self.edit(&edit) {
+                Ok(()) => Reply::Done,
+                Err(errno) => Reply::Refused(errno),
+            },
+            Request::ListServices => {
+                self.listing(self.services.views(&self.draft.services))
+            }
+            Request::ListService(id) => self.service(&id),
+            Request::ListConnections => Reply::Connections(self.tables.connection_views(now)),
+            Request::GetTimeouts => Reply::Timeouts(TimeoutView {
+                tcp: self.draft.timeouts.tcp(State::Established),
+                tcp_fin: self.draft.timeouts.tcp(State::FinWait),
+                udp: self.draft.timeouts.udp(),
+            }),
+            Request::Status => Reply::Status(Box::new(self.status(now))),
+            Request::Sysctl { name, value } => self.sysctl(&name, value.as_deref()),
+            Request::Reload => Reply::Failed("this daemon has no files to read again".into()),
+        }
+    }
+
+    fn listing(&self, services: Vec<crate::ipvs::view::ServiceView>) -> Reply {
+        Reply::Services { info: TableInfo { conn_tab_size: CONN_TAB_SIZE }, services }
+    }
+
+    fn service(&self, id: &ServiceId) -> Reply {
+        match self.draft.services.get(id) {
+            Some(service) => self.listing(vec![service.view()]),
+            None => Reply::Refused(Errno::ESRCH),
+        }
+    }
+
+    fn sysctl(&mut self, name: &str, value: Option<&str>) -> Reply {
+        let result = match value {
+            Some(value) => self.draft.sysctls.set(name, value),
+            None => Ok(()),
+        };
+        match result.and_then(|()| self.draft.sysctls.get(name)) {
+            Ok(value) => {
+                self.publish();
+                Reply::Text(format!("net.ipv4.vs.{name} = {value}"))
+            }
+            Err(error) => Reply::Failed(error.to_string()),
+        }
+    }
+
+    /// All but the packet counters and the ports, which the I/O side knows.
+    fn status(&self, now: Instant) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime: now.saturating_since(self.started).as_secs(),
+            connections: self.tables.connections.len(),
+            templates: self.tables.templates.len() as u64,
+            checks: self.wanted.servers().map(|(service, server)| self.check(service, server)).collect(),
+            ..Status::default()
+        }
+    }
+
+    fn check(&self, service: &WantedService, server: &WantedServer) -> CheckStatus {
+        let health = match self.health.get(&(service.spec.id, server.spec.id)) {
+            Some(true) => "up",
+            Some(false) => "down",
+            None => "unknown",
+        };
+        CheckStatus {
+            virtual_server: server.check.virtual_server.clone(),
+            server: server.check.server.clone(),
+            endpoint: server.check.endpoint.to_string(),
+            health: health.to_owned(),
+        }
+    }
+}

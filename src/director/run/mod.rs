@@ -1,0 +1,329 @@
+//! The daemon: reads the files, starts the workers, and carries out the director's effects until it is told to stop.
+
+mod addresses;
+mod checks;
+mod files;
+mod ports;
+mod workers;
+
+use std::future::pending;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sd_notify::NotifyState;
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::protocol::{Reply, Request};
+use super::socket::{Asked, ControlSocket, SocketError};
+use super::wanted::Wanted;
+use super::{ClientId, Command, Director, Effect, Level};
+use crate::config::settings::{Settings, SettingsError};
+use crate::host::clock::Clock;
+use crate::host::netlink::{self, Netlink, NetlinkError};
+use crate::host::privilege::{self, ForwardingSettings, PrivilegeError};
+use crate::ipvs::snapshot::Tables;
+use crate::nanny::HealthReport;
+use crate::net::route::HostNetwork;
+use crate::xdp::XdpError;
+
+use addresses::Addresses;
+use checks::Checks;
+use files::{Configuration, Files};
+use workers::Workers;
+
+/// Requests and reports that may wait for the director.
+const INBOX: usize = 256;
+/// Where `xlvs.toml` is if nobody says otherwise; it need not exist.
+const SETTINGS: &str = "/etc/xlvs/xlvs.toml";
+
+/// What was asked for on the command line.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// `lvs.cf`, in place of the one that the settings name.
+    pub lvs: Option<PathBuf>,
+    /// The saved iptables rules, in place of the file that the settings name.
+    pub marks: Option<PathBuf>,
+    /// `xlvs.toml`, which must exist then.
+    pub settings: Option<PathBuf>,
+    /// Start with empty tables and no `lvs.cf`.
+    pub bare: bool,
+}
+
+/// Why the daemon does not run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// `xlvs.toml`.
+    #[error("{0}")]
+    Settings(#[from] SettingsError),
+    /// `lvs.cf` or the marks; the text is the whole report.
+    #[error("{0}")]
+    Configuration(String),
+    /// Not allowed.
+    #[error("{0}")]
+    Privilege(#[from] PrivilegeError),
+    /// Netlink.
+    #[error("{0}")]
+    Netlink(#[from] NetlinkError),
+    /// No ports.
+    #[error("{0}")]
+    Port(#[from] ports::PortError),
+    /// AF_XDP.
+    #[error("{0}")]
+    Xdp(#[from] XdpError),
+    /// Control socket.
+    #[error("{0}")]
+    Socket(#[from] SocketError),
+    /// The rest of the system.
+    #[error("cannot {0}: {1}")]
+    System(&'static str, std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(options: RunOptions) -> Result<(), RunError> {
+    let settings = read_settings(&options)?;
+    start_log(&settings);
+    privilege::require()?;
+    let files = Files::new(&options, &settings);
+    let configuration = files.read().map_err(RunError::Configuration)?;
+    let mut daemon = Daemon::start(settings, files, &configuration).await?;
+    daemon.configure(configuration).await;
+    daemon.notify(NotifyState::Ready);
+    let outcome = daemon.serve().await;
+    daemon.stop().await;
+    outcome
+}
+
+fn read_settings(options: &RunOptions) -> Result<Settings, SettingsError> {
+    match &options.settings {
+        Some(path) => Settings::load(path),
+        None => Settings::load_or_default(std::path::Path::new(SETTINGS)),
+    }
+}
+
+fn start_log(settings: &Settings) {
+    let level = tracing_subscriber::EnvFilter::new(settings.log_level.as_str());
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    // A second subscriber in one process (a test) is not an error: the first one goes on.
+    let _ = subscriber.with_env_filter(level).try_init();
+}
+
+/// The running daemon: the director and the hands that carry out its effects.
+struct Daemon {
+    clock: Clock,
+    files: Files,
+    director: Director,
+    workers: Workers,
+    addresses: Addresses,
+    checks: Checks,
+    netlink: Netlink,
+    network: watch::Receiver<Arc<HostNetwork>>,
+    requests: mpsc::Receiver<Asked>,
+    health: mpsc::Receiver<HealthReport>,
+    socket: tokio::task::JoinHandle<()>,
+    answer: Option<Reply>,
+}
+
+/// What the daemon waits for.
+enum Happening {
+    Asked(Asked),
+    Health(HealthReport),
+    Network,
+    Reload,
+    Tick,
+    Stop(&'static str),
+}
+
+impl Daemon {
+    async fn start(
+        settings: Settings,
+        files: Files,
+        configuration: &Configuration,
+    ) -> Result<Daemon, RunError> {
+        let clock = Clock::start();
+        let socket = ControlSocket::bind(&settings.control_socket).await?;
+        let netlink = Netlink::open()?;
+        let mut network = netlink::watch().await?;
+        let now_network = Arc::clone(&network.borrow_and_update());
+        let ports = ports::choose(&settings.ports, &Wanted::new(&configuration.lvs), &now_network)?;
+        warn_about_forwarding(&ports);
+        let queues = workers::queues(&settings, &ports)?;
+        let tables = Arc::new(Tables::new(queues));
+        let workers = Workers::start(&settings, &ports, &tables, clock)?;
+        let mut director = Director::new(clock.now(), tables, queues, ports);
+        director.handle(clock.now(), Command::Network((*now_network).clone()));
+        let (to_requests, requests) = mpsc::channel(INBOX);
+        let (to_health, health) = mpsc::channel(INBOX);
+        let record = settings.control_socket.with_file_name("addresses.json");
+        Ok(Daemon {
+            clock,
+            files,
+            director,
+            workers,
+            addresses: Addresses::new(netlink.clone(), record),
+            checks: Checks::new(clock, to_health),
+            netlink,
+            network,
+            requests,
+            health,
+            socket: tokio::spawn(socket.serve(to_requests)),
+            answer: None,
+        })
+    }
+
+    async fn serve(&mut self) -> Result<(), RunError> {
+        let hook = |kind, what| signal(kind).map_err(|error| RunError::System(what, error));
+        let mut signals = Signals {
+            reload: hook(SignalKind::hangup(), "listen for SIGHUP")?,
+            terminate: hook(SignalKind::terminate(), "listen for SIGTERM")?,
+            interrupt: hook(SignalKind::interrupt(), "listen for SIGINT")?,
+        };
+        loop {
+            match self.next(&mut signals).await {
+                Happening::Asked(asked) => self.serve_request(asked).await,
+                Happening::Health(report) => self.take_health(report).await,
+                Happening::Network => {
+                    let network = (**self.network.borrow_and_update()).clone();
+                    self.command(Command::Network(network)).await;
+                }
+                Happening::Reload => drop(self.reload().await),
+                Happening::Tick => self.command(Command::Tick).await,
+                Happening::Stop(name) => {
+                    tracing::info!("stopping on {name}");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn next(&mut self, signals: &mut Signals) -> Happening {
+        let pause = self.director.next_deadline().saturating_since(self.clock.now());
+        tokio::select! {
+            Some(asked) = self.requests.recv() => Happening::Asked(asked),
+            Some(report) = self.health.recv() => Happening::Health(report),
+            Ok(()) = self.network.changed() => Happening::Network,
+            Some(()) = signals.reload.recv() => Happening::Reload,
+            Some(()) = signals.terminate.recv() => Happening::Stop("SIGTERM"),
+            Some(()) = signals.interrupt.recv() => Happening::Stop("SIGINT"),
+            () = tokio::time::sleep(pause) => Happening::Tick,
+            () = pending() => Happening::Tick,
+        }
+    }
+
+    async fn serve_request(&mut self, asked: Asked) {
+        let reply = match asked.request {
+            Request::Reload => self.reload().await,
+            request => {
+                self.command(Command::Request { client: ClientId(0), request }).await;
+                match self.answer.take() {
+                    Some(Reply::Status(mut status)) => {
+                        self.workers.describe(&mut status);
+                        Reply::Status(status)
+                    }
+                    Some(reply) => reply,
+                    None => Reply::Failed("no answer".into()),
+                }
+            }
+        };
+        // A client that has gone needs no answer.
+        let _ = asked.answer.send(reply);
+    }
+
+    async fn take_health(&mut self, report: HealthReport) {
+        let HealthReport { check, change } = report;
+        self.command(Command::Health { check, up: change.up, reason: change.reason }).await;
+    }
+
+    /// Reads the files again. A fault in them changes nothing.
+    async fn reload(&mut self) -> Reply {
+        self.notify(NotifyState::Reloading);
+        let reply = match self.files.read() {
+            Ok(configuration) => {
+                self.configure(configuration).await;
+                tracing::info!("configuration reloaded");
+                Reply::Text("reloaded".into())
+            }
+            Err(report) => {
+                tracing::error!("reload refused, the present configuration stays:\n{report}");
+                Reply::Failed(report)
+            }
+        };
+        self.notify(NotifyState::Ready);
+        reply
+    }
+
+    async fn configure(&mut self, configuration: Configuration) {
+        let Configuration { lvs, marks, warnings } = configuration;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        self.command(Command::Configure { lvs: Box::new(lvs), marks }).await;
+    }
+
+    async fn command(&mut self, command: Command) {
+        for effect in self.director.handle(self.clock.now(), command) {
+            self.carry_out(effect).await;
+        }
+    }
+
+    async fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Reply(_, reply) => self.answer = Some(reply),
+            Effect::Steer(steering) => {
+                if let Err(error) = self.workers.steer(&steering) {
+                    tracing::error!("{error}");
+                }
+            }
+            Effect::AddAddress(address) => {
+                let network = Arc::clone(&self.network.borrow());
+                self.addresses.add(&network, &address).await;
+            }
+            Effect::RemoveAddress(address) => {
+                let network = Arc::clone(&self.network.borrow());
+                self.addresses.remove(&network, &address).await;
+            }
+            Effect::StartCheck(check) => self.checks.start(check),
+            Effect::StopCheck(check) => self.checks.stop(&check),
+            Effect::Resolve(neighbours) => {
+                for (link, address) in neighbours {
+                    if let Err(error) = self.netlink.resolve(link, address).await {
+                        tracing::debug!("{error}");
+                    }
+                }
+            }
+            Effect::Log(Level::Info, text) => tracing::info!("{text}"),
+            Effect::Log(Level::Warn, text) => tracing::warn!("{text}"),
+            Effect::Log(Level::Error, text) => tracing::error!("{text}"),
+        }
+    }
+
+    /// Without systemd there is nobody to notify.
+    fn notify(&self, state: NotifyState<'_>) {
+        if let Err(error) = sd_notify::notify(&[state]) {
+            tracing::debug!("systemd: {error}");
+        }
+    }
+
+    async fn stop(mut self) {
+        self.notify(NotifyState::Stopping);
+        self.command(Command::Stop).await;
+        self.socket.abort();
+        self.checks.stop_all();
+        self.workers.stop();
+        tracing::info!("stopped");
+    }
+}
+
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+fn warn_about_forwarding(ports: &[super::Port]) {
+    let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+    for warning in ForwardingSettings::read(&names).warnings() {
+        tracing::warn!("{warning}");
+    }
+}

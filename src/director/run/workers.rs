@@ -1,0 +1,130 @@
+//! The packet threads as the daemon sees them, and the thread that gives packets to the kernel's routing.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{self, Receiver};
+
+use crate::config::settings::{Settings, XdpMode, ZeroCopy};
+use crate::director::Port;
+use crate::director::protocol::{PortStatus, Status};
+use crate::director::run::RunError;
+use crate::host::clock::Clock;
+use crate::host::raw::RawSender;
+use crate::ipvs::datapath::Datapath;
+use crate::ipvs::snapshot::Tables;
+use crate::ipvs::steering::Steering;
+use crate::ipvs::verdict::PacketTotals;
+use crate::xdp::{self, AttachSetting, AttachedMode, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting};
+
+/// Packets that may wait for the kernel's routing.
+const HAND_OVER_QUEUE: usize = 1024;
+
+/// The running packet threads.
+pub struct Workers {
+    xdp: Option<Xdp>,
+    sender: Option<JoinHandle<()>>,
+}
+
+fn xdp_config(settings: &Settings, ports: &[Port]) -> XdpConfig {
+    XdpConfig {
+        ports: ports.iter().map(|port| XdpPort { name: port.name.clone(), ifindex: port.index }).collect(),
+        queues: settings.queues,
+        frame_size: settings.frame_size,
+        frames: settings.frames,
+        mode: match settings.xdp_mode {
+            XdpMode::Auto => AttachSetting::Auto,
+            XdpMode::Native => AttachSetting::Native,
+            XdpMode::Skb => AttachSetting::Skb,
+        },
+        zero_copy: match settings.zero_copy {
+            ZeroCopy::Auto => ZeroCopySetting::Auto,
+            ZeroCopy::On => ZeroCopySetting::On,
+            ZeroCopy::Off => ZeroCopySetting::Off,
+        },
+    }
+}
+
+/// How many workers these ports get.
+pub fn queues(settings: &Settings, ports: &[Port]) -> Result<usize, XdpError> {
+    Ok(xdp::queues(&xdp_config(settings, ports))? as usize)
+}
+
+impl Workers {
+    /// Attaches to the ports and starts a worker per queue.
+    pub fn start(
+        settings: &Settings,
+        ports: &[Port],
+        tables: &Arc<Tables>,
+        clock: Clock,
+    ) -> Result<Workers, RunError> {
+        let raw = RawSender::open().map_err(|error| RunError::System("open a raw socket", error))?;
+        let (hand_over, packets) = channel::bounded(HAND_OVER_QUEUE);
+        let engine = |queue| Datapath::new(Arc::clone(tables), queue as usize, clock.now());
+        let xdp = xdp::start(&xdp_config(settings, ports), engine, &(Arc::new(move || clock.now()) as _), hand_over)?;
+        for status in xdp.port_status() {
+            let described = describe(status);
+            let PortStatus { name, mode, copy, queues } = &described;
+            tracing::info!("{name}: XDP in {mode} mode, AF_XDP with {copy}, queues: {queues}");
+            status.notes.iter().for_each(|note| tracing::info!("{name}: {note}"));
+        }
+        let sender = std::thread::Builder::new().name("xlvs-route".into());
+        let sender = sender
+            .spawn(move || send_all(&raw, &packets))
+            .map_err(|error| RunError::System("start a thread", error))?;
+        Ok(Workers { xdp: Some(xdp), sender: Some(sender) })
+    }
+
+    /// Changes what comes up.
+    pub fn steer(&mut self, steering: &Steering) -> Result<(), XdpError> {
+        self.xdp.as_mut().map_or(Ok(()), |xdp| xdp.apply_steering(steering))
+    }
+
+    /// Adds ports and packet counts to a status.
+    pub fn describe(&self, status: &mut Status) {
+        let Some(xdp) = &self.xdp else { return };
+        status.ports = xdp.port_status().iter().map(describe).collect();
+        status.workers = xdp.counters().len();
+        status.packets = PacketTotals::default();
+        for counters in xdp.counters() {
+            status.packets.merge(&counters.totals());
+        }
+    }
+
+    /// Detaches and ends the threads; says so if a frame is missing.
+    pub fn stop(&mut self) {
+        let Some(xdp) = self.xdp.take() else { return };
+        for (worker, balance) in xdp.stop().into_iter().enumerate() {
+            if balance.missing() != 0 {
+                tracing::error!("worker {worker}: {} frames are missing", balance.missing());
+            }
+        }
+        if let Some(sender) = self.sender.take()
+            && sender.join().is_err()
+        {
+            tracing::error!("the routing thread has panicked");
+        }
+    }
+}
+
+fn describe(status: &xdp::PortStatus) -> PortStatus {
+    PortStatus {
+        name: status.name.clone(),
+        mode: match status.mode {
+            AttachedMode::Native => "native",
+            AttachedMode::Skb => "skb",
+        }
+        .to_owned(),
+        copy: if status.zero_copy { "zero-copy" } else { "copy" }.to_owned(),
+        queues: status.queues,
+    }
+}
+
+/// Gives packets to the kernel's routing until no worker is left.
+fn send_all(raw: &RawSender, packets: &Receiver<Vec<u8>>) {
+    for packet in packets {
+        if let Err(error) = raw.send(&packet) {
+            tracing::debug!("the kernel refuses a packet: {error}");
+        }
+    }
+}

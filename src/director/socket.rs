@@ -1,0 +1,125 @@
+//! The control socket: JSON lines in, JSON lines out, any number of clients.
+
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+use super::protocol::{Reply, Request};
+
+/// Longest request in bytes; ends a connection that sends no line end.
+const REQUEST_MAX: u64 = 1 << 20;
+/// Owner only: whoever writes here rules the balancer.
+const MODE: u32 = 0o600;
+
+/// A request on its way to the director, and where the answer goes.
+#[derive(Debug)]
+pub struct Asked {
+    /// The request.
+    pub request: Request,
+    /// The way back.
+    pub answer: oneshot::Sender<Reply>,
+}
+
+/// Why there is no control socket.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    /// Another daemon answers there.
+    #[error("{0}: another xlvs is running there; stop it first, or give this one its own control_socket")]
+    InUse(PathBuf),
+    /// The system refused.
+    #[error("{path}: cannot {what}: {source}")]
+    System {
+        /// The socket or its directory.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+/// The listening socket; its file goes when it is dropped.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl ControlSocket {
+    /// Listens at `path`. A socket that a dead daemon left behind is replaced.
+    pub async fn bind(path: &Path) -> Result<Self, SocketError> {
+        let system = |what| move |source| SocketError::System { path: path.to_owned(), what, source };
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).map_err(system("make its directory"))?;
+        }
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(SocketError::InUse(path.to_owned()));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(system("replace what is there")(error));
+            }
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(system("listen"))?;
+        let socket = ControlSocket { listener, path: path.to_owned() };
+        std::fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(system("set its mode"))?;
+        Ok(socket)
+    }
+
+    /// Serves clients for ever; requests go to `inbox`.
+    pub async fn serve(self, inbox: mpsc::Sender<Asked>) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(converse(stream, inbox.clone()))),
+                Err(error) => {
+                    tracing::warn!("control socket: {error}");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+/// One client, until it hangs up or the director is gone.
+async fn converse(stream: UnixStream, inbox: mpsc::Sender<Asked>) {
+    let (reading, mut writing) = stream.into_split();
+    let mut reading = BufReader::new(reading);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        match (&mut reading).take(REQUEST_MAX).read_line(&mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let Some(reply) = ask(&line, &inbox).await else { return };
+        let Ok(mut text) = serde_json::to_vec(&reply) else { return };
+        text.push(b'\n');
+        if writing.write_all(&text).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn ask(line: &str, inbox: &mpsc::Sender<Asked>) -> Option<Reply> {
+    let request = match serde_json::from_str(line) {
+        Ok(request) => request,
+        Err(error) => return Some(Reply::Failed(format!("not a request: {error}"))),
+    };
+    let (answer, reply) = oneshot::channel();
+    inbox.send(Asked { request, answer }).await.ok()?;
+    reply.await.ok()
+}

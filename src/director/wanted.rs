@@ -1,0 +1,217 @@
+//! What `lvs.cf` wants, in the words of the tables; and the steps from one wish to the next.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::config::lvs::{DeviceAddress, LvsConfig, Network, Service, VirtualServer, port_number};
+use crate::ipvs::edit::{
+    ClientMask, Forward, Persistence, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
+};
+use crate::nanny::Check;
+use crate::net::addr::Family;
+
+/// An address that the director puts on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedAddress {
+    /// Interface, without alias.
+    pub interface: String,
+    /// Label such as `eth0:1`, if the configuration names one.
+    pub label: Option<String>,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Prefix length, if the configuration gives a netmask.
+    pub prefix_len: Option<u8>,
+}
+
+/// A real server, and how its health is checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WantedServer {
+    /// As it enters the table.
+    pub spec: ServerSpec,
+    /// The check that lets it in.
+    pub check: Arc<Check>,
+}
+
+/// A virtual server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WantedService {
+    /// Name in the file.
+    pub name: String,
+    /// The service.
+    pub spec: ServiceSpec,
+    /// Port in the file, which log lines name.
+    pub port: u16,
+    /// A dead server goes to weight 0 instead of out.
+    pub quiesce: bool,
+    /// Its active servers.
+    pub servers: Vec<WantedServer>,
+}
+
+/// Everything a configuration wants of the director.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// Active virtual servers in file order.
+    pub services: Vec<WantedService>,
+    /// Seconds for `--set`: TCP, TCP after a FIN, UDP; 0 leaves a value alone.
+    pub timeouts: (u32, u32, u32),
+    /// Virtual addresses in file order, then the gateway address of the real servers.
+    pub addresses: Vec<WantedAddress>,
+    /// What of the file cannot be done, in words for the log.
+    pub objections: Vec<String>,
+}
+
+impl Wanted {
+    /// The wishes of a configuration.
+    pub fn new(config: &LvsConfig) -> Wanted {
+        let mut wanted = Wanted { timeouts: timeouts(config), ..Wanted::default() };
+        if config.service == Service::Fos {
+            wanted.objections.push("service = fos: failover of local services is not run, only lvs is".into());
+            return wanted;
+        }
+        if config.network != Network::Nat {
+            let network = config.network.word();
+            wanted.objections.push(format!("network = {network}: only nat is balanced; no virtual server is run"));
+            return wanted;
+        }
+        if config.backup_active {
+            let text = "backup_active = 1: there is no failover yet; this router is active, do not start the other";
+            wanted.objections.push(text.into());
+        }
+        for block in config.virtuals.iter().filter(|block| block.active) {
+            wanted.add_virtual(block);
+        }
+        if let Some(router) = &config.nat_router {
+            wanted.add_address(router, config.nat_nmask);
+        }
+        wanted
+    }
+
+    fn add_virtual(&mut self, block: &VirtualServer) {
+        let service = match service(block) {
+            Ok(service) => service,
+            Err(why) => return self.objections.push(format!("virtual {}: {why}; it is not run", block.name)),
+        };
+        if self.services.iter().any(|other| other.spec.id == service.spec.id) {
+            let text = "another virtual server has the same mark or address, protocol and port";
+            return self.objections.push(format!("virtual {}: {text}; it is not run", block.name));
+        }
+        self.services.push(service);
+        if let Some(address) = &block.address {
+            self.add_address(address, block.vip_nmask);
+        }
+    }
+
+    /// The first block in file order that names an address supplies its device and mask.
+    fn add_address(&mut self, place: &DeviceAddress, mask: Option<Ipv4Addr>) {
+        if self.addresses.iter().any(|present| present.address == place.address) {
+            return;
+        }
+        self.addresses.push(WantedAddress {
+            interface: place.interface().to_owned(),
+            label: place.is_alias().then(|| place.device.clone()),
+            address: place.address,
+            prefix_len: mask.map(|mask| u32::from(mask).leading_ones() as u8),
+        });
+    }
+
+    /// The wish for a service.
+    pub fn service(&self, id: &ServiceId) -> Option<&WantedService> {
+        self.services.iter().find(|service| service.spec.id == *id)
+    }
+
+    /// Goes on with the checks of `former` that have not changed: they keep running.
+    pub fn adopt_checks(&mut self, former: &Wanted) {
+        for service in &mut self.services {
+            let Some(known) = former.service(&service.spec.id) else { continue };
+            for server in &mut service.servers {
+                if let Some(known) = known.server(server.spec.id)
+                    && known.check == server.check
+                {
+                    server.check = Arc::clone(&known.check);
+                }
+            }
+        }
+    }
+
+    /// Every server with its service.
+    pub fn servers(&self) -> impl Iterator<Item = (&WantedService, &WantedServer)> {
+        self.services.iter().flat_map(|service| service.servers.iter().map(move |server| (service, server)))
+    }
+}
+
+impl WantedService {
+    /// The wish for a server of the service.
+    pub fn server(&self, id: ServerId) -> Option<&WantedServer> {
+        self.servers.iter().find(|server| server.spec.id == id)
+    }
+}
+
+fn timeouts(config: &LvsConfig) -> (u32, u32, u32) {
+    let seconds = |value: i32| u32::try_from(value).unwrap_or(0);
+    (seconds(config.tcp_timeout), seconds(config.tcpfin_timeout), seconds(config.udp_timeout))
+}
+
+fn service(block: &VirtualServer) -> Result<WantedService, String> {
+    let place = block.address.as_ref().ok_or("it has no address")?;
+    let port = port_number(block.port).ok_or_else(|| format!("port {} is not a port", block.port))?;
+    let protocol = block.protocol.number();
+    let id = match block.fwmark {
+        0 => ServiceId::Address { protocol, address: place.address.into(), port },
+        mark => ServiceId::FwMark { mark, family: Family::V4 },
+    };
+    let persistence = u32::try_from(block.persistent).ok().filter(|seconds| *seconds > 0);
+    let mask = ClientMask::V4(block.pmask.map_or(u32::MAX, u32::from));
+    let spec = ServiceSpec {
+        id,
+        scheduler: block.scheduler.word().to_owned(),
+        flags: SchedulerFlags::default(),
+        one_packet: false,
+        persistence: persistence.map(|timeout| Persistence { timeout, mask }),
+        engine: None,
+    };
+    let mut service = WantedService {
+        name: block.name.clone(),
+        spec,
+        port,
+        quiesce: block.quiesce_server,
+        servers: Vec::new(),
+    };
+    for server in block.servers.iter().filter(|server| server.active) {
+        let wanted = wanted_server(block, server, port)
+            .map_err(|why| format!("server {}: {why}", server.name))?;
+        if service.server(wanted.spec.id).is_none() {
+            service.servers.push(wanted);
+        }
+    }
+    Ok(service)
+}
+
+fn wanted_server(
+    block: &VirtualServer,
+    server: &crate::config::lvs::RealServer,
+    virtual_port: u16,
+) -> Result<WantedServer, String> {
+    let address = IpAddr::V4(server.address.ok_or("it has no address")?);
+    let port = port_number(server.port).ok_or_else(|| format!("port {} is not a port", server.port))?;
+    let check = Check {
+        virtual_server: block.name.clone(),
+        server: server.name.clone(),
+        endpoint: SocketAddr::new(address, port),
+        protocol: block.protocol.number(),
+        virtual_port,
+        send: block.send.clone(),
+        expect: block.expect.clone(),
+        send_program: block.send_program.clone(),
+        use_regex: block.use_regex,
+        timeout: u32::try_from(block.timeout).unwrap_or(0).max(1),
+        reentry: u32::try_from(block.reentry).unwrap_or(0),
+    };
+    let spec = ServerSpec {
+        id: ServerId { address, port },
+        forward: Forward::Masquerade,
+        weight: server.weight,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    };
+    Ok(WantedServer { spec, check: Arc::new(check) })
+}

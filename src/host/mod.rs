@@ -1,1 +1,7 @@
-//! Layer of host.
+//! Layer 2: this machine: its clock, its kernel's network configuration, raw sockets and privileges.
+
+pub mod announce;
+pub mod clock;
+pub mod netlink;
+pub mod privilege;
+pub mod raw;

@@ -1,6 +1,7 @@
 //! Layer 0: packets as bytes, addresses, routes and time. Knows no state and no IPVS word.
 
 pub mod addr;
+pub mod announce;
 pub mod checksum;
 pub mod flow;
 pub mod frame;

@@ -1,0 +1,89 @@
+//! `send_program`: an external program as the check (reference/piranha.md 2.5).
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use crate::nanny::probe::ProbeFailure;
+
+/// The longest output that can be as expected, in bytes.
+const OUTPUT_LIMIT: usize = 4096;
+
+/// Runs the program without a shell, `%h` and `%p` replaced by the server's address and port. It must exit with 0
+/// within `limit` and print exactly `expect` (a trailing line end aside); without `expect` its exit status alone counts.
+/// A program that takes longer is killed together with its process group.
+pub(super) async fn run(
+    words: &[String],
+    expect: Option<&[u8]>,
+    server: SocketAddr,
+    limit: Duration,
+) -> Result<(), ProbeFailure> {
+    let line = words.join(" ");
+    let mut group = match ProcessGroup::start(words, server) {
+        Ok(group) => group,
+        Err(error) => return Err(ProbeFailure::Start(line, server, error)),
+    };
+    let (output, status) = match timeout(limit, group.finish()).await {
+        Ok(Ok(finished)) => finished,
+        Ok(Err(error)) => return Err(ProbeFailure::Start(line, server, error)),
+        Err(_) => return Err(ProbeFailure::ProgramTimeout(line, server)),
+    };
+    let printed = output.strip_suffix(b"\n").unwrap_or(&output);
+    let as_expected = expect.is_none_or(|expect| !output.is_empty() && printed == expect);
+    match (status.success(), as_expected) {
+        (false, _) => Err(ProbeFailure::Exit(line, server, status)),
+        (true, false) => Err(ProbeFailure::Printed(server, output)),
+        (true, true) => Ok(()),
+    }
+}
+
+/// A running program and its descendants, killed when dropped before the program has ended.
+struct ProcessGroup {
+    child: Child,
+}
+
+impl ProcessGroup {
+    fn start(words: &[String], server: SocketAddr) -> io::Result<Self> {
+        let mut words = words.iter().map(|word| match word.as_str() {
+            "%h" => server.ip().to_string(),
+            "%p" => server.port().to_string(),
+            _ => word.clone(),
+        });
+        let program = words.next().ok_or(io::ErrorKind::NotFound)?;
+        let child = Command::new(program)
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        Ok(ProcessGroup { child })
+    }
+
+    async fn finish(&mut self) -> io::Result<(Vec<u8>, ExitStatus)> {
+        let mut output = Vec::new();
+        if let Some(stdout) = self.child.stdout.take() {
+            // One byte more than allowed tells that it is too long; the pipe is closed then, which ends the program.
+            stdout.take(OUTPUT_LIMIT as u64 + 1).read_to_end(&mut output).await?;
+        }
+        Ok((output, self.child.wait().await?))
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        // The id is there as long as the program has not been waited for, so it cannot be another's.
+        let group = self.child.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(group) = group {
+            // It may have ended in this moment, and then there is nobody to kill.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+    }
+}

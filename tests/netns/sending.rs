@@ -1,0 +1,121 @@
+//! Frames and packets that the host layer sends, as the peer receives them, and what it may do.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use xlvs::host::announce::announce;
+use xlvs::host::privilege::{ForwardingSettings, require};
+use xlvs::host::raw::RawSender;
+use xlvs::net::addr::MacAddr;
+use xlvs::net::announce::gratuitous_arp;
+
+use crate::namespace::{Namespace, Pair};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Frames that arrive in a namespace: everything on its eth0.
+struct Capture {
+    socket: socket2::Socket,
+}
+
+impl Capture {
+    fn start(namespace: &Namespace) -> Self {
+        let protocol = socket2::Protocol::from(i32::from(0x0003_u16.to_be()));
+        let open = || socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, Some(protocol));
+        let socket = namespace.run(async || open()).expect("a packet socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a socket option");
+        Capture { socket }
+    }
+
+    /// The next frame that satisfies `wanted`.
+    fn next(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let mut buffer = [0; 2048];
+        loop {
+            let len = self.socket.read(&mut buffer).expect("a frame in time");
+            if wanted(&buffer[..len]) {
+                return buffer[..len].to_vec();
+            }
+        }
+    }
+}
+
+#[test]
+fn gratuitous_arp_reaches_the_peer_byte_for_byte() {
+    let pair = Pair::new("hostdev", "garp");
+    let mut capture = Capture::start(&pair.server);
+    let vip = Ipv4Addr::new(10, 0, 0, 100);
+    let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+    pair.router.run(async || {
+        let link = nix::net::if_::if_nametoindex("eth0").expect("an interface");
+        announce(link, mac, vip, 2, Duration::from_millis(1)).await.expect("announced");
+        let error = announce(9999, mac, vip, 1, Duration::ZERO).await.expect_err("no such link");
+        assert_eq!(error.to_string(), "cannot announce 10.0.0.100: there is no interface with index 9999");
+    });
+    let mut expected = [&[0xff; 6][..], &mac.0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
+    expected.extend([&mac.0[..], &[10, 0, 0, 100], &mac.0, &[10, 0, 0, 100], &[0; 18]].concat());
+    for round in 0..2 {
+        let frame = capture.next(|frame| frame[12..14] == [8, 6]);
+        assert_eq!(frame, expected, "announcement {round}");
+    }
+    assert_eq!(gratuitous_arp(mac, vip).as_slice(), expected);
+}
+
+/// A UDP packet from a client that is not ours, with a header checksum that is wrong.
+fn foreign_packet(destination: Ipv4Addr) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 32, 0x12, 0x34, 0x40, 0, 61, 17, 0xde, 0xad, 192, 0, 2, 7];
+    packet.extend(destination.octets());
+    packet.extend([0x30, 0x39, 0, 80, 0, 12, 0, 0]);
+    packet.extend(b"xlvs");
+    packet
+}
+
+#[test]
+fn a_raw_packet_waits_for_its_neighbour() {
+    let pair = Pair::new("hostdev", "raw");
+    let mut capture = Capture::start(&pair.server);
+    let server = Ipv4Addr::new(10, 0, 0, 2);
+    let packet = foreign_packet(server);
+    let before = pair.router.ip("-4 neighbour show");
+    assert!(!before.contains("10.0.0.2 "), "resolved already: {before}");
+    pair.router.run(async || RawSender::open().expect("a raw socket").send(&packet)).expect("sent");
+    capture.next(|frame| frame[12..14] == [8, 6]);
+    let frame = capture.next(|frame| frame[12..14] == [8, 0]);
+    assert_eq!(frame[14..24], packet[..10], "the header as it was");
+    assert_ne!(frame[24..26], packet[10..12], "the kernel corrects the checksum");
+    assert_eq!(frame[26..], packet[12..], "addresses and payload as they were");
+    assert_eq!(frame[..6], [2, 0, 0, 0, 0, 2]);
+}
+
+#[test]
+fn raw_sending_refuses_what_it_cannot_send() {
+    let pair = Pair::new("hostdev", "refuse");
+    pair.router.run(async || {
+        let sender = RawSender::open().expect("a raw socket");
+        for nonsense in [&[][..], &[0x45; 19], &[0x60; 40]] {
+            let error = sender.send(nonsense).expect_err("not an IPv4 packet");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        }
+        let mut large = foreign_packet(Ipv4Addr::new(10, 0, 0, 2));
+        large.resize(1600, 0);
+        let error = sender.send(&large).expect_err("larger than the MTU");
+        assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EMSGSIZE as i32));
+        let unreachable = foreign_packet(Ipv4Addr::new(172, 16, 0, 1));
+        let error = sender.send(&unreachable).expect_err("no route");
+        assert_eq!(error.kind(), ErrorKind::NetworkUnreachable);
+    });
+}
+
+#[test]
+fn forwarding_settings_are_those_of_the_namespace() {
+    let pair = Pair::new("hostdev", "sysctl");
+    pair.router.run(async || {
+        require().expect("these tests run with all privileges");
+        fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("to set a sysctl");
+        let warnings = ForwardingSettings::read(&["eth0"]).warnings();
+        assert!(warnings.iter().any(|it| it.starts_with("net.ipv4.ip_forward is 0")), "{warnings:?}");
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("to set a sysctl");
+        assert_eq!(ForwardingSettings::read(&["eth0"]).ip_forward, Some(1));
+    });
+}

@@ -337,7 +337,8 @@ read_arguments() {
 read_arguments "$@"
 ((EUID == 0)) || die 'network namespaces need root: run this with sudo'
 exec 9>/run/xlvs-demo.lock
-flock -n 9 || die 'another demo is running'
+# The last step of a run that was killed may still be on its way.
+flock -w 10 9 || die 'another demo is running'
 # What an earlier run may have left, by the names and pids it recorded.
 tear_down
 trap - INT TERM HUP

@@ -6,7 +6,8 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test build check bench tools-demo tools-test tools-build
+TOOLS := tools-build tools-check tools-demo tools-test
+.PHONY: help demo demo-down test build check bench $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -30,7 +31,7 @@ endif
 build: tools-build ## build the programs
 	cargo build --release --bins
 
-check: tools-test ## formatting, clippy, shellcheck
+check: tools-check ## formatting, clippy, shellcheck
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
@@ -38,5 +39,5 @@ check: tools-test ## formatting, clippy, shellcheck
 bench: tools-build ## run the benchmarks
 	cargo bench
 
-tools-demo tools-test tools-build: tools-%:
+$(TOOLS): tools-%:
 	@tests/install.sh $*

@@ -336,7 +336,8 @@ read_arguments() {
 
 read_arguments "$@"
 ((EUID == 0)) || die 'network namespaces need root: run this with sudo'
-exec 9>/run/xlvs-demo.lock
+# The directory itself is the lock: no file to leave behind.
+exec 9</run
 # The last step of a run that was killed may still be on its way.
 flock -w 10 9 || die 'another demo is running'
 # What an earlier run may have left, by the names and pids it recorded.

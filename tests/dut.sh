@@ -102,9 +102,9 @@ reset() {
   start_daemon
 }
 
-# add_mark RULE: a rule as typed after "-t mangle", written where the saved rules are.
+# add_mark RULE: as typed after "-A PREROUTING", written where the saved rules are; -6 in front if for IPv6 alone.
 add_mark() {
-  sed -i "s|^COMMIT\$|$1\\n&|" "$RUN/iptables"
+  sed -i "s|^COMMIT\$|-A PREROUTING $1\\n&|" "$RUN/iptables"
   "$PROGRAMS/xlvs" reload >/dev/null
 }
 
@@ -114,7 +114,8 @@ run_line() {
   read -ra words <<<"$line"
   case $line in
   ipvsadm | ipvsadm\ *) PATH=$PROGRAMS:$PATH exec bash -c "$line" ;;
-  'iptables -t mangle '* | 'ip6tables -t mangle '*) add_mark "${line#* -t mangle }" ;;
+  'iptables -t mangle -A PREROUTING '*) add_mark "${line#* PREROUTING }" ;;
+  'ip6tables -t mangle -A PREROUTING '*) add_mark "-6 ${line#* PREROUTING }" ;;
   'sysctl '*) "$PROGRAMS/xlvs" sysctl "${words[-1]}" >/dev/null ;;
   'ip '*) exec ip -n xlvs-dut "${words[@]:1}" ;;
   # What this loads into a kernel is part of xlvs.

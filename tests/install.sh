@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install.sh build|demo|test: installs by apt what that purpose needs and is missing. With everything there it does
+# install.sh build|check|demo|test: installs by apt what that purpose needs and is missing. With everything there it does
 # not call apt at all.
 set -euo pipefail
 
@@ -42,7 +42,7 @@ need_for_demo() {
 
 check_rust() {
   command -v cargo >/dev/null || die 'cargo is missing: install Rust from https://rustup.rs, then try again'
-  [[ $1 == test ]] || return 0
+  [[ $1 == check || $1 == test ]] || return 0
   cargo fmt --version >/dev/null 2>&1 || die 'rustfmt is missing: rustup component add rustfmt'
   cargo clippy --version >/dev/null 2>&1 || die 'clippy is missing: rustup component add clippy'
 }
@@ -82,9 +82,10 @@ install_missing() {
 
 case "${1-}" in
 build) need_for_build ;;
+check) need_for_build && need shellcheck shellcheck ;;
 demo) need_for_build && need_for_network && need_for_demo ;;
 test) need_for_build && need_for_network && need_for_demo && need shellcheck shellcheck ;;
-*) die 'say what for: build, demo or test' ;;
+*) die 'say what for: build, check, demo or test' ;;
 esac
 check_rust "$1"
 ((${#missing[@]} == 0)) || install_missing

@@ -1,0 +1,43 @@
+# Two commands matter: `make demo` and `make test`.
+
+PROGRAMS := $(or $(CARGO_TARGET_DIR),target)
+# Network namespaces, AF_XDP and apt need root; cargo builds as whoever calls.
+ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh)
+
+.DEFAULT_GOAL := help
+TOOLS := tools-build tools-check tools-demo tools-test
+.PHONY: help demo demo-down test build check bench $(TOOLS)
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+demo: tools-demo ## show it: clients, a router running xlvs and two web servers in network namespaces (KEEP=1 leaves them up)
+	cargo build --release --bins
+	@$(ROOT) tests/demo.sh --programs "$(PROGRAMS)/release" $(if $(KEEP),--keep)
+
+demo-down: ## remove what `make demo KEEP=1` left up
+	@$(ROOT) tests/demo.sh --down
+
+test: tools-test check ## run every test, those in network namespaces as well (DEMO=1: and then the demo)
+	cargo test --lib --bins --test tests
+	cargo test --doc
+	cargo test --test netns $(if $(ROOT),--config 'target."cfg(unix)".runner="$(ROOT)"')
+ifdef DEMO
+	cargo build --bins
+	@$(ROOT) tests/demo.sh --programs "$(PROGRAMS)/debug"
+endif
+
+build: tools-build ## build the programs
+	cargo build --release --bins
+
+check: tools-check ## formatting, clippy, shellcheck
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	shellcheck -x $(SHELL_SCRIPTS)
+
+bench: tools-build ## run the benchmarks
+	cargo bench
+
+$(TOOLS): tools-%:
+	@tests/install.sh $*

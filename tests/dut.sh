@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# dut.sh reset | run | dump SECTION... | down | --help
+# xlvs as a device under test, for harnesses that play packets against it: the real daemon over AF_XDP on veths.
+#   reset  a fresh daemon with empty tables in namespace xlvs-dut; the harness's ends are tapc (client side) and
+#          taps (server side) in namespace xlvs-rig. REPLAY_L2=1: each server has a MAC of its own
+#   run    one command line on stdin: ipvsadm, iptables or ip6tables with a mark, sysctl net.ipv4.vs.NAME=N, ip
+#   dump   ipvsadm's listings, each below a heading: conns Ln stats thresholds persistent-conn timeout
+#   down   end the daemon, remove the namespaces
+# XLVS_PROGRAMS says where xlvs and ipvsadm are (default target/release).
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+RUN=/run/xlvs-dut
+PROGRAMS=${XLVS_PROGRAMS:-$HERE/../target/release}
+. "$HERE/lab/processes.sh"
+export XLVS_SOCKET=$RUN/control.sock
+
+die() {
+  printf 'dut: %s\n' "$1" >&2
+  exit 2
+}
+
+CLIENT_SIDE_MAC=02:00:00:00:0c:fe
+SERVER_SIDE_MAC=02:00:00:00:05:fe
+
+make_network() {
+  ip netns add xlvs-dut
+  ip netns add xlvs-rig
+  # The harness answers ARP and neighbour solicitations itself; the kernel there has to keep silent.
+  ip netns exec xlvs-rig sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+  ip netns exec xlvs-dut sysctl -qw \
+    net.ipv6.conf.{all,default}.{accept_dad,router_solicitations,accept_ra}=0 \
+    net.ipv4.conf.{all,default}.{rp_filter,send_redirects,accept_redirects}=0 \
+    net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0
+  cable eth0 02:00:00:00:0c:01 tapc $CLIENT_SIDE_MAC
+  cable eth1 02:00:00:00:05:01 taps $SERVER_SIDE_MAC
+  configure_device | ip -n xlvs-dut -batch -
+}
+
+# cable INTERFACE MAC RIG_INTERFACE RIG_MAC: neither end leaves checksums half-made.
+cable() {
+  ip -n xlvs-dut link add "$1" address "$2" type veth peer name "$3" address "$4" netns xlvs-rig
+  ip netns exec xlvs-dut ethtool -K "$1" tx off >/dev/null
+  ip netns exec xlvs-rig ethtool -K "$3" tx off >/dev/null
+  ip -n xlvs-rig link set "$3" arp off up
+}
+
+configure_device() {
+  cat <<'BATCH'
+link set lo up
+link set eth0 up
+link set eth1 up
+addr add 10.10.1.1/24 dev eth0
+addr add 10.10.1.30/32 dev eth0
+addr add 10.8.8.1/24 dev eth1
+addr add fd00:10::1/64 dev eth0 nodad
+addr add fd00:10::30/128 dev eth0 nodad
+addr add fd00:8::1/64 dev eth1 nodad
+route add default via 10.10.1.254
+route add default via fd00:10::fe dev eth0
+BATCH
+}
+
+# What a scenario may have changed, and the neighbours, known so that no first packet waits for them.
+restore_device() {
+  printf 'link set %s mtu 1500\n' eth0 eth1
+  printf "neigh replace %s lladdr $CLIENT_SIDE_MAC nud permanent dev eth0\n" 10.10.1.254 fd00:10::fe
+  local host mac=$SERVER_SIDE_MAC mac6=$SERVER_SIDE_MAC
+  for host in {33..44}; do
+    if [[ -n ${REPLAY_L2-} ]]; then
+      printf -v mac '02:00:00:08:08:%02x' "$host"
+      # fd00:8::33 is written in hexadecimal.
+      mac6=02:00:00:08:06:$host
+    fi
+    echo "neigh replace 10.8.8.$host lladdr $mac nud permanent dev eth1"
+    echo "neigh replace fd00:8::$host lladdr $mac6 nud permanent dev eth1"
+  done
+}
+
+empty_marks() {
+  printf '*mangle\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n' >"$RUN/iptables"
+}
+
+start_daemon() {
+  empty_marks
+  rm -f "$RUN/xlvs.log"
+  printf 'ports = ["eth0", "eth1"]\ncontrol_socket = "%s"\n' "$XLVS_SOCKET" >"$RUN/xlvs.toml"
+  spawn xlvs-dut xlvs "$PROGRAMS/xlvs" run --bare --marks "$RUN/iptables" --settings "$RUN/xlvs.toml"
+  within 5 ready && running xlvs && return
+  tail -n 20 "$RUN/xlvs.log" >&2
+  die 'the daemon did not come up'
+}
+
+ready() {
+  ! running xlvs || "$PROGRAMS/xlvs" status >/dev/null 2>&1
+}
+
+reset() {
+  mkdir -p "$RUN"
+  stop xlvs || echo 'dut: the daemon had to be killed' >&2
+  [[ -e /run/netns/xlvs-dut && -e /run/netns/xlvs-rig ]] || { remove_network && make_network; }
+  restore_device | ip -n xlvs-dut -batch -
+  start_daemon
+}
+
+# add_mark RULE: as typed after "-A PREROUTING", written where the saved rules are; -6 in front if for IPv6 alone.
+add_mark() {
+  sed -i "s|^COMMIT\$|-A PREROUTING $1\\n&|" "$RUN/iptables"
+  "$PROGRAMS/xlvs" reload >/dev/null
+}
+
+run_line() {
+  local line words
+  IFS= read -r line || [[ -n $line ]]
+  read -ra words <<<"$line"
+  case $line in
+  ipvsadm | ipvsadm\ *) PATH=$PROGRAMS:$PATH exec bash -c "$line" ;;
+  'iptables -t mangle -A PREROUTING '*) add_mark "${line#* PREROUTING }" ;;
+  'ip6tables -t mangle -A PREROUTING '*) add_mark "-6 ${line#* PREROUTING }" ;;
+  'sysctl '*) "$PROGRAMS/xlvs" sysctl "${words[-1]}" >/dev/null ;;
+  'ip '*) exec ip -n xlvs-dut "${words[@]:1}" ;;
+  # What this loads into a kernel is part of xlvs.
+  'modprobe ip_vs_'*) ;;
+  *) die "no such command here: $line" ;;
+  esac
+}
+
+# section NAME HEADING OPTION...
+section() {
+  [[ $WANTED == *" $1 "* ]] || return 0
+  echo "== $2"
+  shift 2
+  "$PROGRAMS/ipvsadm" "$@" 2>&1 || true
+}
+
+dump() {
+  WANTED=" ${*:-conns Ln stats thresholds persistent-conn timeout} "
+  # The connections first: their timers run.
+  section conns Lnc -Lnc
+  section Ln Ln -Ln
+  section stats stats -Ln --stats --exact
+  section thresholds thresholds -Ln --thresholds
+  section persistent-conn persistent-conn -Ln --persistent-conn
+  section timeout timeout -Ln --timeout
+}
+
+remove_network() {
+  local namespace
+  for namespace in xlvs-dut xlvs-rig; do
+    [[ ! -e /run/netns/$namespace ]] || ip netns del "$namespace"
+  done
+}
+
+down() {
+  stop_all
+  remove_network
+  rm -rf "$RUN"
+}
+
+tell_help() {
+  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+  cat <<TEXT
+
+The namespaces have to be there before a harness enters one:
+
+  ${BASH_SOURCE[0]} reset
+  replay.py SCENARIO.json... --compare --dut ${BASH_SOURCE[0]} --netns xlvs-rig --cif tapc --sif taps
+TEXT
+}
+
+case "${1-}" in
+--help) tell_help ;;
+reset | run | dump | down)
+  ((EUID == 0)) || die 'network namespaces need root'
+  [[ $1 == down || -x $PROGRAMS/xlvs && -x $PROGRAMS/ipvsadm ]] || die "$PROGRAMS has no xlvs and ipvsadm: run make build"
+  command=$1
+  shift
+  [[ $command != run ]] || command=run_line
+  "$command" "$@"
+  ;;
+*)
+  tell_help >&2
+  exit 2
+  ;;
+esac

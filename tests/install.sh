@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# install.sh build|check|demo|test: installs by apt what that purpose needs and is missing. With everything there it does
+# not call apt at all.
+set -euo pipefail
+
+die() {
+  printf '%s: %s\n' "$0" "$1" >&2
+  exit 1
+}
+
+# need PACKAGE FILE...: the package is wanted unless one of its files is there (a bare name is looked up in PATH).
+missing=()
+need() {
+  local package=$1 file
+  shift
+  for file in "$@"; do
+    if [[ -e $file ]] || command -v "$file" >/dev/null; then return 0; fi
+  done
+  missing+=("$package")
+}
+
+need_for_build() {
+  need build-essential cc
+  need pkg-config pkg-config
+  need clang clang
+  need m4 m4
+  need libelf-dev /usr/include/libelf.h
+  need zlib1g-dev /usr/include/zlib.h
+}
+
+need_for_network() {
+  need iproute2 ip
+  need ethtool ethtool
+}
+
+need_for_demo() {
+  need nginx-light nginx
+  need curl curl
+  need openssl openssl
+  need iputils-ping ping
+}
+
+check_rust() {
+  command -v cargo >/dev/null || die 'cargo is missing: install Rust from https://rustup.rs, then try again'
+  [[ $1 == check || $1 == test ]] || return 0
+  cargo fmt --version >/dev/null 2>&1 || die 'rustfmt is missing: rustup component add rustfmt'
+  cargo clippy --version >/dev/null 2>&1 || die 'clippy is missing: rustup component add clippy'
+}
+
+# The demo starts an nginx of its own in its namespaces; a package installed for it must not open port 80 on this
+# machine, neither now nor after the next boot.
+policy=/usr/sbin/policy-rc.d
+forbid_services() {
+  [[ ! -e $policy ]] || return 0
+  trap '"${as_root[@]}" rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+  "${as_root[@]}" chmod +x "$policy"
+}
+
+apt_install() {
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+}
+
+install_missing() {
+  local what="${missing[*]}"
+  command -v apt-get >/dev/null || die "these Debian packages, or their like, are needed: $what"
+  as_root=()
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || die "these packages are needed: $what (install them, or run this as root)"
+    as_root=(sudo)
+  fi
+  echo "installing $what"
+  forbid_services
+  # The package lists may be absent or too old; fetching them takes time, so only when the first try fails.
+  apt_install "${missing[@]}" >/dev/null 2>&1 \
+    || { "${as_root[@]}" apt-get update -qq && apt_install "${missing[@]}" >/dev/null; } \
+    || die "apt could not install $what (is there a network?)"
+  if [[ " $what " == *' nginx-light '* ]]; then
+    "${as_root[@]}" update-rc.d nginx disable >/dev/null 2>&1 || true
+  fi
+}
+
+case "${1-}" in
+build) need_for_build ;;
+check) need_for_build && need shellcheck shellcheck ;;
+demo) need_for_build && need_for_network && need_for_demo ;;
+test) need_for_build && need_for_network && need_for_demo && need shellcheck shellcheck ;;
+*) die 'say what for: build, check, demo or test' ;;
+esac
+check_rust "$1"
+((${#missing[@]} == 0)) || install_missing

@@ -1,1 +1,4 @@
-//! Tests.
+//! Unprivileged tests.
+
+mod runner;
+mod support;

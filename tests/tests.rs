@@ -1,3 +1,6 @@
-//! Tests.
+//! Unprivileged tests.
 
+mod layers;
 mod nanny;
+mod runner;
+mod support;

@@ -1,0 +1,17 @@
+//! Plays every scenario of `tests/ipvs` in virtual time, and compares with what Linux's IPVS did.
+//!
+//! `XLVS_SCENARIOS=DIR:DIR…` plays those of more directories, each with `scenarios/` and `goldens/`.
+//! `XLVS_ONLY=TEXT` plays only those whose name contains TEXT, to look into one.
+
+use crate::support::{engine, scenario, suite};
+
+#[test]
+fn scenarios() {
+    let only = std::env::var("XLVS_ONLY").unwrap_or_default();
+    let plays = scenario::all();
+    let report =
+        suite::run(plays.iter().filter(|play| play.scenario.name.contains(&only)), |_| engine::device());
+    assert!(report.different.is_empty(), "{}\n{}", report.stories(), report.summary());
+    assert!(!report.same.is_empty(), "no scenario was played");
+    println!("{}", report.summary());
+}

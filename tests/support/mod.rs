@@ -1,0 +1,16 @@
+//! What the tests share: the scenario runner, and models of the machines around the device under test.
+
+pub mod compare;
+pub mod conversation;
+pub mod decode;
+pub mod device;
+pub mod dump;
+pub mod ethernet;
+pub mod host;
+pub mod packet;
+pub mod player;
+pub mod replay;
+pub mod scenario;
+pub mod story;
+pub mod suite;
+pub mod text;

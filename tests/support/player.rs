@@ -1,0 +1,113 @@
+//! Plays a scenario against a device, in virtual time: the clock moves by the scenario's waits alone.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::support::conversation::{Conversation, Turn};
+use crate::support::decode::decode;
+use crate::support::device::{Device, Side};
+use crate::support::dump::Dump;
+use crate::support::packet::PacketSpec;
+use crate::support::scenario::{Action, CommandRecord, Scenario, Step, StepRecord, Wish};
+use crate::support::text::{Identities, endpoint, line};
+
+/// Plays all steps against a fresh device. Panics if the scenario is wrong.
+pub fn play(scenario: &Scenario, device: &mut dyn Device) -> Vec<StepRecord> {
+    let mut player = Player {
+        device,
+        conversation: Conversation::default(),
+        now: Duration::ZERO,
+        last_packets: HashMap::new(),
+    };
+    scenario.steps.iter().enumerate().map(|(i, step)| player.step(i, step)).collect()
+}
+
+struct Player<'a> {
+    device: &'a mut dyn Device,
+    conversation: Conversation,
+    now: Duration,
+    /// Client's `address:port` → when the last packet of its flow went in, from either side.
+    last_packets: HashMap<String, Duration>,
+}
+
+impl Player<'_> {
+    fn step(&mut self, i: usize, step: &Step) -> StepRecord {
+        let mut record = StepRecord {
+            i,
+            t: Some(self.now.as_secs_f64()),
+            label: step.label.clone(),
+            ..StepRecord::default()
+        };
+        match &step.action {
+            Action::Run(lines) => record.run = lines.as_slice().iter().map(|line| self.run(line)).collect(),
+            Action::Send(wishes) => self.send(&mut record, wishes.as_slice()),
+            Action::Wait(seconds) | Action::Sync(seconds) => {
+                let pause = Duration::from_secs_f64(*seconds);
+                self.device.advance(pause);
+                self.now += pause;
+                record.wait = Some(*seconds);
+            }
+            Action::Dump(sections) => {
+                let mut dump = Dump::parse(&self.device.dump(sections), sections);
+                dump.reckon_timeouts(self.now, &self.last_packets);
+                record.lag = Some(0.0);
+                record.dump = Some(dump);
+            }
+        }
+        record
+    }
+
+    fn run(&mut self, command: &str) -> CommandRecord {
+        let output = self.device.run(command);
+        let lines = |text: &str| text.lines().map(str::to_owned).collect();
+        CommandRecord {
+            cmd: command.to_owned(),
+            rc: output.code,
+            out: lines(&output.stdout),
+            err: lines(&output.stderr),
+        }
+    }
+
+    fn send(&mut self, record: &mut StepRecord, wishes: &[Wish]) {
+        let mut identities = Identities::default();
+        let mut out = Vec::new();
+        let mut sent = false;
+        for wish in wishes {
+            let outgoing = match self.conversation.next(record.label.as_deref(), wish) {
+                Turn::Send(outgoing) => outgoing,
+                Turn::Skip(reason) => {
+                    record.input.push(reason.to_owned());
+                    continue;
+                }
+            };
+            sent = true;
+            identities.add(outgoing.spec.id, outgoing.spec.fl);
+            outgoing.quoted_id().into_iter().for_each(|id| identities.add_id(id));
+            if has_ports(&outgoing.spec) {
+                for (address, port) in
+                    [(outgoing.spec.src, outgoing.spec.sport), (outgoing.spec.dst, outgoing.spec.dport)]
+                {
+                    self.last_packets.insert(endpoint(address, port), self.now);
+                }
+            }
+            for packet in outgoing.build() {
+                record.input.push(shown(outgoing.side, &packet, &outgoing.identities()));
+                out.extend(self.device.send(outgoing.side, &packet));
+            }
+        }
+        // The order of packets on different interfaces means nothing.
+        out.sort_by_key(|(side, _)| *side);
+        record.out = out.iter().map(|(side, packet)| shown(*side, packet, &identities)).collect();
+        if let (true, Some(label)) = (sent, &record.label) {
+            self.conversation.note(label, out);
+        }
+    }
+}
+
+fn has_ports(spec: &PacketSpec) -> bool {
+    spec.sport != 0
+}
+
+fn shown(side: Side, packet: &[u8], identities: &Identities) -> String {
+    format!("{side} {}", line(&decode(packet), identities))
+}

@@ -1,0 +1,75 @@
+//! Many scenarios in a row, each on its own, and the summary of them all.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::support::compare::compare;
+use crate::support::device::Device;
+use crate::support::player::play;
+use crate::support::scenario::Play;
+use crate::support::story::tell;
+
+/// What came of a set of scenarios.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Names of those that went as in their golden.
+    pub same: Vec<String>,
+    /// Names of those that did not, with the story of the first difference.
+    pub different: Vec<(String, String)>,
+    /// Names of those that this runner cannot play, with the reason.
+    pub not_playable: Vec<(String, &'static str)>,
+}
+
+impl Report {
+    /// One line.
+    pub fn summary(&self) -> String {
+        let names: Vec<_> = self.different.iter().map(|(name, _)| name.as_str()).collect();
+        let obstacles: Vec<_> =
+            self.not_playable.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+        format!(
+            "scenarios: {} same, {} differ{}, {} not playable{}",
+            self.same.len(),
+            names.len(),
+            in_brackets(&names.join(" ")),
+            obstacles.len(),
+            in_brackets(&obstacles.join(", ")),
+        )
+    }
+
+    /// All stories.
+    pub fn stories(&self) -> String {
+        self.different.iter().map(|(_, story)| format!("\n{story}")).collect()
+    }
+}
+
+fn in_brackets(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" ({text})") }
+}
+
+/// Plays `plays` against a fresh `device` each. One that panics counts as different, and the others are still played.
+pub fn run<'a>(
+    plays: impl IntoIterator<Item = &'a Play>,
+    device: impl Fn(&Play) -> Box<dyn Device>,
+) -> Report {
+    let mut report = Report::default();
+    for play in plays {
+        let name = play.scenario.name.clone();
+        if let Some(reason) = play.scenario.obstacle() {
+            report.not_playable.push((name, reason));
+            continue;
+        }
+        let story = catch_unwind(AssertUnwindSafe(|| story_of(play, &mut *device(play))))
+            .unwrap_or_else(|_| Some(format!("{name}: panicked, see above\n")));
+        match story {
+            None => report.same.push(name),
+            Some(story) => report.different.push((name, story)),
+        }
+    }
+    report
+}
+
+/// Plays one scenario; `None` if it goes as in its golden.
+pub fn story_of(recorded: &Play, device: &mut dyn Device) -> Option<String> {
+    let here = play(&recorded.scenario, device);
+    let differences = compare(&recorded.golden.steps, &here);
+    (!differences.is_empty()).then(|| tell(&recorded.scenario, &here, &differences))
+}

@@ -1,8 +1,11 @@
 //! Layer 3: the single writer. Commands in, effects out; [`run`] carries the effects out.
 
 mod configure;
+pub mod names;
 pub mod protocol;
 mod requests;
+pub mod run;
+pub mod socket;
 pub mod wanted;
 
 use std::collections::HashMap;

@@ -35,8 +35,6 @@ use workers::Workers;
 
 /// Requests and reports that may wait for the director.
 const INBOX: usize = 256;
-/// Where `xlvs.toml` is if nobody says otherwise; it need not exist.
-const SETTINGS: &str = "/etc/xlvs/xlvs.toml";
 
 /// What was asked for on the command line.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +80,7 @@ pub enum RunError {
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: RunOptions) -> Result<(), RunError> {
-    let settings = read_settings(&options)?;
+    let settings = files::read_settings(&options)?;
     start_log(&settings);
     privilege::require()?;
     let files = Files::new(&options, &settings);
@@ -95,15 +93,8 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     outcome
 }
 
-fn read_settings(options: &RunOptions) -> Result<Settings, SettingsError> {
-    match &options.settings {
-        Some(path) => Settings::load(path),
-        None => Settings::load_or_default(std::path::Path::new(SETTINGS)),
-    }
-}
-
 fn start_log(settings: &Settings) {
-    let level = tracing_subscriber::EnvFilter::new(settings.log_level.as_str());
+    let level = tracing_subscriber::EnvFilter::new(settings.log_level.word());
     let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
     // A second subscriber in one process (a test) is not an error: the first one goes on.
     let _ = subscriber.with_env_filter(level).try_init();

@@ -1,1 +1,6 @@
-//! Tests.
+//! Tests that need no privilege.
+
+mod lvscf;
+mod lvscf_check;
+mod marks;
+mod settings;

@@ -1,6 +1,10 @@
 //! Unprivileged tests.
 
 mod layers;
+mod lvscf;
+mod lvscf_check;
+mod marks;
 mod nanny;
 mod runner;
+mod settings;
 mod support;

@@ -1,1 +1,18 @@
-//! Layer of config.
+//! What the administrator wrote: `lvs.cf`, the saved iptables marks, `xlvs.toml`. Text in, typed values or a list of
+//! complaints out; only [`text::read`] touches a file.
+
+pub mod check;
+mod check_virtual;
+pub mod complaint;
+pub mod lex;
+pub mod lvs;
+pub mod mark_command;
+pub mod marks;
+pub mod names;
+pub mod parse;
+pub mod recover;
+pub mod report;
+pub mod rule;
+pub mod settings;
+pub mod text;
+pub mod value;

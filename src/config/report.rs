@@ -1,0 +1,151 @@
+//! `xlvs check`: what is wrong with a file, as text for a person.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::check::{Warning, check};
+use super::complaint::ParseError;
+use super::lvs::LvsConfig;
+use super::marks::{self, MarkError};
+use super::names::Names;
+use super::parse::parse;
+use super::{settings, text};
+
+/// Longest piece of a line that is quoted, in characters.
+const LONGEST_QUOTE: usize = 160;
+
+/// The outcome of checking one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckOutcome {
+    /// `FILE:LINE: error: …` and so on, ending in a line break.
+    pub text: String,
+    /// Errors found; the file is not usable unless 0.
+    pub errors: usize,
+    /// Warnings found.
+    pub warnings: usize,
+}
+
+/// Reads and checks a file: `xlvs.toml` by its ending `.toml`, saved iptables rules by a line that begins with `*`,
+/// anything else as `lvs.cf`.
+pub fn check_file(path: &Path, names: Names<'_>) -> CheckOutcome {
+    let file = path.display().to_string();
+    let content = match text::read(path) {
+        Ok(content) => content,
+        Err(error) => {
+            let place = error.line().map(|line| format!(":{line}")).unwrap_or_default();
+            return CheckOutcome { text: format!("{file}{place}: error: {error}\n"), errors: 1, warnings: 0 };
+        }
+    };
+    if path.extension().is_some_and(|ending| ending == "toml") {
+        check_settings(&file, &content)
+    } else if content.lines().any(|line| line.starts_with('*')) {
+        check_marks(&file, &content, names)
+    } else {
+        check_lvs(&file, &content, names)
+    }
+}
+
+/// Checks the text of an `lvs.cf`. Warnings are looked for once there are no errors, since a line that was not
+/// understood would cause false ones.
+pub fn check_lvs(file: &str, content: &str, names: Names<'_>) -> CheckOutcome {
+    let parsed = parse(content, names);
+    let mut outcome = CheckOutcome::default();
+    for error in &parsed.errors {
+        outcome.error(file, error.line, &error.headline(), &error.text, Some(&error.fault.expected));
+    }
+    if parsed.errors.is_empty() {
+        for warning in check(&parsed) {
+            outcome.warning(file, &warning);
+        }
+    }
+    let content = format!("{} and {}", virtuals(&parsed.config), servers(&parsed.config));
+    outcome.total(file, &content)
+}
+
+/// Checks the text of saved iptables rules.
+pub fn check_marks(file: &str, content: &str, names: Names<'_>) -> CheckOutcome {
+    let mut outcome = CheckOutcome::default();
+    let mut rules = 0;
+    match marks::parse_marks(content, names) {
+        Ok(found) => rules = found.chains.iter().map(Vec::len).sum(),
+        Err(errors) => {
+            for MarkError { line, text, reason } in &errors {
+                outcome.error(file, *line, reason, text, None);
+            }
+        }
+    }
+    outcome.total(file, &format!("{} that PREROUTING of mangle reaches", count(rules, "rule")))
+}
+
+/// Checks the text of an `xlvs.toml`.
+pub fn check_settings(file: &str, content: &str) -> CheckOutcome {
+    let mut outcome = CheckOutcome::default();
+    if let Err(error) = settings::parse(file, content) {
+        let _ = writeln!(outcome.text, "{error}");
+        outcome.errors = 1;
+    }
+    outcome.total(file, "settings")
+}
+
+impl CheckOutcome {
+    fn error(&mut self, file: &str, line: usize, headline: &str, quoted: &str, expected: Option<&str>) {
+        self.errors += 1;
+        let place = if line > 0 { format!("{file}:{line}") } else { file.to_owned() };
+        let _ = writeln!(self.text, "{place}: error: {}", printable(headline));
+        if !quoted.is_empty() {
+            let _ = writeln!(self.text, "    {}", printable(quoted));
+        }
+        if let Some(expected) = expected {
+            let _ = writeln!(self.text, "    expected {expected}");
+        }
+    }
+
+    fn warning(&mut self, file: &str, warning: &Warning) {
+        self.warnings += 1;
+        let place = warning.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let _ = writeln!(self.text, "{file}{place}: warning: {}", printable(&warning.text));
+    }
+
+    fn total(mut self, file: &str, content: &str) -> CheckOutcome {
+        let _ = match (self.errors, self.warnings) {
+            (0, 0) => writeln!(self.text, "{file}: good: {content}"),
+            (0, warnings) => writeln!(self.text, "{file}: {}: {content}", count(warnings, "warning")),
+            (errors, _) => writeln!(self.text, "{file}: {}", count(errors, "error")),
+        };
+        self
+    }
+}
+
+/// Errors of an `lvs.cf` as [`check_lvs`] prints them, for a log or a reload's answer.
+pub fn render_errors(file: &str, errors: &[ParseError]) -> String {
+    let mut outcome = CheckOutcome::default();
+    for error in errors {
+        outcome.error(file, error.line, &error.headline(), &error.text, Some(&error.fault.expected));
+    }
+    outcome.text
+}
+
+fn virtuals(config: &LvsConfig) -> String {
+    let active = config.virtuals.iter().filter(|server| server.active).count();
+    format!("{} ({active} active)", count(config.virtuals.len(), "virtual server"))
+}
+
+fn servers(config: &LvsConfig) -> String {
+    let all = || config.virtuals.iter().flat_map(|server| &server.servers);
+    let active = all().filter(|real| real.active).count();
+    format!("{} ({active} active)", count(all().count(), "real server"))
+}
+
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// Quoted text must not reach a terminal with control characters, nor at any length.
+fn printable(text: &str) -> String {
+    let shown = |letter: char| if letter.is_control() && letter != '\t' { '\u{fffd}' } else { letter };
+    let mut printed: String = text.chars().take(LONGEST_QUOTE).map(shown).collect();
+    if text.chars().nth(LONGEST_QUOTE).is_some() {
+        printed.push('…');
+    }
+    printed
+}

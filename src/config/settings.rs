@@ -1,0 +1,185 @@
+//! `xlvs.toml`: what `lvs.cf` cannot say. Every key has a default, and the file may be missing.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The `lvs.cf` to follow.
+    pub lvs_cf: PathBuf,
+    /// The saved iptables rules to take marks from.
+    pub marks: PathBuf,
+    /// Control socket, created with mode 0600.
+    pub control_socket: PathBuf,
+    /// Interfaces to attach to; empty: work out from `lvs.cf` and the routes.
+    pub ports: Vec<String>,
+    /// Queues of each interface to serve; 0: as many as the interfaces share.
+    pub queues: u32,
+    /// Bytes of a frame: 2048 or 4096.
+    pub frame_size: u32,
+    /// Frames of each queue, a power of two.
+    pub frames: u32,
+    /// How the program is attached.
+    pub xdp_mode: XdpMode,
+    /// Whether frames are shared with the driver.
+    pub zero_copy: ZeroCopy,
+    /// How much is logged.
+    pub log_level: LogLevel,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            lvs_cf: "/etc/sysconfig/ha/lvs.cf".into(),
+            marks: "/etc/sysconfig/iptables".into(),
+            control_socket: "/run/xlvs/control.sock".into(),
+            ports: Vec::new(),
+            queues: 0,
+            frame_size: 2048,
+            frames: 8192,
+            xdp_mode: XdpMode::Auto,
+            zero_copy: ZeroCopy::Auto,
+            log_level: LogLevel::Info,
+        }
+    }
+}
+
+/// `xdp_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver if it can, else in the kernel's generic hook.
+    Auto,
+    /// In the driver, or fail.
+    Native,
+    /// In the kernel's generic hook.
+    Skb,
+}
+
+/// `zero_copy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZeroCopy {
+    /// If the driver can.
+    Auto,
+    /// Or fail.
+    On,
+    /// Never.
+    Off,
+}
+
+/// `log_level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Errors only.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And changes of state.
+    Info,
+    /// And what a developer asks for.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word in the file, which is also tracing's name of the level.
+    pub fn word(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// What is wrong with the file.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{file}{}: error: {reason}", line.map(|line| format!(":{line}")).unwrap_or_default())]
+pub struct SettingsError {
+    /// The file's name as given.
+    pub file: String,
+    /// 1-based line, if known.
+    pub line: Option<usize>,
+    /// The key and what it needs.
+    pub reason: String,
+}
+
+/// Reads the text of an `xlvs.toml`; `file` is its name for messages.
+pub fn parse(file: &str, text: &str) -> Result<Settings, SettingsError> {
+    let refuse = |line, reason| SettingsError { file: file.to_owned(), line, reason };
+    let settings: Settings = toml::from_str(text).map_err(|error| {
+        let line = error.span().map(|span| line_of(text, span.start));
+        refuse(line, described(error.message(), line, text))
+    })?;
+    match settings.fault() {
+        None => Ok(settings),
+        Some((key, reason)) => Err(refuse(line_of_key(text, key), format!("{key}: {reason}"))),
+    }
+}
+
+impl Settings {
+    /// The first key whose value cannot be used, and why.
+    fn fault(&self) -> Option<(&'static str, String)> {
+        let paths =
+            [("lvs_cf", &self.lvs_cf), ("marks", &self.marks), ("control_socket", &self.control_socket)];
+        if let Some((key, path)) = paths.into_iter().find(|(_, path)| !path.is_absolute()) {
+            return Some((key, format!("'{}' is not an absolute path", path.display())));
+        }
+        if let Some(port) = self.ports.iter().find(|port| !interface_name(port)) {
+            return Some(("ports", format!("'{port}' is not the name of an interface")));
+        }
+        if self.ports.len() > 255 {
+            return Some(("ports", "at most 255 interfaces can be attached".to_owned()));
+        }
+        if (1..self.ports.len()).any(|index| self.ports[..index].contains(&self.ports[index])) {
+            return Some(("ports", "an interface is named twice".to_owned()));
+        }
+        if self.queues > 1024 {
+            return Some(("queues", "at most 1024 queues".to_owned()));
+        }
+        if ![2048, 4096].contains(&self.frame_size) {
+            return Some(("frame_size", format!("{} is neither 2048 nor 4096", self.frame_size)));
+        }
+        if !self.frames.is_power_of_two() || !(512..=1 << 20).contains(&self.frames) {
+            return Some(("frames", format!("{} is not a power of two from 512 to 1048576", self.frames)));
+        }
+        None
+    }
+}
+
+/// What the kernel takes as the name of an interface.
+fn interface_name(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && ![".", ".."].contains(&name)
+        && !name.contains(|letter: char| letter.is_whitespace() || letter == '/' || letter == ':')
+}
+
+/// The parser names the key only for some errors, so the key of the line is put in front.
+fn described(message: &str, line: Option<usize>, text: &str) -> String {
+    let message = message.trim().replace('\n', "; ");
+    let written = line.and_then(|line| text.lines().nth(line - 1)).and_then(|line| line.split_once('='));
+    match written.map(|(key, _)| key.trim()) {
+        Some(key) if !key.is_empty() && !message.contains(&format!("`{key}`")) => format!("{key}: {message}"),
+        _ => message,
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+fn line_of_key(text: &str, key: &str) -> Option<usize> {
+    let names_key =
+        |line: &str| line.split_once('=').is_some_and(|(name, _)| name.trim().trim_matches('"') == key);
+    text.lines().position(names_key).map(|index| index + 1)
+}

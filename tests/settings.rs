@@ -1,0 +1,55 @@
+//! xlvs.toml: documented defaults, errors with file, line and key.
+
+use std::path::Path;
+
+use xlvs::config::settings::{Settings, XdpMode, parse};
+
+#[test]
+fn a_missing_or_empty_file_is_the_defaults() {
+    assert_eq!(parse("xlvs.toml", "").unwrap(), Settings::default());
+}
+
+#[test]
+fn the_documented_defaults_are_the_real_ones() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/xlvs.toml");
+    let documented = std::fs::read_to_string(path).unwrap();
+    assert_eq!(parse("xlvs.toml", &documented).unwrap(), Settings::default(), "as shipped");
+    let uncommented: String = documented
+        .lines()
+        .map(|line| {
+            line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned() + "\n"
+        })
+        .collect();
+    assert_eq!(parse("xlvs.toml", &uncommented).unwrap(), Settings::default(), "{uncommented}");
+    let table: toml::Table = toml::from_str(&uncommented).unwrap();
+    let all = toml::Table::try_from(Settings::default()).unwrap();
+    assert_eq!(table, all, "every key is documented");
+}
+
+#[test]
+fn values_are_taken() {
+    let settings = parse("x", "ports = ['eth0', 'bond1.20']\nxdp_mode = 'skb'\nframe_size = 4096\n").unwrap();
+    assert_eq!(settings.ports, ["eth0", "bond1.20"]);
+    assert_eq!((settings.xdp_mode, settings.frame_size, settings.queues), (XdpMode::Skb, 4096, 0));
+}
+
+#[test]
+fn errors_name_file_line_and_key() {
+    let table = [
+        ("queues = 0\nportz = []\n", "x.toml:2: error: unknown field `portz`, expected one of `lvs_cf`"),
+        ("\nqueues = 'two'\n", "x.toml:2: error: queues: "),
+        ("queues = -1\n", "x.toml:1: error: queues: "),
+        ("queues = 0\nframe_size = 1500\n", "x.toml:2: error: frame_size: 1500 is neither 2048 nor 4096"),
+        ("frames = 1000\n", "x.toml:1: error: frames: 1000 is not a power of two from 512 to 1048576"),
+        ("marks = 'iptables'\n", "x.toml:1: error: marks: 'iptables' is not an absolute path"),
+        ("ports = ['eth0:1']\n", "x.toml:1: error: ports: 'eth0:1' is not the name of an interface"),
+        ("ports = ['a', 'b', 'a']\n", "x.toml:1: error: ports: an interface is named twice"),
+        ("xdp_mode = 'fast'\n", "x.toml:1: error: xdp_mode: unknown variant `fast`, expected one of `auto`"),
+        ("zero_copy = \n", "x.toml:1: error: zero_copy: "),
+        ("log_level = 'info'\nlog_level = 'info'\n", "x.toml:2: error: log_level: "),
+    ];
+    for (text, expected) in table {
+        let message = parse("x.toml", text).unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{text}\ngave   {message}\nwanted {expected}");
+    }
+}

@@ -6,5 +6,6 @@ mod lvscf_check;
 mod marks;
 mod nanny;
 mod runner;
+mod scenarios;
 mod settings;
 mod support;

@@ -56,7 +56,7 @@ impl Reach {
                 }
                 ServiceId::FwMark { mark, family } => marked
                     .iter()
-                    .filter(|(given, _)| *given == mark)
+                    .filter(|(given, _)| given.is_none_or(|given| given == mark))
                     .flat_map(|(_, (prefix, range))| covered(own, family, prefix.as_ref(), range))
                     .collect(),
             };

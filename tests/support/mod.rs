@@ -5,6 +5,7 @@ pub mod conversation;
 pub mod decode;
 pub mod device;
 pub mod dump;
+pub mod engine;
 pub mod ethernet;
 pub mod host;
 pub mod packet;

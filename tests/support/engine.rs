@@ -1,0 +1,227 @@
+//! The device under test inside this process: the real datapath, director and ipvsadm, with a clock that the scenario moves.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use xlvs::admin::client::{Transport, TransportError};
+use xlvs::admin::resolver::NoNames;
+use xlvs::config::lvs::LvsConfig;
+use xlvs::config::mark_command::apply_command;
+use xlvs::config::marks::parse_marks;
+use xlvs::config::names::Names;
+use xlvs::director::protocol::{Reply, Request};
+use xlvs::director::{ClientId, Command, Director, Effect, Port};
+use xlvs::ipvs::datapath::{Datapath, Engine as _};
+use xlvs::ipvs::mark::MarkRules;
+use xlvs::ipvs::snapshot::Tables;
+use xlvs::ipvs::verdict::Verdict;
+use xlvs::net::addr::{MacAddr, PortIndex};
+use xlvs::net::frame::Frame;
+use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind};
+use xlvs::net::time::Instant;
+
+use crate::support::device::{CommandOutput, Device, Side};
+use crate::support::ethernet;
+use crate::support::host::HostModel;
+
+/// Room in a frame buffer, as in a UMEM frame.
+const FRAME: usize = 2048;
+/// How finely the clock ticks while time passes, so that timers fire in order.
+const STEP: Duration = Duration::from_millis(100);
+
+/// A fresh router at time 0.
+pub fn device() -> Box<dyn Device> {
+    Box::new(Router::new())
+}
+
+struct Router {
+    now: Instant,
+    director: Director,
+    datapath: Datapath,
+    host: HostModel,
+    network: HostNetwork,
+    saved_marks: String,
+}
+
+impl Router {
+    fn new() -> Self {
+        let now = Instant::START;
+        let tables = Arc::new(Tables::new(1));
+        let ports = ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
+        let director = Director::new(now, Arc::clone(&tables), 1, ports.collect());
+        let datapath = Datapath::new(tables, 0, now);
+        let network = network();
+        let mut router =
+            Router { now, director, datapath, host: HostModel::default(), network, saved_marks: String::new() };
+        router.command(Command::Network(router.network.clone()));
+        router
+    }
+
+    fn command(&mut self, command: Command) -> Vec<Effect> {
+        self.director.handle(self.now, command)
+    }
+
+    fn ipvsadm(&mut self, words: &[&str]) -> CommandOutput {
+        let arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
+        let output = xlvs::admin::run(&arguments, &mut io::empty(), self, &NoNames);
+        CommandOutput { code: output.code.into(), stdout: output.stdout, stderr: output.stderr }
+    }
+
+    fn iptables(&mut self, command: &str) -> Result<(), String> {
+        self.saved_marks = apply_command(&self.saved_marks, command)?;
+        let marks = parse_marks(&self.saved_marks, Names::NONE).map_err(|errors| format!("{errors:?}"))?;
+        self.configure(marks);
+        Ok(())
+    }
+
+    fn configure(&mut self, marks: MarkRules) {
+        self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks: Arc::new(marks) });
+    }
+
+    fn sysctl(&mut self, words: &[&str]) -> Result<(), String> {
+        for word in words.iter().filter(|word| !word.starts_with('-')) {
+            let (name, value) = word.split_once('=').ok_or("no value")?;
+            let name = name.strip_prefix("net.ipv4.vs.").ok_or("not a setting of IPVS")?.to_owned();
+            let request = Request::Sysctl { name, value: Some(value.to_owned()) };
+            match self.call(request).map_err(|error| error.to_string())? {
+                Reply::Text(_) => {}
+                other => return Err(format!("{other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    fn ip(&mut self, words: &[&str]) -> Result<(), String> {
+        let ["link", "set", "dev", device, "mtu", mtu] = words else { return Err("not understood".into()) };
+        let mtu = mtu.parse().map_err(|_| "not a number")?;
+        let link = self.network.links.iter_mut().find(|link| link.name == *device).ok_or("no such device")?;
+        link.mtu = mtu;
+        self.command(Command::Network(self.network.clone()));
+        Ok(())
+    }
+
+    /// One frame through the datapath, and through the host where the verdict says so.
+    fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+        let mut buffer = [0; FRAME];
+        let bytes = ethernet::frame(side, packet);
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        let mut frames = [Frame::new(&mut buffer, bytes.len(), port(side))];
+        let mut verdicts = Vec::new();
+        self.datapath.process(self.now, &mut frames, &mut verdicts);
+        let sent = ethernet::packet(frames[0].bytes()).unwrap_or_default().to_vec();
+        match verdicts[0] {
+            Verdict::Transmit(PortIndex(0)) => vec![(Side::Client, sent)],
+            Verdict::Transmit(_) => vec![(Side::Server, sent)],
+            Verdict::Pass => self.host.receive(side, &sent),
+            Verdict::HandOver => self.host.route(&sent).into_iter().collect(),
+            Verdict::Drop(_) => Vec::new(),
+        }
+    }
+}
+
+impl Transport for Router {
+    fn call(&mut self, request: Request) -> Result<Reply, TransportError> {
+        let effects = self.command(Command::Request { client: ClientId(0), request });
+        let reply = effects.into_iter().find_map(|effect| match effect {
+            Effect::Reply(_, reply) => Some(reply),
+            _ => None,
+        });
+        Ok(reply.expect("every request is answered"))
+    }
+}
+
+impl Device for Router {
+    fn run(&mut self, command: &str) -> CommandOutput {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let result = match words[..] {
+            ["ipvsadm", ref rest @ ..] => return self.ipvsadm(rest),
+            ["iptables" | "ip6tables", ..] => self.iptables(command),
+            ["sysctl", ref rest @ ..] => self.sysctl(rest),
+            ["ip", ref rest @ ..] => self.ip(rest),
+            _ => Err("not a command of this device".into()),
+        };
+        match result {
+            Ok(()) => CommandOutput::default(),
+            Err(stderr) => CommandOutput { code: 1, stdout: String::new(), stderr },
+        }
+    }
+
+    fn send(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+        self.forward(side, packet)
+    }
+
+    fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        while self.now < end {
+            self.now = (self.now + STEP).min(end);
+            self.datapath.advance(self.now);
+            if self.director.next_deadline() <= self.now {
+                self.command(Command::Tick);
+            }
+        }
+    }
+
+    fn dump(&mut self, sections: &[String]) -> String {
+        let mut text = String::new();
+        for section in sections {
+            let (heading, arguments): (&str, &[&str]) = match section.as_str() {
+                "conns" => ("Lnc", &["-Lnc"]),
+                "Ln" => ("Ln", &["-Ln"]),
+                "stats" => ("stats", &["-Ln", "--stats", "--exact"]),
+                "thresholds" => ("thresholds", &["-Ln", "--thresholds"]),
+                "persistent-conn" => ("persistent-conn", &["-Ln", "--persistent-conn"]),
+                "timeout" => ("timeout", &["-Ln", "--timeout"]),
+                other => (other, &[]),
+            };
+            let output = self.ipvsadm(arguments);
+            text += &format!("== {heading}\n{}{}", output.stdout, output.stderr);
+        }
+        text
+    }
+}
+
+fn port(side: Side) -> PortIndex {
+    match side {
+        Side::Client => PortIndex(0),
+        Side::Server => PortIndex(1),
+    }
+}
+
+/// The topology of the scenarios: every server and the clients' gateway are resolved.
+fn network() -> HostNetwork {
+    let link = |index, name: &str, side| Link {
+        index,
+        name: name.into(),
+        mac: MacAddr(ethernet::router_mac(side)),
+        mtu: 1500,
+        up: true,
+    };
+    let own = |link, address: &str, prefix_len| InterfaceAddress { link, address: ip(address), prefix_len };
+    let route = |prefix: &str, gateway: Option<&str>, link| Route {
+        destination: prefix.parse().expect("a prefix"),
+        gateway: gateway.map(ip),
+        link,
+        metric: 0,
+        kind: RouteKind::Unicast,
+    };
+    let neighbour =
+        |link, address, side| Neighbour { link, address, mac: MacAddr(ethernet::neighbour_mac(side)) };
+    let servers = (33..=44).map(|host| neighbour(2, IpAddr::from([10, 8, 8, host]), Side::Server));
+    HostNetwork {
+        links: vec![link(1, "eth0", Side::Client), link(2, "eth1", Side::Server)],
+        addresses: vec![own(1, "10.10.1.1", 24), own(1, "10.10.1.30", 32), own(2, "10.8.8.1", 24)],
+        routes: vec![
+            route("0.0.0.0/0", Some("10.10.1.254"), 1),
+            route("10.10.1.0/24", None, 1),
+            route("10.8.8.0/24", None, 2),
+        ],
+        neighbours: servers.chain([neighbour(1, ip("10.10.1.254"), Side::Client)]).collect(),
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use foldhash::fast::RandomState;
-use ipnet::{Ipv4Net, Ipv6Net, IpNet};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 use serde::{Deserialize, Serialize};
 
@@ -158,8 +158,7 @@ impl RouteTable {
     }
 
     fn add_route(&mut self, route: &Route) {
-        let hop =
-            Hop { gateway: route.gateway, link: route.link, metric: route.metric, kind: route.kind };
+        let hop = Hop { gateway: route.gateway, link: route.link, metric: route.metric, kind: route.kind };
         match route.destination {
             IpNet::V4(prefix) => insert_better(&mut self.v4, prefix, hop),
             IpNet::V6(prefix) => insert_better(&mut self.v6, prefix, hop),
@@ -168,8 +167,7 @@ impl RouteTable {
 
     /// Whether `address` is this machine's own.
     pub fn is_local(&self, address: IpAddr) -> bool {
-        self.local.contains(&address)
-            || self.longest(address).is_some_and(|hop| hop.kind == RouteKind::Local)
+        self.local.contains(&address) || self.longest(address).is_some_and(|hop| hop.kind == RouteKind::Local)
     }
 
     /// The next hop towards `destination`.

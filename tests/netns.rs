@@ -1,8 +1,11 @@
-//! Privileged tests.
+//! Privileged tests: they need root, and do all they do in network namespaces of their own.
 
-#[path = "netns/host.rs"]
-mod host;
-#[path = "netns/namespace.rs"]
-mod namespace;
-#[path = "netns/sending.rs"]
-mod sending;
+mod netns {
+    mod attach;
+    mod host;
+    mod namespace;
+    mod rig;
+    mod sending;
+    mod steering;
+    mod traffic;
+}

@@ -1,1 +1,368 @@
-//! Layer of xdp.
+//! AF_XDP: the steering program, rings and packet memory, and the threads that move frames. Knows the engine, frames
+//! and verdicts, no IPVS word. The only unsafe code of the project is here.
+//!
+//! A packet that the steering program ([`Steerer`]) wants comes up by a receive ring, is decided about by the worker's
+//! [`Engine`], and leaves by a transmit ring, through the injector into this machine's stack, through the hand-over
+//! channel into the kernel's routing, or not at all. Every frame of the packet memory has exactly one holder, and every
+//! received packet is counted once.
+
+#![allow(unsafe_code, reason = "rings, packet memory and three system calls without a safe interface")]
+
+mod error;
+mod inject;
+mod interface;
+mod occupant;
+mod port;
+mod ranges;
+mod steer;
+mod umem;
+mod worker;
+
+use std::io::PipeWriter;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crossbeam::channel::{self, Sender};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use xsk_rs::config::QueueSize;
+
+pub use error::XdpError;
+pub use steer::{AttachSetting, AttachedMode, Attachment, Steered, Steerer};
+pub use worker::{Clock, FrameBalance};
+
+use crate::ipvs::datapath::Engine;
+use crate::ipvs::steering::Steering;
+use crate::ipvs::verdict::PacketCounters;
+use crate::net::addr::PortIndex;
+use inject::{Entrance, Injector, PassedFrame};
+use port::{CopyMode, Port};
+use umem::FramePool;
+use worker::{Outlets, StopOrder, Worker};
+
+/// Size of each ring where the number of frames leaves it open.
+const DEFAULT_RING: u32 = 2048;
+/// Frames that may wait for the injector.
+const INJECTOR_QUEUE: usize = 1024;
+/// What the kernel keeps free in front of a received packet (XDP_PACKET_HEADROOM), and an Ethernet header with two
+/// VLAN tags.
+const FRAME_OVERHEAD: u32 = 256 + 14 + 8;
+
+/// The setting: whether the NIC may use the packet memory directly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ZeroCopySetting {
+    /// If all drivers can.
+    #[default]
+    Auto,
+    /// Or not at all.
+    On,
+    /// Never.
+    Off,
+}
+
+/// An interface to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdpPort {
+    /// Interface name.
+    pub name: String,
+    /// The kernel's interface index.
+    pub ifindex: u32,
+}
+
+/// What to serve and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdpConfig {
+    /// The interfaces; [`PortIndex`] `i` is the i-th.
+    pub ports: Vec<XdpPort>,
+    /// Queues to serve on each, 0 for all (then each must have as many).
+    pub queues: u32,
+    /// Bytes per frame: 2048 or 4096.
+    pub frame_size: u32,
+    /// Frames per queue index, shared by all ports; 0 for as many as the default rings can hold.
+    pub frames: u32,
+    /// How the steering program may be attached.
+    pub mode: AttachSetting,
+    /// Whether zero-copy may be used.
+    pub zero_copy: ZeroCopySetting,
+}
+
+/// What one interface got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortStatus {
+    /// Interface name.
+    pub name: String,
+    /// How the steering program is attached.
+    pub mode: AttachedMode,
+    /// Whether the NIC uses the packet memory directly.
+    pub zero_copy: bool,
+    /// Queues served.
+    pub queues: u32,
+    /// Why it is not better, and what does not come up; empty if all is well.
+    pub notes: Vec<String>,
+}
+
+/// The running packet threads. Dropping it stops them.
+pub struct Xdp {
+    steerer: Steerer,
+    status: Vec<PortStatus>,
+    counters: Vec<Arc<PacketCounters>>,
+    stopping: Arc<AtomicBool>,
+    wake: Option<PipeWriter>,
+    workers: Vec<JoinHandle<FrameBalance>>,
+    injector: Option<JoinHandle<()>>,
+}
+
+/// Attaches to the interfaces and starts one worker per queue index; `engine` makes the engine of each. Nothing comes
+/// up before [`Xdp::apply_steering`]. `hand_over` takes IP packets that only the kernel can send.
+pub fn start<E: Engine + 'static>(
+    config: &XdpConfig,
+    mut engine: impl FnMut(u32) -> E,
+    clock: &Clock,
+    hand_over: Sender<Vec<u8>>,
+) -> Result<Xdp, XdpError> {
+    let (queues, mut status) = survey(config)?;
+    let mut steerer = Steerer::load(config.ports.len() as u32, queues)?;
+    for (port, status) in config.ports.iter().zip(&mut status) {
+        let attachment = steerer.attach(&port.name, port.ifindex, config.mode)?;
+        status.mode = attachment.mode;
+        status.notes.extend(attachment.why);
+    }
+    let injector = Injector::load(entrances(config, &status), steerer.secret())?;
+    let queue_sets = open_queues(config, queues, &mut status)?;
+    for (queue, set) in (0..).zip(&queue_sets) {
+        for (index, port) in (0..).map(PortIndex).zip(&set.ports) {
+            steerer.register(index, queue, &port.socket())?;
+        }
+    }
+    let mut xdp = Xdp::new(steerer, status);
+    let (passed, to_inject) = channel::bounded::<PassedFrame>(INJECTOR_QUEUE);
+    xdp.injector = Some(spawn("xlvs-inject".into(), move || injector.run(&to_inject))?);
+    let (pipe, wake) = std::io::pipe().map_err(XdpError::Thread)?;
+    xdp.wake = Some(wake);
+    for (queue, set) in (0..).zip(queue_sets) {
+        let counters = Arc::<PacketCounters>::default();
+        let outlets = Outlets { passed: passed.clone(), handed_over: hand_over.clone() };
+        let pipe = pipe.try_clone().map_err(XdpError::Thread)?;
+        let stop = StopOrder { flag: Arc::clone(&xdp.stopping), pipe };
+        xdp.counters.push(Arc::clone(&counters));
+        let worker =
+            Worker::new(set.pool, set.ports, engine(queue), Arc::clone(clock), counters, outlets, stop);
+        xdp.workers.push(spawn(format!("xlvs-q{queue}"), move || {
+            pin_to_cpu(queue);
+            worker.run()
+        })?);
+    }
+    Ok(xdp)
+}
+
+impl Xdp {
+    fn new(steerer: Steerer, status: Vec<PortStatus>) -> Self {
+        Xdp {
+            steerer,
+            status,
+            counters: Vec::new(),
+            stopping: Arc::default(),
+            wake: None,
+            workers: Vec::new(),
+            injector: None,
+        }
+    }
+
+    /// Changes what comes up, without a gap for what stays the same.
+    pub fn apply_steering(&mut self, steering: &Steering) -> Result<(), XdpError> {
+        self.steerer.apply(steering)
+    }
+
+    /// Asks the steering program what it would do with a frame received by `port`.
+    pub fn ask(&mut self, port: PortIndex, frame: &[u8]) -> Result<Steered, XdpError> {
+        self.steerer.ask(port, frame)
+    }
+
+    /// What each interface got, in the order of the ports.
+    pub fn port_status(&self) -> &[PortStatus] {
+        &self.status
+    }
+
+    /// The packet counters of each worker.
+    pub fn counters(&self) -> &[Arc<PacketCounters>] {
+        &self.counters
+    }
+
+    /// Detaches, finishes what has been received, ends the threads, and tells where each worker's frames were.
+    pub fn stop(mut self) -> Vec<FrameBalance> {
+        self.shut_down()
+    }
+
+    fn shut_down(&mut self) -> Vec<FrameBalance> {
+        self.steerer.detach();
+        self.stopping.store(true, Ordering::Relaxed);
+        self.wake = None;
+        let balances = self.workers.drain(..).filter_map(|worker| worker.join().ok()).collect();
+        // The workers' ends of the channel are gone now, so the injector ends when it has delivered the rest.
+        if let Some(injector) = self.injector.take() {
+            let _ = injector.join();
+        }
+        balances
+    }
+}
+
+impl Drop for Xdp {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// How many queues, and so workers, these settings give on these interfaces.
+pub fn queues(config: &XdpConfig) -> Result<u32, XdpError> {
+    survey(config).map(|(queues, _)| queues)
+}
+
+/// Checks the settings against the interfaces; returns how many queues to serve, and what there is to say so far.
+fn survey(config: &XdpConfig) -> Result<(u32, Vec<PortStatus>), XdpError> {
+    if config.ports.len() > usize::from(u8::MAX) {
+        return Err(XdpError::TooManyPorts(config.ports.len()));
+    }
+    let mut present = Vec::new();
+    for port in &config.ports {
+        check_mtu(&port.name, config.frame_size)?;
+        present.push(interface::queues(&port.name)?);
+    }
+    let usable = present.iter().map(|queues| queues.receive.min(queues.transmit).max(1)).min();
+    let usable = usable.ok_or(XdpError::NoPorts)?;
+    let served = if config.queues == 0 { usable } else { config.queues };
+    let mut status = Vec::new();
+    for (port, queues) in config.ports.iter().zip(present) {
+        let notes = check_queues(&port.name, queues, served, config.queues != 0)?;
+        let name = port.name.clone();
+        status.push(PortStatus { name, mode: AttachedMode::Skb, zero_copy: false, queues: served, notes });
+    }
+    Ok((served, status))
+}
+
+fn check_mtu(interface: &str, frame_size: u32) -> Result<(), XdpError> {
+    let mtu = interface::mtu(interface)?;
+    let room = frame_size.saturating_sub(FRAME_OVERHEAD);
+    if mtu > room {
+        return Err(XdpError::MtuTooLarge { interface: interface.into(), mtu, room, frame_size });
+    }
+    Ok(())
+}
+
+fn check_queues(
+    interface: &str,
+    queues: interface::Queues,
+    served: u32,
+    chosen: bool,
+) -> Result<Vec<String>, XdpError> {
+    let present = queues.receive.min(queues.transmit).max(1);
+    if present < served {
+        return Err(XdpError::TooFewQueues { interface: interface.into(), present, wanted: served });
+    }
+    if queues.receive <= served {
+        return Ok(Vec::new());
+    }
+    if !chosen {
+        return Err(XdpError::UnequalQueues { interface: interface.into(), present: queues.receive, served });
+    }
+    let note = format!("packets on receive queues {served} to {} do not come up", queues.receive - 1);
+    Ok(vec![note])
+}
+
+fn entrances(config: &XdpConfig, status: &[PortStatus]) -> Vec<Entrance> {
+    let needs_envelope = |status: &PortStatus| status.mode == AttachedMode::Skb;
+    config
+        .ports
+        .iter()
+        .zip(status)
+        .map(|(port, status)| Entrance { ifindex: port.ifindex, needs_envelope: needs_envelope(status) })
+        .collect()
+}
+
+/// The packet memory of one queue index, and that queue of every port.
+struct QueueSet {
+    ports: Vec<Port>,
+    pool: FramePool,
+}
+
+/// Opens every queue in the best mode that all ports can: sockets that share packet memory share the mode.
+fn open_queues(
+    config: &XdpConfig,
+    queues: u32,
+    status: &mut [PortStatus],
+) -> Result<Vec<QueueSet>, XdpError> {
+    if config.zero_copy != ZeroCopySetting::Off {
+        match try_zero_copy(config, queues, status) {
+            Ok(sets) => {
+                status.iter_mut().for_each(|status| status.zero_copy = true);
+                return Ok(sets);
+            }
+            Err(error) if config.zero_copy == ZeroCopySetting::On => return Err(error),
+            Err(error) => status.iter_mut().for_each(|status| status.notes.push(error.to_string())),
+        }
+    }
+    open_all(config, queues, CopyMode::Copy)
+}
+
+fn try_zero_copy(config: &XdpConfig, queues: u32, status: &[PortStatus]) -> Result<Vec<QueueSet>, XdpError> {
+    match status.iter().find(|status| status.mode == AttachedMode::Skb) {
+        Some(status) => Err(XdpError::NoZeroCopy {
+            interface: status.name.clone(),
+            reason: status.notes.last().cloned().unwrap_or_else(|| "the mode is set to skb".into()),
+        }),
+        None => open_all(config, queues, CopyMode::ZeroCopy),
+    }
+}
+
+fn open_all(config: &XdpConfig, queues: u32, mode: CopyMode) -> Result<Vec<QueueSet>, XdpError> {
+    (0..queues).map(|queue| open_set(config, queue, mode)).collect()
+}
+
+fn open_set(config: &XdpConfig, queue: u32, mode: CopyMode) -> Result<QueueSet, XdpError> {
+    let (frames, ring) = frames_and_ring(config)?;
+    let pool = FramePool::new(config.frame_size, frames, ring)?;
+    let ports = config
+        .ports
+        .iter()
+        .map(|port| Port::open(&pool, &port.name, queue, ring, mode))
+        .collect::<Result<_, _>>()?;
+    Ok(QueueSet { ports, pool })
+}
+
+/// With as many frames as all fill and transmit rings hold, no ring can starve another.
+fn frames_and_ring(config: &XdpConfig) -> Result<(u32, QueueSize), XdpError> {
+    let rings = 2 * config.ports.len() as u32;
+    let ring = match config.frames {
+        0 => DEFAULT_RING,
+        frames => (frames / rings).checked_ilog2().map_or(0, |bits| 1 << bits).min(DEFAULT_RING),
+    };
+    let frames = config.frames.max(ring * rings);
+    let ring = QueueSize::new(ring).map_err(|_| XdpError::Umem {
+        frames,
+        frame_size: config.frame_size,
+        reason: format!("{rings} rings need at least one frame each"),
+        errno: None,
+    })?;
+    Ok((frames, ring))
+}
+
+fn spawn<T: Send + 'static>(
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, XdpError> {
+    thread::Builder::new().name(name).spawn(body).map_err(XdpError::Thread)
+}
+
+/// Keeps the calling thread on one of the CPUs that the process may use. Without the permission it stays where the
+/// scheduler puts it.
+fn pin_to_cpu(queue: u32) {
+    let this_thread = Pid::from_raw(0);
+    let Ok(allowed) = sched_getaffinity(this_thread) else { return };
+    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect();
+    let mut one = CpuSet::new();
+    if let Some(cpu) = cpus.get(queue as usize % cpus.len().max(1))
+        && one.set(*cpu).is_ok()
+    {
+        let _ = sched_setaffinity(this_thread, &one);
+    }
+}

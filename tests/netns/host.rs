@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use xlvs::host::netlink::{Added, Netlink, watch};
 use xlvs::net::route::{HostNetwork, NextHop, RouteKind, RouteTable};
 
-use crate::namespace::{Namespace, Pair, ROUTER_MAC, SERVER_MAC};
+use super::namespace::{Namespace, Pair, ROUTER_MAC, SERVER_MAC};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longer than a burst of notifications is gathered.

@@ -11,7 +11,7 @@ use xlvs::host::raw::RawSender;
 use xlvs::net::addr::MacAddr;
 use xlvs::net::announce::gratuitous_arp;
 
-use crate::namespace::{Namespace, Pair};
+use super::namespace::{Namespace, Pair};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

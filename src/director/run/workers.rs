@@ -95,8 +95,8 @@ impl Workers {
     pub fn stop(&mut self) {
         let Some(xdp) = self.xdp.take() else { return };
         for (worker, balance) in xdp.stop().into_iter().enumerate() {
-            if balance.missing() != 0 {
-                tracing::error!("worker {worker}: {} frames are missing", balance.missing());
+            if balance.lost() != 0 {
+                tracing::error!("worker {worker}: {} frames are missing", balance.lost());
             }
         }
         if let Some(sender) = self.sender.take()

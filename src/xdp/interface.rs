@@ -1,0 +1,91 @@
+//! What a network interface says about itself: queues and MTU.
+
+use std::fs;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+
+use crate::xdp::error::XdpError;
+
+/// Receive and transmit queues in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Queues {
+    pub(super) receive: u32,
+    pub(super) transmit: u32,
+}
+
+/// `struct ethtool_channels` of <linux/ethtool.h>.
+#[repr(C)]
+#[derive(Default)]
+struct EthtoolChannels {
+    command: u32,
+    max_receive: u32,
+    max_transmit: u32,
+    max_other: u32,
+    max_combined: u32,
+    receive: u32,
+    transmit: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// ETHTOOL_GCHANNELS of <linux/ethtool.h>.
+const GET_CHANNELS: u32 = 0x3c;
+
+/// The queues of `interface`, from the driver, or from sysfs where the driver does not tell.
+pub(super) fn queues(interface: &str) -> Result<Queues, XdpError> {
+    let mut channels = EthtoolChannels { command: GET_CHANNELS, ..EthtoolChannels::default() };
+    let mut request = request_for(interface);
+    request.ifr_ifru.ifru_data = (&raw mut channels).cast();
+    match submit(libc::SIOCETHTOOL, &mut request) {
+        Ok(()) => Ok(Queues {
+            receive: channels.receive + channels.combined,
+            transmit: channels.transmit + channels.combined,
+        }),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => queues_in_sysfs(interface),
+        Err(source) => Err(XdpError::Interface { interface: interface.into(), what: "queues", source }),
+    }
+}
+
+fn queues_in_sysfs(interface: &str) -> Result<Queues, XdpError> {
+    let mut queues = Queues { receive: 0, transmit: 0 };
+    let entries = fs::read_dir(format!("/sys/class/net/{interface}/queues"))
+        .map_err(|source| XdpError::Interface { interface: interface.into(), what: "queues", source })?;
+    for name in entries.flatten().map(|entry| entry.file_name()) {
+        queues.receive += u32::from(name.to_string_lossy().starts_with("rx-"));
+        queues.transmit += u32::from(name.to_string_lossy().starts_with("tx-"));
+    }
+    Ok(queues)
+}
+
+/// Largest IP packet of `interface` in bytes.
+pub(super) fn mtu(interface: &str) -> Result<u32, XdpError> {
+    let mut request = request_for(interface);
+    submit(libc::SIOCGIFMTU, &mut request).map_err(|source| XdpError::Interface {
+        interface: interface.into(),
+        what: "MTU",
+        source,
+    })?;
+    // SAFETY: SIOCGIFMTU succeeded, so the kernel has written the `ifru_mtu` member.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    Ok(u32::try_from(mtu).unwrap_or(u32::MAX))
+}
+
+/// A request that names the interface; a name that is too long is cut, and then unknown to the kernel.
+fn request_for(interface: &str) -> libc::ifreq {
+    // SAFETY: ifreq is plain data for which all zeros is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    for (slot, byte) in request.ifr_name[..room].iter_mut().zip(interface.bytes()) {
+        *slot = byte.cast_signed();
+    }
+    request
+}
+
+fn submit(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
+    let socket = UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: the callers pass an ifreq whose data pointer, where the command uses it, is to a live structure of the
+    // command's type; the kernel keeps neither.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), command, &raw mut *request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

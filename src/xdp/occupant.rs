@@ -1,0 +1,75 @@
+//! The XDP program that is attached to an interface already.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use aya::programs::loaded_programs;
+use libbpf_sys::{
+    XDP_FLAGS_DRV_MODE, XDP_FLAGS_REPLACE, XDP_FLAGS_SKB_MODE, bpf_xdp_attach_opts, bpf_xdp_detach,
+    bpf_xdp_query, bpf_xdp_query_opts,
+};
+
+use crate::xdp::error::XdpError;
+
+/// An attached program.
+#[derive(Debug)]
+struct Occupant {
+    id: u32,
+    mode_flag: u32,
+}
+
+/// Makes sure that nothing is attached to the interface: removes what an ended process of ours left behind, and fails
+/// for anything else. `program` is the name of our program.
+pub(super) fn make_room(interface: &str, ifindex: u32, program: &str) -> Result<(), XdpError> {
+    let occupant = find(ifindex).map_err(|source| XdpError::Interface {
+        interface: interface.into(),
+        what: "XDP program",
+        source,
+    })?;
+    let Some(occupant) = occupant else { return Ok(()) };
+    let name = name_of(occupant.id);
+    if name != program {
+        return Err(XdpError::Occupied { interface: interface.into(), name, id: occupant.id });
+    }
+    // A link holds for as long as its process lives, and the kernel lets nobody else detach it.
+    evict(ifindex, &occupant)
+        .map_err(|_| XdpError::AlreadyServed { interface: interface.into(), id: occupant.id })
+}
+
+fn find(ifindex: u32) -> io::Result<Option<Occupant>> {
+    let mut query = bpf_xdp_query_opts { sz: size_of::<bpf_xdp_query_opts>() as u64, ..Default::default() };
+    // SAFETY: `query` lives through the call and says its own size in `sz`.
+    let result = unsafe { bpf_xdp_query(ifindex.cast_signed(), 0, &raw mut query) };
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    let modes = [
+        (query.skb_prog_id, XDP_FLAGS_SKB_MODE),
+        (query.drv_prog_id, XDP_FLAGS_DRV_MODE),
+        (query.prog_id, 0),
+    ];
+    Ok(modes.into_iter().find(|(id, _)| *id != 0).map(|(id, mode_flag)| Occupant { id, mode_flag }))
+}
+
+fn name_of(id: u32) -> String {
+    loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id)
+        .and_then(|program| program.name_as_str().map(str::to_owned))
+        .unwrap_or_else(|| "unnamed".into())
+}
+
+fn evict(ifindex: u32, occupant: &Occupant) -> io::Result<()> {
+    let program = loaded_programs().flatten().find(|program| program.id() == occupant.id);
+    let Some(program) = program else { return Ok(()) };
+    let fd = program.fd().map_err(io::Error::other)?;
+    let options = bpf_xdp_attach_opts {
+        sz: size_of::<bpf_xdp_attach_opts>() as u64,
+        old_prog_fd: fd.as_fd().as_raw_fd(),
+        ..Default::default()
+    };
+    let flags = occupant.mode_flag | XDP_FLAGS_REPLACE;
+    // SAFETY: `options` lives through the call, says its own size, and its descriptor is open until `fd` drops.
+    let result = unsafe { bpf_xdp_detach(ifindex.cast_signed(), flags, &raw const options) };
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+}

@@ -1,0 +1,229 @@
+//! One receive/transmit queue of one NIC: an AF_XDP socket and its four rings.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::poll::{PollTimeout, poll};
+use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig};
+use xsk_rs::socket::{SocketCreateError, XdpStatistics};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
+
+use crate::xdp::error::{XdpError, errno, reason};
+use crate::xdp::umem::{FramePool, OwnedFrame};
+
+/// Frames per burst.
+pub(super) const BURST: usize = 64;
+
+/// The kernel takes a queue away from an ended process only some time after its last descriptor is closed.
+const BUSY_RETRIES: u32 = 50;
+const BUSY_WAIT_MS: u8 = 20;
+
+/// How the NIC and the packet memory meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CopyMode {
+    /// The NIC reads and writes the UMEM.
+    ZeroCopy,
+    /// The kernel copies.
+    Copy,
+}
+
+impl CopyMode {
+    fn bind_flag(self) -> BindFlags {
+        match self {
+            CopyMode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
+            CopyMode::Copy => BindFlags::XDP_COPY,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            CopyMode::ZeroCopy => "zero-copy",
+            CopyMode::Copy => "copy",
+        }
+    }
+}
+
+/// Queue `queue` of an interface. The fields drop together: the kernel frees the queue when the last ring is gone.
+pub(super) struct Port {
+    receive: RxQueue,
+    transmit: TxQueue,
+    fill: FillQueue,
+    completion: CompQueue,
+    mode: CopyMode,
+    ring: u32,
+    scratch: [FrameDesc; BURST],
+    in_fill: usize,
+    in_transmit: usize,
+}
+
+impl Port {
+    /// Binds a socket on the pool's UMEM to the queue; `ring` is the size of every ring. The fill ring is still empty.
+    pub(super) fn open(
+        pool: &FramePool,
+        interface: &str,
+        queue: u32,
+        ring: QueueSize,
+        mode: CopyMode,
+    ) -> Result<Self, XdpError> {
+        let failed = |reason: String, errno: Option<i32>| XdpError::Bind {
+            interface: interface.into(),
+            queue,
+            mode: mode.as_str(),
+            reason,
+            errno,
+        };
+        let name = CString::new(interface).map_err(|error| failed(error.to_string(), None))?;
+        let (transmit, receive, rings) = bind(pool, &Interface::new(name), queue, config(ring, mode))
+            .map_err(|error| failed(reason(&error), errno(&error)))?;
+        let (fill, completion) =
+            rings.ok_or_else(|| failed("this process is bound to the queue already".into(), None))?;
+        Ok(Port {
+            receive,
+            transmit,
+            fill,
+            completion,
+            mode,
+            ring: ring.get(),
+            scratch: [FrameDesc::default(); BURST],
+            in_fill: 0,
+            in_transmit: 0,
+        })
+    }
+
+    /// The socket, for the steering program's table and for poll(2).
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        // SAFETY: the receive queue keeps the socket open, and the borrow lasts no longer than `self`.
+        unsafe { BorrowedFd::borrow_raw(self.receive.fd().as_raw_fd()) }
+    }
+
+    /// Appends up to [`BURST`] received frames to `burst`.
+    pub(super) fn receive(&mut self, burst: &mut Vec<OwnedFrame>) {
+        // SAFETY: the descriptors come from a ring of a socket on the worker's only UMEM.
+        let received = unsafe { self.receive.consume(&mut self.scratch) };
+        self.in_fill -= received.min(self.in_fill);
+        burst.extend(self.scratch[..received].iter().map(|descriptor| OwnedFrame::from_ring(*descriptor)));
+    }
+
+    /// Gives the kernel as many free frames to receive into as the fill ring takes.
+    pub(super) fn refill(&mut self, pool: &mut FramePool) {
+        let room = (self.ring as usize).saturating_sub(self.in_fill);
+        for _ in 0..room {
+            let Some(frame) = pool.take() else { break };
+            // SAFETY: the frame belongs to the UMEM of this socket and was free; it is the kernel's now.
+            let produced = unsafe { self.fill.produce_one(&frame.into_descriptor()) };
+            debug_assert_eq!(produced, 1, "the fill ring has room for what is not in it");
+            self.in_fill += produced;
+        }
+        if room > 0 && self.fill.needs_wakeup() {
+            // A failed wake-up is repeated by the next poll of the socket.
+            let _ = self.fill.wakeup(self.receive.fd_mut(), 0);
+        }
+    }
+
+    /// Puts a frame on the transmit ring, or returns it if the ring is full.
+    pub(super) fn transmit(&mut self, frame: OwnedFrame, pool: &FramePool) -> Result<(), OwnedFrame> {
+        if self.in_transmit >= self.ring as usize || self.transmit.nb_free(1) == 0 {
+            return Err(frame);
+        }
+        // SAFETY: the frame belongs to the UMEM of this socket and was ours; it is the kernel's now. There is room.
+        self.in_transmit += unsafe { self.transmit.produce_one(&pool.seal(frame)) };
+        Ok(())
+    }
+
+    /// Has the kernel send what is on the transmit ring, and takes back what it has sent.
+    pub(super) fn kick(&mut self, pool: &mut FramePool) {
+        if self.in_transmit == 0 {
+            return;
+        }
+        match self.mode {
+            CopyMode::ZeroCopy => self.wake_transmitter(),
+            CopyMode::Copy => self.send_all(pool),
+        }
+        self.reap(pool);
+    }
+
+    fn wake_transmitter(&self) {
+        if self.transmit.needs_wakeup() {
+            // What is not sent now is sent by a later kick.
+            let _ = self.transmit.wakeup();
+        }
+    }
+
+    /// In copy mode one wake-up sends 32 frames at most. Stops when a wake-up gets nothing done (link down, device
+    /// queue full); a later kick goes on.
+    fn send_all(&mut self, pool: &mut FramePool) {
+        let mut unsent = self.unsent();
+        while unsent > 0 && self.transmit.wakeup().is_ok() {
+            self.reap(pool);
+            let left = self.unsent();
+            if left == unsent {
+                return;
+            }
+            unsent = left;
+        }
+    }
+
+    fn reap(&mut self, pool: &mut FramePool) {
+        loop {
+            // SAFETY: the descriptors come from a ring of a socket on the worker's only UMEM.
+            let sent = unsafe { self.completion.consume(&mut self.scratch) };
+            self.in_transmit -= sent.min(self.in_transmit);
+            for descriptor in &self.scratch[..sent] {
+                pool.put(OwnedFrame::from_ring(*descriptor));
+            }
+            if sent < BURST {
+                return;
+            }
+        }
+    }
+
+    /// Frames on the transmit ring that the kernel has not looked at.
+    pub(super) fn unsent(&mut self) -> u32 {
+        self.ring - self.transmit.nb_free_exact()
+    }
+
+    /// Frames that the kernel holds to receive into.
+    pub(super) fn in_fill(&self) -> usize {
+        self.in_fill
+    }
+
+    /// Frames that the kernel is sending.
+    pub(super) fn in_transmit(&self) -> usize {
+        self.in_transmit
+    }
+
+    /// The kernel's counts of what it lost before the receive ring.
+    pub(super) fn statistics(&self) -> Option<XdpStatistics> {
+        self.receive.fd().xdp_statistics().ok()
+    }
+}
+
+fn config(ring: QueueSize, mode: CopyMode) -> SocketConfig {
+    SocketConfig::builder()
+        .rx_queue_size(ring)
+        .tx_queue_size(ring)
+        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+        .bind_flags(mode.bind_flag() | BindFlags::XDP_USE_NEED_WAKEUP)
+        .build()
+}
+
+type Rings = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
+
+fn bind(
+    pool: &FramePool,
+    interface: &Interface,
+    queue: u32,
+    config: SocketConfig,
+) -> Result<Rings, SocketCreateError> {
+    let mut retries = 0;
+    loop {
+        // SAFETY: INHIBIT_PROG_LOAD is set, as sharing a UMEM requires.
+        match unsafe { Socket::new(config, pool.umem(), interface, queue) } {
+            Err(error) if errno(&error) == Some(libc::EBUSY) && retries < BUSY_RETRIES => {
+                retries += 1;
+                let _ = poll(&mut [], PollTimeout::from(BUSY_WAIT_MS));
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The steering program: loading, attaching, and the tables that say what comes up.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::AsRawFd;
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, XskMap};
+use aya::programs::ProgramError;
+use aya::programs::xdp::{Xdp, XdpLink, XdpMode};
+use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions, include_bytes_aligned};
+
+use crate::ipvs::steering::Steering;
+use crate::net::addr::PortIndex;
+use crate::xdp::error::{XdpError, errno, reason};
+use crate::xdp::occupant;
+use crate::xdp::ranges::{Address, Ranges, Tables};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xlvs.bpf.o"));
+
+const PROGRAM: &str = "xlvs_steer";
+
+/// XDP_REDIRECT of <linux/bpf.h>.
+const XDP_REDIRECT: u32 = 4;
+
+// SAFETY: `#[repr(C)]`, integers only, and every byte belongs to a field.
+unsafe impl Pod for Ranges {}
+
+/// The setting: how the program may be attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachSetting {
+    /// Native where the driver can, generic otherwise.
+    #[default]
+    Auto,
+    /// Native or not at all.
+    Native,
+    /// Generic (skb) mode: any interface, slower.
+    Skb,
+}
+
+/// How the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachedMode {
+    /// In the driver.
+    Native,
+    /// In the network stack.
+    Skb,
+}
+
+impl AttachedMode {
+    /// `native` or `skb`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            AttachedMode::Native => "native",
+            AttachedMode::Skb => "skb",
+        }
+    }
+
+    const fn flag(self) -> XdpMode {
+        match self {
+            AttachedMode::Native => XdpMode::Driver,
+            AttachedMode::Skb => XdpMode::Skb,
+        }
+    }
+}
+
+/// The outcome of attaching to one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The mode it got.
+    pub mode: AttachedMode,
+    /// Why native mode was not to be had, if it was tried.
+    pub why: Option<String>,
+}
+
+/// What the program does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steered {
+    /// Redirected to the AF_XDP socket.
+    Up,
+    /// Left to the kernel.
+    Kernel,
+}
+
+/// The loaded program with its tables. Dropping it detaches it everywhere.
+pub struct Steerer {
+    ebpf: Ebpf,
+    sockets: XskMap<MapData>,
+    ports: HashMap<MapData, u32, [u32; 2]>,
+    destinations: LpmTrie<MapData, Address, Ranges>,
+    servers: HashMap<MapData, Address, Ranges>,
+    own: HashMap<MapData, Address, u8>,
+    present: Tables,
+    links: Vec<XdpLink>,
+    ifindexes: Vec<u32>,
+    queues: u32,
+    secret: [u64; 2],
+}
+
+impl Steerer {
+    /// Loads the program with room for `ports` interfaces of `queues` queues each.
+    pub fn load(ports: u32, queues: u32) -> Result<Self, XdpError> {
+        let secret = [0, 1].map(|part: u64| RandomState::new().hash_one(part));
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("sockets", ports * queues)
+            .override_global("envelope_secret", &secret, true)
+            .load(OBJECT)
+            .map_err(|error| load_error(&error))?;
+        program(&mut ebpf)?.load().map_err(|error| load_error(&error))?;
+        Ok(Steerer {
+            sockets: table(&mut ebpf, "sockets")?,
+            ports: table(&mut ebpf, "ports")?,
+            destinations: table(&mut ebpf, "destinations")?,
+            servers: table(&mut ebpf, "servers")?,
+            own: table(&mut ebpf, "own")?,
+            ebpf,
+            present: Tables::default(),
+            links: Vec::new(),
+            ifindexes: Vec::new(),
+            queues,
+            secret,
+        })
+    }
+
+    /// Attaches to an interface, which becomes the next [`PortIndex`]. What an ended process of ours left attached is
+    /// replaced.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        setting: AttachSetting,
+    ) -> Result<Attachment, XdpError> {
+        occupant::make_room(interface, ifindex, PROGRAM)?;
+        let attachment = match setting {
+            AttachSetting::Skb => self.attach_in(AttachedMode::Skb, interface, ifindex, None)?,
+            AttachSetting::Native => self.attach_in(AttachedMode::Native, interface, ifindex, None)?,
+            AttachSetting::Auto => match self.attach_in(AttachedMode::Native, interface, ifindex, None) {
+                Ok(attachment) => attachment,
+                Err(error) => {
+                    self.attach_in(AttachedMode::Skb, interface, ifindex, Some(error.to_string()))?
+                }
+            },
+        };
+        let slots = [self.ifindexes.len() as u32 * self.queues, self.queues];
+        self.ports.insert(ifindex, slots, 0).map_err(|error| table_error("ports", &error))?;
+        self.ifindexes.push(ifindex);
+        Ok(attachment)
+    }
+
+    fn attach_in(
+        &mut self,
+        mode: AttachedMode,
+        interface: &str,
+        ifindex: u32,
+        why: Option<String>,
+    ) -> Result<Attachment, XdpError> {
+        let attach_error = |error: ProgramError| XdpError::Attach {
+            interface: interface.into(),
+            mode: mode.as_str(),
+            reason: reason(&error),
+            errno: errno(&error),
+        };
+        let program = program(&mut self.ebpf)?;
+        let id = program.attach_to_if_index(ifindex, mode.flag()).map_err(attach_error)?;
+        self.links.push(program.take_link(id).map_err(attach_error)?);
+        Ok(Attachment { mode, why })
+    }
+
+    /// Lets the packets of one receive queue come up through this AF_XDP socket.
+    pub fn register(&mut self, port: PortIndex, queue: u32, socket: &impl AsRawFd) -> Result<(), XdpError> {
+        let slot = u32::from(port.0) * self.queues + queue;
+        self.sockets.set(slot, socket.as_raw_fd(), 0).map_err(|error| table_error("sockets", &error))
+    }
+
+    /// Makes the tables say `steering`. Entries that stay the same are never missing in between: new ones are added
+    /// before old ones go. After an error the tables hold a mixture; applying again repairs them.
+    pub fn apply(&mut self, steering: &Steering) -> Result<(), XdpError> {
+        let wanted = Tables::from(steering);
+        self.add(&wanted)?;
+        self.remove_all_but(&wanted)
+    }
+
+    fn add(&mut self, wanted: &Tables) -> Result<(), XdpError> {
+        for address in wanted.own.difference(&self.present.own.clone()) {
+            self.own.insert(address, 1, 0).map_err(|error| table_error("own", &error))?;
+            self.present.own.insert(*address);
+        }
+        for (prefix, ranges) in changed(&wanted.destinations, &self.present.destinations) {
+            let key = Key::new(prefix.length, prefix.address);
+            self.destinations.insert(&key, ranges, 0).map_err(|error| table_error("destinations", &error))?;
+            self.present.destinations.insert(prefix, ranges);
+        }
+        for (address, ranges) in changed(&wanted.servers, &self.present.servers) {
+            self.servers.insert(address, ranges, 0).map_err(|error| table_error("servers", &error))?;
+            self.present.servers.insert(address, ranges);
+        }
+        Ok(())
+    }
+
+    fn remove_all_but(&mut self, wanted: &Tables) -> Result<(), XdpError> {
+        for address in gone(&self.present.servers, &wanted.servers) {
+            self.servers.remove(&address).map_err(|error| table_error("servers", &error))?;
+            self.present.servers.remove(&address);
+        }
+        for prefix in gone(&self.present.destinations, &wanted.destinations) {
+            let key = Key::new(prefix.length, prefix.address);
+            self.destinations.remove(&key).map_err(|error| table_error("destinations", &error))?;
+            self.present.destinations.remove(&prefix);
+        }
+        for address in self.present.own.clone().difference(&wanted.own) {
+            self.own.remove(address).map_err(|error| table_error("own", &error))?;
+            self.present.own.remove(address);
+        }
+        Ok(())
+    }
+
+    /// Asks the program what it would do with a frame received on queue 0 of `port`. Nothing is sent.
+    pub fn ask(&mut self, port: PortIndex, frame: &[u8]) -> Result<Steered, XdpError> {
+        let ifindex = self.ifindexes.get(usize::from(port.0)).copied().unwrap_or(0);
+        let context = context(ifindex, frame.len());
+        let options =
+            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+        let result = program(&mut self.ebpf)?.test_run(options).map_err(|error| load_error(&error))?;
+        Ok(if result.return_value == XDP_REDIRECT { Steered::Up } else { Steered::Kernel })
+    }
+
+    /// Detaches the program from every interface. Nothing comes up any more.
+    pub fn detach(&mut self) {
+        self.links.clear();
+    }
+
+    /// What the program recognises its own returned frames by in generic mode.
+    pub(super) fn secret(&self) -> [u64; 2] {
+        self.secret
+    }
+}
+
+/// `struct xdp_md` of <linux/bpf.h> for a frame that was received on queue 0 of an interface.
+pub(super) fn context(ifindex: u32, frame_len: usize) -> [u8; 24] {
+    let data_end = u32::try_from(frame_len).unwrap_or(u32::MAX);
+    let fields = [0, data_end, 0, ifindex, 0, 0];
+    let mut context = [0; 24];
+    for (slot, field) in context.chunks_exact_mut(4).zip(fields) {
+        slot.copy_from_slice(&field.to_ne_bytes());
+    }
+    context
+}
+
+fn changed<K: Ord + Copy, V: PartialEq + Copy>(
+    wanted: &BTreeMap<K, V>,
+    present: &BTreeMap<K, V>,
+) -> Vec<(K, V)> {
+    wanted
+        .iter()
+        .filter(|(key, value)| present.get(key) != Some(value))
+        .map(|(key, value)| (*key, *value))
+        .collect()
+}
+
+fn gone<K: Ord + Copy, V>(present: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> Vec<K> {
+    present.keys().filter(|key| !wanted.contains_key(key)).copied().collect()
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, XdpError> {
+    let program = ebpf.program_mut(PROGRAM).ok_or_else(|| missing(PROGRAM))?;
+    program.try_into().map_err(|error| load_error(&error))
+}
+
+fn table<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, XdpError> {
+    let map = ebpf.take_map(name).ok_or_else(|| missing(name))?;
+    T::try_from(map).map_err(|error| table_error(name, &error))
+}
+
+fn missing(name: &str) -> XdpError {
+    XdpError::Load { reason: format!("the object has no `{name}`"), errno: None }
+}
+
+fn load_error(error: &(dyn std::error::Error + 'static)) -> XdpError {
+    XdpError::Load { reason: reason(error), errno: errno(error) }
+}
+
+fn table_error(table: &'static str, error: &MapError) -> XdpError {
+    XdpError::Table { table, reason: reason(error) }
+}

@@ -1,0 +1,283 @@
+//! One thread per queue index: receives bursts, asks the engine, and does what the verdicts say.
+
+use std::io::PipeReader;
+use std::mem;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Sender, TrySendError};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use smallvec::SmallVec;
+
+use crate::ipvs::datapath::Engine;
+use crate::ipvs::verdict::{DropReason, PacketCounters, Verdict};
+use crate::net::addr::PortIndex;
+use crate::net::frame::Frame;
+use crate::net::time::Instant;
+use crate::xdp::inject::PassedFrame;
+use crate::xdp::port::{BURST, Port};
+use crate::xdp::umem::{FramePool, OwnedFrame};
+
+/// Longest sleep when there is no traffic; the engine's timers advance as often.
+const TICK: Duration = Duration::from_millis(25);
+const TICK_MS: u8 = 25;
+/// Sleep while a device does not take what it is to send.
+const BACKLOG_MS: u8 = 1;
+/// How many ticks the last frames have to leave the transmit rings when the worker stops.
+const DRAIN_TICKS: u32 = 40;
+
+/// Reads the time.
+pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
+
+/// Where frames go that no transmit ring takes. Both channels are bounded; what does not fit is dropped and counted.
+#[derive(Clone)]
+pub(super) struct Outlets {
+    /// Frames for this machine's stack.
+    pub(super) passed: Sender<PassedFrame>,
+    /// IP packets for the kernel's routing.
+    pub(super) handed_over: Sender<Vec<u8>>,
+}
+
+/// The order to stop: the flag says so, the closed pipe wakes the sleeper.
+pub(super) struct StopOrder {
+    pub(super) flag: Arc<AtomicBool>,
+    pub(super) pipe: PipeReader,
+}
+
+/// Where a worker's frames were when it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameBalance {
+    /// All frames of the UMEM.
+    pub frames: usize,
+    /// Free frames.
+    pub free: usize,
+    /// Frames given to the kernel to receive into.
+    pub in_fill: usize,
+    /// Frames that the kernel had not finished sending.
+    pub in_transmit: usize,
+}
+
+impl FrameBalance {
+    /// Frames that nobody holds: 0, or there is a defect.
+    pub fn lost(&self) -> i64 {
+        let held = self.free + self.in_fill + self.in_transmit;
+        self.frames as i64 - held as i64
+    }
+}
+
+/// A worker: queue `i` of every port, one UMEM for them all, one engine.
+pub(super) struct Worker<E> {
+    pool: FramePool,
+    ports: Vec<Port>,
+    engine: E,
+    clock: Clock,
+    counters: Arc<PacketCounters>,
+    outlets: Outlets,
+    stop: StopOrder,
+    advanced: Instant,
+    burst: Vec<OwnedFrame>,
+    verdicts: Vec<Verdict>,
+}
+
+impl<E: Engine> Worker<E> {
+    /// A worker whose ports can receive at once. `ports[i]` belongs to [`PortIndex`] `i`.
+    pub(super) fn new(
+        mut pool: FramePool,
+        mut ports: Vec<Port>,
+        engine: E,
+        clock: Clock,
+        counters: Arc<PacketCounters>,
+        outlets: Outlets,
+        stop: StopOrder,
+    ) -> Self {
+        for port in &mut ports {
+            port.refill(&mut pool);
+        }
+        let advanced = clock();
+        let burst = Vec::with_capacity(BURST);
+        Worker { pool, ports, engine, clock, counters, outlets, stop, advanced, burst, verdicts: Vec::new() }
+    }
+
+    /// Works until the stop order, then finishes what it has received.
+    pub(super) fn run(mut self) -> FrameBalance {
+        while !self.stop.flag.load(Ordering::Relaxed) {
+            if self.turn() == 0 {
+                self.sleep();
+            }
+        }
+        self.drain()
+    }
+
+    /// Serves every port once; returns the number of frames received.
+    fn turn(&mut self) -> usize {
+        let now = (self.clock)();
+        let received = (0..self.ports.len()).map(|port| self.serve(port, now)).sum();
+        for port in &mut self.ports {
+            port.kick(&mut self.pool);
+            port.refill(&mut self.pool);
+        }
+        if now.saturating_since(self.advanced) >= TICK {
+            self.engine.advance(now);
+            self.advanced = now;
+        }
+        received
+    }
+
+    fn serve(&mut self, port: usize, now: Instant) -> usize {
+        let mut burst = mem::take(&mut self.burst);
+        self.ports[port].receive(&mut burst);
+        let received = burst.len();
+        if received > 0 {
+            let port = PortIndex(port as u8);
+            self.counters.add_received(received as u64);
+            self.decide(port, now, &mut burst);
+            let verdicts = mem::take(&mut self.verdicts);
+            for (frame, verdict) in burst.drain(..).zip(&verdicts) {
+                self.settle(port, frame, *verdict);
+            }
+            self.verdicts = verdicts;
+        }
+        self.burst = burst;
+        received
+    }
+
+    fn decide(&mut self, port: PortIndex, now: Instant, burst: &mut [OwnedFrame]) {
+        let pool = &self.pool;
+        let mut frames: SmallVec<[Frame<'_>; BURST]> = burst
+            .iter_mut()
+            .map(|frame| {
+                let len = frame.len();
+                Frame::new(pool.buffer(frame), len, port)
+            })
+            .collect();
+        self.engine.process(now, &mut frames, &mut self.verdicts);
+        let lengths: SmallVec<[usize; BURST]> = frames.iter().map(Frame::len).collect();
+        drop(frames);
+        for (frame, len) in burst.iter_mut().zip(lengths) {
+            frame.set_len(len);
+        }
+        // No frame may be left without a verdict, or it would be lost.
+        self.verdicts.resize(burst.len(), Verdict::Pass);
+    }
+
+    fn settle(&mut self, port: PortIndex, frame: OwnedFrame, verdict: Verdict) {
+        match verdict {
+            Verdict::Transmit(way_out) => self.transmit(way_out, frame),
+            Verdict::Pass => self.pass(port, frame),
+            Verdict::HandOver => self.hand_over(frame),
+            Verdict::Drop(reason) => self.drop_frame(frame, reason),
+        }
+    }
+
+    fn transmit(&mut self, way_out: PortIndex, frame: OwnedFrame) {
+        let Some(port) = self.ports.get_mut(usize::from(way_out.0)) else {
+            return self.drop_frame(frame, DropReason::Unreachable);
+        };
+        match port.transmit(frame, &self.pool) {
+            Ok(()) => self.counters.add_transmitted(),
+            Err(frame) => self.drop_frame(frame, DropReason::TxRingFull),
+        }
+    }
+
+    /// Counted as passed by the injector, once the kernel has taken it.
+    fn pass(&mut self, port: PortIndex, mut frame: OwnedFrame) {
+        let bytes = self.packet(&mut frame).into();
+        let passed = PassedFrame { port, bytes, counters: Arc::clone(&self.counters) };
+        match self.outlets.passed.try_send(passed) {
+            Ok(()) => self.pool.put(frame),
+            Err(error) => self.drop_frame(frame, refusal(&error)),
+        }
+    }
+
+    fn hand_over(&mut self, mut frame: OwnedFrame) {
+        let bytes = self.packet(&mut frame);
+        let Some(packet) = network_layer(bytes).map(<[u8]>::to_vec) else {
+            return self.drop_frame(frame, DropReason::Malformed);
+        };
+        match self.outlets.handed_over.try_send(packet) {
+            Ok(()) => {
+                self.counters.add_handed_over();
+                self.pool.put(frame);
+            }
+            Err(error) => self.drop_frame(frame, refusal(&error)),
+        }
+    }
+
+    fn drop_frame(&mut self, frame: OwnedFrame, reason: DropReason) {
+        self.counters.add_dropped(reason);
+        self.pool.put(frame);
+    }
+
+    fn packet<'a>(&'a self, frame: &'a mut OwnedFrame) -> &'a [u8] {
+        let len = frame.len();
+        let buffer = self.pool.buffer(frame);
+        &buffer[..len.min(buffer.len())]
+    }
+
+    /// Waits for a frame, the stop order or the next tick.
+    fn sleep(&mut self) {
+        let backlog = self.ports.iter_mut().any(|port| port.unsent() > 0);
+        let timeout = PollTimeout::from(if backlog { BACKLOG_MS } else { TICK_MS });
+        let mut sources: SmallVec<[PollFd<'_>; 8]> =
+            self.ports.iter().map(|port| PollFd::new(port.socket(), PollFlags::POLLIN)).collect();
+        sources.push(PollFd::new(self.stop.pipe.as_fd(), PollFlags::POLLIN));
+        // An interrupted or failed wait is a short one.
+        let _ = poll(&mut sources, timeout);
+    }
+
+    /// Processes what is still in the receive rings, and waits for the transmit rings. Nothing new comes up any more.
+    fn drain(mut self) -> FrameBalance {
+        for _ in 0..DRAIN_TICKS {
+            let received = self.turn();
+            if received == 0 && self.ports.iter().all(|port| port.in_transmit() == 0) {
+                break;
+            }
+            if received == 0 {
+                let _ = poll(&mut [], PollTimeout::from(TICK_MS));
+            }
+        }
+        FrameBalance {
+            frames: self.pool.frames(),
+            free: self.pool.free(),
+            in_fill: self.ports.iter().map(Port::in_fill).sum(),
+            in_transmit: self.ports.iter().map(Port::in_transmit).sum(),
+        }
+    }
+}
+
+fn refusal<T>(error: &TrySendError<T>) -> DropReason {
+    match error {
+        TrySendError::Full(_) => DropReason::KernelQueueFull,
+        TrySendError::Disconnected(_) => DropReason::KernelRefused,
+    }
+}
+
+/// The IP packet in an Ethernet frame with up to two VLAN tags.
+fn network_layer(frame: &[u8]) -> Option<&[u8]> {
+    const VLAN: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+    let mut at = 14;
+    for _ in 0..2 {
+        if VLAN.iter().any(|tag| frame.get(at - 2..at) == Some(tag)) {
+            at += 4;
+        }
+    }
+    frame.get(at..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ip_packet_is_found_behind_vlan_tags() {
+        let plain = [&[0; 12][..], &[0x08, 0x00], b"ip"].concat();
+        let tagged = [&[0; 12][..], &[0x81, 0x00, 0, 5, 0x08, 0x00], b"ip"].concat();
+        let double = [&[0; 12][..], &[0x88, 0xa8, 0, 5, 0x81, 0x00, 0, 6, 0x86, 0xdd], b"ip"].concat();
+        for frame in [plain, tagged, double] {
+            assert_eq!(network_layer(&frame), Some(&b"ip"[..]), "{frame:02x?}");
+        }
+        assert_eq!(network_layer(&[0; 13]), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! Attaching, and what is in the way.
+
+use xlvs::ipvs::verdict::Verdict;
+use xlvs::net::frame::Frame;
+use xlvs::xdp::{AttachSetting, AttachedMode, XdpError};
+
+use super::rig::{Rig, stop_and_check};
+
+fn passing(_: &mut Frame<'_>) -> Verdict {
+    Verdict::Pass
+}
+
+fn attach_by_hand(rig: &Rig, mode: &str, object: &str) {
+    let object = format!("{}/{object}.bpf.o", env!("OUT_DIR"));
+    rig.router.run(&format!("ip link set dev front {mode} obj {object} sec xdp"));
+}
+
+#[test]
+fn a_leftover_of_ours_is_replaced() {
+    for mode in ["xdpgeneric", "xdpdrv"] {
+        let rig = Rig::new();
+        attach_by_hand(&rig, mode, "xlvs");
+        let (xdp, _handed_over) = rig.start(&rig.config(AttachSetting::Auto), passing).unwrap();
+        assert_eq!(xdp.port_status()[0].mode, AttachedMode::Native, "after {mode}");
+        stop_and_check(xdp);
+        let link = rig.router.run("ip link show dev front");
+        assert!(!link.contains("xdp"), "still attached after the end: {link}");
+    }
+}
+
+#[test]
+fn a_foreign_program_is_named_and_left_alone() {
+    let rig = Rig::new();
+    attach_by_hand(&rig, "xdpgeneric", "inject");
+    let error = rig.start(&rig.config(AttachSetting::Auto), passing).err().unwrap();
+    let XdpError::Occupied { interface, name, id } = &error else { panic!("{error}") };
+    assert_eq!((interface.as_str(), name.as_str()), ("front", "xlvs_inject"));
+    let text = error.to_string();
+    assert!(text.contains(&format!("id {id}")) && text.contains("ip link set dev front xdp off"), "{text}");
+    assert!(rig.router.run("ip link show dev front").contains("xlvs_inject"));
+}
+
+#[test]
+fn a_second_instance_is_refused_and_a_third_after_it_serves() {
+    let rig = Rig::new();
+    let config = rig.config(AttachSetting::Auto);
+    let (first, _handed_over) = rig.start(&config, passing).unwrap();
+    let error = rig.start(&config, passing).err().unwrap();
+    assert!(matches!(error, XdpError::AlreadyServed { .. }), "{error}");
+    stop_and_check(first);
+    let (third, _handed_over) = rig.start(&config, passing).unwrap();
+    stop_and_check(third);
+}
+
+#[test]
+fn auto_falls_back_to_skb_and_says_why() {
+    let rig = Rig::new();
+    rig.router.run("ip link set dev front mtu 3700");
+    rig.client.run("ip link set dev eth0 mtu 3700");
+    let mut config = rig.config(AttachSetting::Auto);
+    config.frame_size = 4096;
+    let (xdp, _handed_over) = rig.start(&config, passing).unwrap();
+    let status = &xdp.port_status()[0];
+    assert_eq!(status.mode, AttachedMode::Skb, "{status:?}");
+    assert!(status.notes[0].contains("MTU is too large for native mode"), "{status:?}");
+    stop_and_check(xdp);
+}
+
+#[test]
+fn copy_mode_says_why() {
+    let rig = Rig::new();
+    let (xdp, _handed_over) = rig.start(&rig.config(AttachSetting::Native), passing).unwrap();
+    let status = &xdp.port_status()[0];
+    assert!(!status.zero_copy, "{status:?}");
+    assert!(
+        status.notes[0].contains("front queue 0: cannot open an AF_XDP socket (zero-copy)"),
+        "{status:?}"
+    );
+    stop_and_check(xdp);
+}
+
+#[test]
+fn a_large_mtu_is_refused_with_the_remedy() {
+    let rig = Rig::new();
+    rig.router.run("ip link set dev back mtu 1800");
+    let error = rig.start(&rig.config(AttachSetting::Auto), passing).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "back has MTU 1800, but frames of 2048 bytes hold packets of 1770: run `ip link set dev back mtu 1770`, or set \
+         a larger frame size (at most 4096)"
+    );
+}
+
+#[test]
+fn unequal_queues_are_refused_with_the_remedy() {
+    let rig = Rig::new();
+    rig.router.run(
+        "ip link add many numrxqueues 3 numtxqueues 3 type veth peer name many1 numrxqueues 3 numtxqueues 3",
+    );
+    rig.router.run("ip link set dev many up");
+    let mut config = rig.config(AttachSetting::Auto);
+    config.ports[1].name = "many".into();
+    config.ports[1].ifindex = rig.ifindex("many");
+    let error = rig.start(&config, passing).err().unwrap();
+    assert!(error.to_string().contains("ethtool -L many combined 1"), "{error}");
+    config.queues = 1;
+    let (xdp, _handed_over) = rig.start(&config, passing).unwrap();
+    let notes = &xdp.port_status()[1].notes;
+    assert!(notes.contains(&"packets on receive queues 1 to 2 do not come up".to_owned()), "{notes:?}");
+    stop_and_check(xdp);
+}

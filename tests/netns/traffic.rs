@@ -1,0 +1,174 @@
+//! Real traffic through the rings.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use xlvs::ipvs::steering::{PortRange, Steering};
+use xlvs::ipvs::verdict::{DropReason, Verdict};
+use xlvs::net::addr::{PortIndex, Protocol};
+use xlvs::xdp::{AttachSetting, AttachedMode};
+
+use super::rig::{Decision, Rig, stop_and_check};
+
+const SERVER: &str = "10.2.0.2:80";
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
+
+fn all_ports(protocol: Protocol) -> Vec<PortRange> {
+    vec![PortRange { protocol, ports: 0..=65535 }]
+}
+
+fn to(address: &str, protocol: Protocol) -> Steering {
+    let address: IpAddr = address.parse().unwrap();
+    Steering { destinations: vec![(address.into(), all_ports(protocol))], ..Steering::default() }
+}
+
+fn connect(to: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE.unwrap()).unwrap();
+    stream.set_read_timeout(PATIENCE).unwrap();
+    stream
+}
+
+/// Sends `data` to `server`, which sends it back.
+fn exchange(rig: &Rig, listener: &TcpListener, server: &str, data: &[u8]) {
+    let server: SocketAddr = server.parse().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut received = vec![0; data.len()];
+            stream.read_exact(&mut received).unwrap();
+            stream.write_all(&received).unwrap();
+        });
+        rig.client.enter(|| {
+            let mut stream = connect(server);
+            thread::scope(|scope| {
+                let mut writer = stream.try_clone().unwrap();
+                scope.spawn(move || writer.write_all(data).unwrap());
+                let mut echo = vec![0; data.len()];
+                stream.read_exact(&mut echo).unwrap();
+                assert!(echo == data, "the bytes came back changed");
+            });
+        });
+    });
+}
+
+/// Makes the router a wire for IP: each side takes the other for its neighbour.
+fn bridge_steering(rig: &Rig) -> Steering {
+    let server_mac = Rig::mac(&rig.server, "eth0");
+    let client_mac = Rig::mac(&rig.client, "eth0");
+    rig.client.run(&format!("ip neigh replace 10.1.0.1 lladdr {server_mac} dev eth0 nud permanent"));
+    rig.server.run(&format!("ip neigh replace 10.2.0.1 lladdr {client_mac} dev eth0 nud permanent"));
+    Steering {
+        servers: vec![("10.2.0.2".parse().unwrap(), all_ports(Protocol::TCP))],
+        ..to("10.2.0.2", Protocol::TCP)
+    }
+}
+
+fn other_port(frame: &mut xlvs::net::frame::Frame<'_>) -> Verdict {
+    Verdict::Transmit(PortIndex(1 - frame.port().0))
+}
+
+fn transmits_between_ports(mode: AttachSetting, expected: AttachedMode) {
+    let rig = Rig::new();
+    let (mut xdp, _handed_over) = rig.start(&rig.config(mode), other_port).unwrap();
+    for status in xdp.port_status() {
+        assert_eq!(status.mode, expected, "{status:?}");
+    }
+    xdp.apply_steering(&bridge_steering(&rig)).unwrap();
+    let listener = rig.server.enter(|| TcpListener::bind(SERVER).unwrap());
+    let data: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
+    exchange(&rig, &listener, SERVER, &data);
+    let totals = stop_and_check(xdp);
+    assert!(totals.transmitted > 1000, "{totals:?}");
+    assert_eq!(totals.passed, 0, "{totals:?}");
+}
+
+#[test]
+fn native_mode_transmits_between_ports() {
+    transmits_between_ports(AttachSetting::Native, AttachedMode::Native);
+}
+
+#[test]
+fn skb_mode_transmits_between_ports() {
+    transmits_between_ports(AttachSetting::Skb, AttachedMode::Skb);
+}
+
+/// The router's own socket answers, though every packet came up first; `iptables -i` would see its interface, as
+/// rp_filter does here.
+fn passes_to_the_stack(mode: AttachSetting) {
+    let rig = Rig::new();
+    rig.router.run("sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.front.rp_filter=1");
+    let (mut xdp, _handed_over) = rig.start(&rig.config(mode), |_| Verdict::Pass).unwrap();
+    xdp.apply_steering(&to("10.1.0.1", Protocol::TCP)).unwrap();
+    let listener = rig.router.enter(|| TcpListener::bind("10.1.0.1:80").unwrap());
+    exchange(&rig, &listener, "10.1.0.1:80", &vec![7; 200_000]);
+    let totals = stop_and_check(xdp);
+    assert!(totals.passed > 10, "{totals:?}");
+    assert_eq!(totals.transmitted, 0, "{totals:?}");
+}
+
+#[test]
+fn native_mode_passes_to_the_stack() {
+    passes_to_the_stack(AttachSetting::Native);
+}
+
+#[test]
+fn skb_mode_passes_to_the_stack() {
+    passes_to_the_stack(AttachSetting::Skb);
+}
+
+fn send_datagram(rig: &Rig, port: u16) {
+    rig.client.enter(|| {
+        let socket = UdpSocket::bind("10.1.0.2:0").unwrap();
+        socket.send_to(b"datagram", ("10.1.0.1", port)).unwrap();
+    });
+}
+
+#[test]
+fn hands_over_ip_packets() {
+    let rig = Rig::new();
+    let config = rig.config(AttachSetting::Auto);
+    let (mut xdp, handed_over) = rig.start(&config, |_| Verdict::HandOver).unwrap();
+    xdp.apply_steering(&to("10.1.0.1", Protocol::UDP)).unwrap();
+    send_datagram(&rig, 53);
+    let packet = handed_over.recv_timeout(PATIENCE.unwrap()).unwrap();
+    assert_eq!(packet[0], 0x45, "an IPv4 header: {packet:02x?}");
+    assert_eq!(&packet[12..20], [10, 1, 0, 2, 10, 1, 0, 1]);
+    assert!(packet.ends_with(b"datagram"));
+    assert_eq!(stop_and_check(xdp).handed_over, 1);
+}
+
+#[test]
+fn a_full_hand_over_channel_is_counted() {
+    let rig = Rig::new();
+    let config = rig.config(AttachSetting::Auto);
+    let (mut xdp, handed_over) = rig.start(&config, |_| Verdict::HandOver).unwrap();
+    xdp.apply_steering(&to("10.1.0.1", Protocol::UDP)).unwrap();
+    (0..70).for_each(|_| send_datagram(&rig, 53));
+    // The veth delivers on the sender's CPU, or soon after; stopping finishes what is in the receive ring.
+    let totals = stop_and_check(xdp);
+    assert_eq!(handed_over.len(), 64, "{totals:?}");
+    assert_eq!(totals.handed_over, 64, "{totals:?}");
+    assert_eq!(totals.dropped, [(DropReason::KernelQueueFull, totals.received - 64)]);
+}
+
+#[test]
+fn a_frame_may_grow_into_its_room() {
+    let rig = Rig::new();
+    let grow: Decision = |frame| {
+        let capacity = frame.capacity();
+        assert!(capacity >= 1536, "{capacity}");
+        if frame.resize(capacity) && !frame.resize(capacity + 1) {
+            Verdict::HandOver
+        } else {
+            Verdict::Drop(DropReason::NoRoom)
+        }
+    };
+    let (mut xdp, handed_over) = rig.start(&rig.config(AttachSetting::Auto), grow).unwrap();
+    xdp.apply_steering(&to("10.1.0.1", Protocol::UDP)).unwrap();
+    send_datagram(&rig, 53);
+    let packet = handed_over.recv_timeout(PATIENCE.unwrap()).unwrap();
+    assert!(packet.len() > 1500, "{}", packet.len());
+    stop_and_check(xdp);
+}

@@ -13,13 +13,17 @@ use xlvs::net::addr::Protocol;
 use xlvs::net::flow::FlowKey;
 
 fn key(flow: u32) -> FlowKey {
-    let client = SocketAddr::from((0x2000_0000u32.wrapping_add(flow / 50_000).to_be_bytes(), 10_000 + (flow % 50_000) as u16));
+    let client = SocketAddr::from((
+        0x2000_0000u32.wrapping_add(flow / 50_000).to_be_bytes(),
+        10_000 + (flow % 50_000) as u16,
+    ));
     FlowKey::new(Protocol::TCP, client, SocketAddr::from(([10, 10, 1, 30], 80)))
 }
 
 fn server() -> Arc<RealServer> {
     let id = ServerId { address: [10, 8, 8, 33].into(), port: 80 };
-    let spec = ServerSpec { id, forward: Forward::Masquerade, weight: 1, upper_threshold: 0, lower_threshold: 0 };
+    let spec =
+        ServerSpec { id, forward: Forward::Masquerade, weight: 1, upper_threshold: 0, lower_threshold: 0 };
     Arc::new(RealServer::new(&spec, 1, Arc::new(Stats::new(1))))
 }
 

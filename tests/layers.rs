@@ -63,7 +63,10 @@ fn unsafe_code_is_in_xdp_alone() {
     let allows = |path: &PathBuf| {
         fs::read_to_string(path).expect("a source is readable").contains("allow(unsafe_code")
     };
-    let outside: Vec<_> =
-        sources(&root).into_iter().filter(|path| !path.starts_with(root.join("xdp"))).filter(allows).collect();
+    let outside: Vec<_> = sources(&root)
+        .into_iter()
+        .filter(|path| !path.starts_with(root.join("xdp")))
+        .filter(allows)
+        .collect();
     assert!(outside.is_empty(), "these allow unsafe code: {outside:?}");
 }

@@ -348,6 +348,8 @@ fn the_articles_file_is_the_seed_file() {
 fn zz_look() {
     for entry in fs::read_dir(data()).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_file() { println!("{}", with_services(|n| xlvs::config::report::check_file(&path, n)).text); }
+        if path.is_file() {
+            println!("{}", with_services(|n| xlvs::config::report::check_file(&path, n)).text);
+        }
     }
 }

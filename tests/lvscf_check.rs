@@ -61,10 +61,7 @@ fn what_the_original_ignored_is_told() {
         (file("tcp_timeout = -1\n", "", ""), "2 tcp_timeout is negative"),
         (file("active_cmd = notify\n", "", ""), "2 active_cmd is not run"),
         (file("keepalive = 2\nkeepalive = 3\n", "", ""), "2 keepalive is given again at line 3"),
-        (
-            file("", "} x\nvirtual w {\n", ""),
-            "6 words after a closing brace",
-        ),
+        (file("", "} x\nvirtual w {\n", ""), "6 words after a closing brace"),
         (file("", "", "").trim_end().trim_end_matches('}').to_owned(), "- 1 closing brace(s) missing"),
         (file("", "active = 0\n", ""), "- no virtual server is active"),
         (format!("{HEAD}virtual v {{\n}}\n"), "2 virtual v has no active line"),
@@ -221,7 +218,9 @@ fn the_other_files_are_told_apart() {
     assert!(marks.text.starts_with("FILE:2: error: target DROP is not understood"), "{}", marks.text);
     assert!(marks.text.ends_with("\n    -A PREROUTING -j DROP\nFILE: 1 error\n"), "{}", marks.text);
     assert_eq!(check_bytes("xlvs.toml", b"queues = 2\n").text, "FILE: good: settings\n");
-    assert!(check_bytes("xlvs.toml", b"queue = 2\n").text.starts_with("FILE:1: error: unknown field `queue`"));
+    assert!(
+        check_bytes("xlvs.toml", b"queue = 2\n").text.starts_with("FILE:1: error: unknown field `queue`")
+    );
 }
 
 #[test]

@@ -109,7 +109,13 @@ pub fn tcp(flow: u32, flags: u8) -> [u8; LEN] {
 }
 
 /// Sends copies of `frames` through the datapath as one burst. Panics if one is not transmitted.
-pub fn burst(datapath: &mut Datapath, now: Instant, buffers: &mut [[u8; FRAME]], frames: &[[u8; LEN]], verdicts: &mut Vec<Verdict>) {
+pub fn burst(
+    datapath: &mut Datapath,
+    now: Instant,
+    buffers: &mut [[u8; FRAME]],
+    frames: &[[u8; LEN]],
+    verdicts: &mut Vec<Verdict>,
+) {
     let mut burst: Vec<Frame<'_>> = buffers
         .iter_mut()
         .zip(frames)

@@ -1,8 +1,8 @@
 //! What clients of the control socket ask.
 
+use super::Director;
 use super::protocol::{CheckStatus, Reply, Request, Status};
 use super::wanted::{WantedServer, WantedService};
-use super::Director;
 use crate::ipvs::edit::{Errno, ServiceId};
 use crate::ipvs::protocol::tcp::State;
 use crate::ipvs::view::{TableInfo, TimeoutView};
@@ -11,16 +11,18 @@ use crate::net::time::Instant;
 /// What the title line of a listing says, as the kernel's default table has it. Ours has no such limit.
 const CONN_TAB_SIZE: u32 = 4096;
 
+const NOT_SUPPORTED: &str =
+    "Operation not supported: xlvs balances TCP, UDP and marks over IPv4 by NAT (-m), without -o";
+
 impl Director {
     pub(super) fn request(&mut self, now: Instant, request: Request) -> Reply {
         match request {
             Request::Edit(edit) => match self.edit(&edit) {
                 Ok(()) => Reply::Done,
+                Err(Errno::EOPNOTSUPP) => Reply::Failed(NOT_SUPPORTED.into()),
                 Err(errno) => Reply::Refused(errno),
             },
-            Request::ListServices => {
-                self.listing(self.services.views(&self.draft.services))
-            }
+            Request::ListServices => self.listing(self.services.views(&self.draft.services)),
             Request::ListService(id) => self.service(&id),
             Request::ListConnections => Reply::Connections(self.tables.connection_views(now)),
             Request::GetTimeouts => Reply::Timeouts(TimeoutView {

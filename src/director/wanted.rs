@@ -65,16 +65,21 @@ impl Wanted {
     pub fn new(config: &LvsConfig) -> Wanted {
         let mut wanted = Wanted { timeouts: timeouts(config), ..Wanted::default() };
         if config.service == Service::Fos {
-            wanted.objections.push("service = fos: failover of local services is not run, only lvs is".into());
+            wanted
+                .objections
+                .push("service = fos: failover of local services is not run, only lvs is".into());
             return wanted;
         }
         if config.network != Network::Nat {
             let network = config.network.word();
-            wanted.objections.push(format!("network = {network}: only nat is balanced; no virtual server is run"));
+            wanted
+                .objections
+                .push(format!("network = {network}: only nat is balanced; no virtual server is run"));
             return wanted;
         }
         if config.backup_active {
-            let text = "backup_active = 1: there is no failover yet; this router is active, do not start the other";
+            let text =
+                "backup_active = 1: there is no failover yet; this router is active, do not start the other";
             wanted.objections.push(text.into());
         }
         for block in config.virtuals.iter().filter(|block| block.active) {
@@ -177,8 +182,8 @@ fn service(block: &VirtualServer) -> Result<WantedService, String> {
         servers: Vec::new(),
     };
     for server in block.servers.iter().filter(|server| server.active) {
-        let wanted = wanted_server(block, server, port)
-            .map_err(|why| format!("server {}: {why}", server.name))?;
+        let wanted =
+            wanted_server(block, server, port).map_err(|why| format!("server {}: {why}", server.name))?;
         if service.server(wanted.spec.id).is_none() {
             service.servers.push(wanted);
         }

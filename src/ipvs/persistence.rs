@@ -38,9 +38,7 @@ impl TemplateKey {
     pub fn new(id: &ServiceId, persistence: &Persistence, flow: &FlowKey) -> Self {
         let client = mask_client(flow.source, persistence.mask);
         let (protocol, virtual_address) = match *id {
-            ServiceId::FwMark { mark, .. } => {
-                (Protocol::IP, SocketAddr::new(Ipv4Addr::from(mark).into(), 0))
-            }
+            ServiceId::FwMark { mark, .. } => (Protocol::IP, SocketAddr::new(Ipv4Addr::from(mark).into(), 0)),
             ServiceId::Address { port, .. } if port == flow.destination_port => {
                 (flow.protocol, flow.destination())
             }

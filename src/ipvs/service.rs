@@ -132,7 +132,13 @@ impl Services {
 
     /// The service a packet belongs to: by its mark, else by protocol, address and port, else by address for any port
     /// (ipvs.md section 1.1).
-    pub fn find(&self, mark: u32, protocol: Protocol, address: IpAddr, port: u16) -> Option<&Arc<VirtualService>> {
+    pub fn find(
+        &self,
+        mark: u32,
+        protocol: Protocol,
+        address: IpAddr,
+        port: u16,
+    ) -> Option<&Arc<VirtualService>> {
         let marked = ServiceId::FwMark { mark, family: Family::from(address) };
         if mark != 0
             && let Some(service) = self.by_id.get(&marked)

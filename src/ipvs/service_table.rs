@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::ipvs::edit::{
-    ClientMask, Edit, Errno, Forward, ServerId, ServerSpec, ServiceId, ServiceSpec,
-};
+use crate::ipvs::edit::{ClientMask, Edit, Errno, Forward, ServerId, ServerSpec, ServiceId, ServiceSpec};
 use crate::ipvs::scheduler;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::{Services, VirtualService};
@@ -46,13 +44,7 @@ pub struct ServiceTable {
 impl ServiceTable {
     /// No services, on tables made for `workers` workers.
     pub fn new(tables: Arc<Tables>, workers: usize) -> Self {
-        ServiceTable {
-            tables,
-            workers,
-            order: Vec::new(),
-            trash: Vec::new(),
-            former_stats: HashMap::new(),
-        }
+        ServiceTable { tables, workers, order: Vec::new(), trash: Vec::new(), former_stats: HashMap::new() }
     }
 
     /// Applies one command to the draft of the next snapshot.
@@ -85,7 +77,12 @@ impl ServiceTable {
         let stats = self.former_stats.remove(&spec.id).and_then(|stats| stats.upgrade());
         let stats = stats.unwrap_or_else(|| Arc::new(Stats::new(self.workers)));
         stats.estimator().restart(stats.totals());
-        services.insert(Arc::new(VirtualService { spec: spec.clone(), servers: Vec::new(), scheduler, stats }));
+        services.insert(Arc::new(VirtualService {
+            spec: spec.clone(),
+            servers: Vec::new(),
+            scheduler,
+            stats,
+        }));
         self.order.insert(0, spec.id);
         Ok(())
     }
@@ -108,15 +105,20 @@ impl ServiceTable {
         Ok(())
     }
 
-    fn add_server(&mut self, services: &mut Services, id: &ServiceId, spec: &ServerSpec) -> Result<(), Errno> {
+    fn add_server(
+        &mut self,
+        services: &mut Services,
+        id: &ServiceId,
+        spec: &ServerSpec,
+    ) -> Result<(), Errno> {
         let service = services.get(id).ok_or(Errno::ESRCH)?;
         check_server(id, spec)?;
         if find(service, spec.id).is_some() {
             return Err(Errno::EEXIST);
         }
-        let server = self.revive(id, spec).unwrap_or_else(|| {
-            Arc::new(RealServer::new(spec, self.workers, Arc::clone(&service.stats)))
-        });
+        let server = self
+            .revive(id, spec)
+            .unwrap_or_else(|| Arc::new(RealServer::new(spec, self.workers, Arc::clone(&service.stats))));
         let mut servers = vec![server];
         servers.extend(service.servers.iter().cloned());
         services.insert(Arc::new(service.with_servers(servers)));

@@ -51,9 +51,11 @@ impl Reach {
         let marked = snapshot.marks.destinations();
         for service in snapshot.services.iter() {
             let destinations: Vec<Endpoint> = match service.spec.id {
-                ServiceId::Address { protocol, address, port } => {
-                    own.contains(&address).then(|| (address, PortRange::one(protocol, port))).into_iter().collect()
-                }
+                ServiceId::Address { protocol, address, port } => own
+                    .contains(&address)
+                    .then(|| (address, PortRange::one(protocol, port)))
+                    .into_iter()
+                    .collect(),
                 ServiceId::FwMark { mark, family } => marked
                     .iter()
                     .filter(|(given, _)| given.is_none_or(|given| given == mark))

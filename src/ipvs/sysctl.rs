@@ -33,8 +33,7 @@ pub enum SysctlError {
     NotANumber(String, String),
 }
 
-const NAMES: [&str; 4] =
-    ["conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template", "sloppy_tcp"];
+const NAMES: [&str; 4] = ["conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template", "sloppy_tcp"];
 
 impl Sysctls {
     fn slot(&mut self, name: &str) -> Result<&mut i32, SysctlError> {

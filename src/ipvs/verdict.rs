@@ -59,6 +59,8 @@ drop_reasons! {
     Unreachable = "no route to server",
     /// The server address is a loopback one and the client is not on this machine.
     LoopbackServer = "loopback server",
+    /// The server is this machine itself, whose answers cannot be seen.
+    LocalServer = "server on this machine",
     /// Fragment of a balanced flow.
     Fragment = "fragment",
     /// Larger than the way out allows, and may not be fragmented.

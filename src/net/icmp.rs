@@ -6,8 +6,8 @@ use crate::net::addr::Protocol;
 use crate::net::checksum::Sum;
 use crate::net::frame::Frame;
 use crate::net::parse::{Fragment, Packet, Transport};
-use crate::net::route::Egress;
 use crate::net::rewrite::write_ethernet;
+use crate::net::route::Egress;
 
 const ETHERNET_LEN: usize = 14;
 const IP_LEN: usize = 20;

@@ -211,8 +211,7 @@ fn transport(protocol: Protocol, fragment: Fragment, bytes: &[u8]) -> Result<Tra
 
 fn tcp(bytes: &[u8]) -> Result<Transport, ParseError> {
     let header = TcpHeaderSlice::from_slice(bytes).map_err(|_| ParseError::Truncated)?;
-    let flags =
-        TcpFlags { syn: header.syn(), ack: header.ack(), fin: header.fin(), rst: header.rst() };
+    let flags = TcpFlags { syn: header.syn(), ack: header.ack(), fin: header.fin(), rst: header.rst() };
     Ok(Transport::Tcp { source: header.source_port(), destination: header.destination_port(), flags })
 }
 

@@ -50,12 +50,19 @@ impl Router {
     fn new() -> Self {
         let now = Instant::START;
         let tables = Arc::new(Tables::new(1));
-        let ports = ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
+        let ports =
+            ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
         let director = Director::new(now, Arc::clone(&tables), 1, ports.collect());
         let datapath = Datapath::new(tables, 0, now);
         let network = network();
-        let mut router =
-            Router { now, director, datapath, host: HostModel::default(), network, saved_marks: String::new() };
+        let mut router = Router {
+            now,
+            director,
+            datapath,
+            host: HostModel::default(),
+            network,
+            saved_marks: String::new(),
+        };
         router.command(Command::Network(router.network.clone()));
         router
     }

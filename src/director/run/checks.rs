@@ -27,8 +27,7 @@ impl Checks {
         let Check { virtual_server, server, endpoint, .. } = &*check;
         tracing::info!("starting LVS client monitor for {virtual_server} -> {endpoint} ({server})");
         let clock = self.clock;
-        let task =
-            tokio::spawn(nanny::run(Arc::clone(&check), move || clock.now(), self.reports.clone()));
+        let task = tokio::spawn(nanny::run(Arc::clone(&check), move || clock.now(), self.reports.clone()));
         self.running.push((check, task));
     }
 

@@ -66,7 +66,9 @@ impl Files {
             };
             if marks.is_none() && lvs.virtuals.iter().any(|block| block.active && block.fwmark != 0) {
                 let file = self.marks.display();
-                warnings.push(format!("{file}: no such file, so no packet gets a mark; virtual servers with fwmark stay idle"));
+                warnings.push(format!(
+                    "{file}: no such file, so no packet gets a mark; virtual servers with fwmark stay idle"
+                ));
             }
             Ok(Configuration { lvs, marks: Arc::new(marks.unwrap_or_default()), warnings })
         })

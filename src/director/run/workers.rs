@@ -61,7 +61,12 @@ impl Workers {
         let raw = RawSender::open().map_err(|error| RunError::System("open a raw socket", error))?;
         let (hand_over, packets) = channel::bounded(HAND_OVER_QUEUE);
         let engine = |queue| Datapath::new(Arc::clone(tables), queue as usize, clock.now());
-        let xdp = xdp::start(&xdp_config(settings, ports), engine, &(Arc::new(move || clock.now()) as _), hand_over)?;
+        let xdp = xdp::start(
+            &xdp_config(settings, ports),
+            engine,
+            &(Arc::new(move || clock.now()) as _),
+            hand_over,
+        )?;
         for status in xdp.port_status() {
             let described = describe(status);
             let PortStatus { name, mode, copy, queues } = &described;

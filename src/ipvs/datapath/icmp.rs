@@ -11,7 +11,12 @@ use crate::net::rewrite::{self, End};
 
 impl Datapath {
     /// The quoted packet travelled the other way than the error: reversed, its flow is one that the table knows.
-    pub(super) fn icmp_error(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>, packet: &Packet) -> Verdict {
+    pub(super) fn icmp_error(
+        &mut self,
+        burst: &Burst<'_>,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+    ) -> Verdict {
         let Some(quote) = parse_quote(frame.bytes(), packet) else { return Verdict::Pass };
         let Some((connection, way)) = self.find(burst, &quote.flow.reversed()) else { return Verdict::Pass };
         if !rewrite::icmp_checksum_ok(frame.bytes(), packet) {

@@ -28,11 +28,14 @@ impl Datapath {
     ) -> Verdict {
         self.count_in(connection, packet);
         self.touch(burst, packet, connection, Direction::In);
-        let egress = match burst.snapshot.routes.next_hop(connection.server_address.ip()) {
-            NextHop::Port(egress) => Some(egress),
-            NextHop::Kernel => None,
-            NextHop::Local => return Verdict::Drop(DropReason::LoopbackServer),
-            NextHop::Unreachable => {
+        let server = connection.server_address.ip();
+        let egress = match way(burst, server) {
+            Ok(_) | Err(NextHop::Local) if server.is_loopback() => {
+                return Verdict::Drop(DropReason::LoopbackServer);
+            }
+            Ok(egress) => egress,
+            Err(NextHop::Local) => return Verdict::Drop(DropReason::LocalServer),
+            Err(_) => {
                 let reason = DropReason::Unreachable;
                 return self.answer(burst, frame, packet, IcmpError::HostUnreachable, reason);
             }
@@ -75,11 +78,7 @@ impl Datapath {
         packet: &Packet,
         connection: &Arc<Connection>,
     ) -> Verdict {
-        let egress = match burst.snapshot.routes.next_hop(packet.destination) {
-            NextHop::Port(egress) => Some(egress),
-            NextHop::Kernel => None,
-            NextHop::Local | NextHop::Unreachable => return Verdict::Pass,
-        };
+        let Ok(egress) = way(burst, packet.destination) else { return Verdict::Pass };
         let too_big = egress.is_some_and(|egress| packet.ip_len() > egress.mtu as usize);
         if packet.ttl <= 1 || (too_big && packet.dont_fragment) {
             return Verdict::Pass;
@@ -122,11 +121,7 @@ impl Datapath {
         if !icmp::may_answer(packet) {
             return Verdict::Drop(reason);
         }
-        let egress = match burst.snapshot.routes.next_hop(packet.source) {
-            NextHop::Port(egress) => Some(egress),
-            NextHop::Kernel => None,
-            NextHop::Local | NextHop::Unreachable => return Verdict::Drop(reason),
-        };
+        let Ok(egress) = way(burst, packet.source) else { return Verdict::Drop(reason) };
         if !self.icmp_limit.allow(burst.now) {
             return Verdict::Drop(DropReason::IcmpLimit);
         }

@@ -40,10 +40,7 @@ impl Timeouts {
 
     /// `--set`: established TCP, FIN_WAIT and UDP in seconds; 0 leaves a value as it is.
     pub fn set(&mut self, tcp: u32, tcp_fin: u32, udp: u32) {
-        let slots = [
-            (tcp, &mut self.tcp[tcp::State::Established as usize]),
-            (udp, &mut self.udp),
-        ];
+        let slots = [(tcp, &mut self.tcp[tcp::State::Established as usize]), (udp, &mut self.udp)];
         for (value, slot) in slots {
             if value != 0 {
                 *slot = value;

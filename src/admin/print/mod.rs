@@ -1,0 +1,238 @@
+//! Listings, byte for byte as ipvsadm 1.31 prints them, trailing blanks included (reference 9.3).
+
+mod names;
+mod order;
+mod save;
+
+pub use names::Names;
+pub use save::save;
+
+use std::fmt::Write;
+
+use super::request::{Columns, Layout};
+use crate::ipvs::edit::{ClientMask, Forward, SchedulerFlags, ServiceId, ServiceSpec};
+use crate::ipvs::view::{ConnectionView, ServerView, ServiceView, TableInfo, TimeoutView};
+use crate::net::addr::Family;
+
+/// The line that heads a listing of the whole table.
+pub fn banner(info: TableInfo) -> String {
+    format!("IP Virtual Server version 1.2.1 (size={})\n", info.conn_tab_size)
+}
+
+/// The column titles and all `services` with their servers.
+pub fn services(services: &[ServiceView], layout: Layout, names: Names) -> String {
+    let mut text = titles(layout.columns);
+    for service in order::services(services, layout.sorted) {
+        text += &service_row(service, layout, names);
+        for server in order::servers(&service.servers, layout.sorted) {
+            text += &server_row(service, server, layout, names);
+        }
+    }
+    text
+}
+
+fn titles(columns: Columns) -> String {
+    let service = "Prot LocalAddress:Port";
+    let server = "  -> RemoteAddress:Port";
+    match columns {
+        Columns::Plain => {
+            format!("{service} Scheduler Flags\n{server}           Forward Weight ActiveConn InActConn\n")
+        }
+        Columns::TunInfo => format!(
+            "{service} Scheduler Flags\n{server}           Forward TunnelInfo    Weight ActiveConn InActConn\n"
+        ),
+        Columns::Stats => format!(
+            "{service:<33} {:>8} {:>8} {:>8} {:>8} {:>8}\n{server}\n",
+            "Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"
+        ),
+        Columns::Rate => format!(
+            "{service:<33} {:>8} {:>8} {:>8} {:>8} {:>8}\n{server}\n",
+            "CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"
+        ),
+        Columns::Thresholds => format!(
+            "{service:<33} {:<10} {:<10} {:<10} {:<10}\n{server}\n",
+            "Uthreshold", "Lthreshold", "ActiveConn", "InActConn"
+        ),
+        Columns::PersistentConn => format!(
+            "{service:<33} {:<9} {:<11} {:<10} {:<10}\n{server}\n",
+            "Weight", "PersistConn", "ActiveConn", "InActConn"
+        ),
+    }
+}
+
+fn service_row(service: &ServiceView, layout: Layout, names: Names) -> String {
+    let kind = match service.spec.id {
+        ServiceId::Address { protocol, .. } => protocol.to_string(),
+        ServiceId::FwMark { .. } => "FWM".to_owned(),
+    };
+    let name = names.service_column(&service.spec.id);
+    let (stats, rates) = (service.stats, service.rates);
+    let numbers = match layout.columns {
+        Columns::Stats => [stats.conns, stats.inpkts, stats.outpkts, stats.inbytes, stats.outbytes],
+        Columns::Rate => [rates.cps, rates.inpps, rates.outpps, rates.inbps, rates.outbps],
+        _ => return format!("{kind:<4} {name} {}\n", flags(&service.spec)),
+    };
+    let cells: String = numbers.iter().map(|&number| cell(number, layout.exact)).collect();
+    format!("{kind:<4} {name:<28}{cells}\n")
+}
+
+fn server_row(service: &ServiceView, server: &ServerView, layout: Layout, names: Names) -> String {
+    let name = names.server_column(&service.spec.id, &server.spec.id);
+    let (spec, active, inactive) = (&server.spec, server.active, server.inactive);
+    let forward = forward_word(spec.forward);
+    let rest = match layout.columns {
+        Columns::Plain => format!(" {forward:<7} {:<6} {active:<10} {inactive:<10}", spec.weight),
+        Columns::TunInfo => {
+            let tunnel = if spec.forward == Forward::Tunnel { "ipip" } else { "n/a" };
+            format!(" {forward:<7} {tunnel:<13} {:<6} {active:<10} {inactive:<10}", spec.weight)
+        }
+        Columns::Thresholds => {
+            let (upper, lower) = (spec.upper_threshold, spec.lower_threshold);
+            format!(" {upper:<10} {lower:<10} {active:<10} {inactive:<10}")
+        }
+        Columns::PersistentConn => {
+            format!(" {:<9} {:<11} {active:<10} {inactive:<10}", spec.weight, server.persistent)
+        }
+        Columns::Stats => server_stats(server, layout.exact),
+        Columns::Rate => server_rates(server, layout.exact),
+    };
+    format!("  -> {name:<28}{rest}\n")
+}
+
+fn server_stats(server: &ServerView, exact: bool) -> String {
+    let stats = server.stats;
+    let numbers = [stats.conns, stats.inpkts, stats.outpkts, stats.inbytes, stats.outbytes];
+    numbers.iter().map(|&number| cell(number, exact)).collect()
+}
+
+/// In a server's rates only the bytes are ever shortened.
+fn server_rates(server: &ServerView, exact: bool) -> String {
+    let rates = server.rates;
+    let counts = [rates.cps, rates.inpps, rates.outpps].map(|number| cell(number, true));
+    let bytes = [rates.inbps, rates.outbps].map(|number| cell(number, exact));
+    counts.concat() + &bytes.concat()
+}
+
+/// A number in nine places, shortened by powers of a thousand from nine digits on unless `exact`.
+fn cell(number: u64, exact: bool) -> String {
+    match number {
+        _ if exact => format!(" {number:>8}"),
+        0..100_000_000 => format!(" {number:>8}"),
+        100_000_000..1_000_000_000 => format!("{:>8}K", number / 1_000),
+        1_000_000_000..100_000_000_000 => format!("{:>8}M", number / 1_000_000),
+        100_000_000_000..100_000_000_000_000 => format!("{:>8}G", number / 1_000_000_000),
+        _ => format!("{:>8}T", number / 1_000_000_000_000),
+    }
+}
+
+fn forward_word(forward: Forward) -> &'static str {
+    match forward {
+        Forward::Masquerade => "Masq",
+        Forward::Local => "Local",
+        Forward::Tunnel => "Tunnel",
+        Forward::Route => "Route",
+    }
+}
+
+fn flags(spec: &ServiceSpec) -> String {
+    let mut text = spec.scheduler.clone();
+    if let Some(names) = scheduler_flag_names(&spec.scheduler, spec.flags) {
+        text += &format!(" ({names})");
+    }
+    if let Some(persistence) = spec.persistence {
+        text += &format!(" persistent {}", persistence.timeout);
+        if let Some(mask) = mask_unless_full(persistence.mask) {
+            text += &format!(" mask {mask}");
+        }
+        if let Some(engine) = &spec.engine {
+            text += &format!(" pe {engine}");
+        }
+    }
+    if spec.one_packet {
+        text += " ops";
+    }
+    text
+}
+
+/// The flags as `-b` takes them; `sh` and `mh` have two, so their third is never shown.
+fn scheduler_flag_names(scheduler: &str, flags: SchedulerFlags) -> Option<String> {
+    let names = match scheduler {
+        "sh" => ["sh-fallback", "sh-port", ""],
+        "mh" => ["mh-fallback", "mh-port", ""],
+        _ => ["flag-1", "flag-2", "flag-3"],
+    };
+    let set = [flags.flag1, flags.flag2, flags.flag3];
+    let words: Vec<&str> = names
+        .into_iter()
+        .zip(set)
+        .filter(|(name, set)| *set && !name.is_empty())
+        .map(|pair| pair.0)
+        .collect();
+    (!words.is_empty()).then(|| words.join(","))
+}
+
+fn mask_unless_full(mask: ClientMask) -> Option<String> {
+    match mask {
+        ClientMask::V4(u32::MAX) | ClientMask::V6(128) => None,
+        ClientMask::V4(mask) => Some(std::net::Ipv4Addr::from(mask).to_string()),
+        ClientMask::V6(prefix) => Some(prefix.to_string()),
+    }
+}
+
+fn mark_text(mark: u32, family: Family, ipv6: &str) -> String {
+    match family {
+        Family::V4 => mark.to_string(),
+        Family::V6 => format!("{mark}{ipv6}"),
+    }
+}
+
+/// `-L -c`: connections in the order given; `engine_columns` adds the titles of persistence engine data.
+pub fn connections(connections: &[ConnectionView], engine_columns: bool, names: Names) -> String {
+    let mut text = String::from(
+        "IPVS connection entries\npro expire state       source             virtual            destination",
+    );
+    text += if engine_columns { "        pe name          pe_data\n" } else { "\n" };
+    for connection in connections {
+        text += &connection_row(connection, names);
+    }
+    text
+}
+
+fn connection_row(connection: &ConnectionView, names: Names) -> String {
+    let name = |end: std::net::SocketAddr| names.endpoint(connection.protocol, end.ip(), end.port());
+    let expire = format!("{:02}:{:02}", connection.expires / 60, connection.expires % 60);
+    let (client, virtual_address) = (name(connection.client), name(connection.virtual_address));
+    let mut row = format!("{:<3} {expire:<6} {:<11} ", connection.protocol, connection.state);
+    // Writing into a String cannot fail.
+    let _ = writeln!(row, "{client:<18} {virtual_address:<18} {}", name(connection.server));
+    row
+}
+
+/// `-L --timeout`.
+pub fn timeouts(timeouts: TimeoutView) -> String {
+    format!("Timeout (tcp tcpfin udp): {} {} {}\n", timeouts.tcp, timeouts.tcp_fin, timeouts.udp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cell;
+
+    #[test]
+    fn a_cell_is_shortened_at_nine_ten_twelve_and_fifteen_digits() {
+        let shortened = [
+            (99_999_999, " 99999999"),
+            (100_000_000, "  100000K"),
+            (999_999_999, "  999999K"),
+            (1_000_000_000, "    1000M"),
+            (99_999_999_999, "   99999M"),
+            (100_000_000_000, "     100G"),
+            (99_999_999_999_999, "   99999G"),
+            (100_000_000_000_000, "     100T"),
+        ];
+        for (number, text) in shortened {
+            assert_eq!(cell(number, false), text);
+        }
+        assert_eq!(cell(999_999_999, true), " 999999999");
+        assert_eq!(cell(7, true), "        7");
+    }
+}

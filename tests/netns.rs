@@ -1,5 +1,7 @@
 //! Privileged tests: they need root, and do all they do in network namespaces of their own.
 
+#![allow(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
+
 mod netns {
     mod attach;
     mod host;

@@ -77,7 +77,8 @@ drop_reasons! {
     KernelRefused = "refused by the kernel",
 }
 
-/// One worker's packet counters; written by that worker alone, read by anyone.
+/// One worker's packet counters; written by that worker, and by whoever delivers the frames that it passed; read by
+/// anyone.
 #[derive(Debug)]
 pub struct PacketCounters {
     received: AtomicU64,

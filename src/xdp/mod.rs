@@ -29,6 +29,7 @@ use nix::unistd::Pid;
 use xsk_rs::config::QueueSize;
 
 pub use error::XdpError;
+pub use port::RingLosses;
 pub use steer::{AttachSetting, AttachedMode, Attachment, Steered, Steerer};
 pub use worker::{Clock, FrameBalance};
 
@@ -39,7 +40,7 @@ use crate::net::addr::PortIndex;
 use inject::{Entrance, Injector, PassedFrame};
 use port::{CopyMode, Port};
 use umem::FramePool;
-use worker::{Outlets, StopOrder, Worker};
+use worker::{Books, Outlets, StopOrder, Worker};
 
 /// Size of each ring where the number of frames leaves it open.
 const DEFAULT_RING: u32 = 2048;
@@ -48,6 +49,10 @@ const INJECTOR_QUEUE: usize = 1024;
 /// What the kernel keeps free in front of a received packet (XDP_PACKET_HEADROOM), and an Ethernet header with two
 /// VLAN tags.
 const FRAME_OVERHEAD: u32 = 256 + 14 + 8;
+
+/// The kernel gives back to its stack what fits a page with its own bookkeeping: some 3400 bytes on x86-64, less where
+/// cache lines are longer.
+const INJECTABLE_MTU: u32 = 3300;
 
 /// The setting: whether the NIC may use the packet memory directly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,7 +111,7 @@ pub struct PortStatus {
 pub struct Xdp {
     steerer: Steerer,
     status: Vec<PortStatus>,
-    counters: Vec<Arc<PacketCounters>>,
+    books: Vec<Books>,
     stopping: Arc<AtomicBool>,
     wake: Option<PipeWriter>,
     workers: Vec<JoinHandle<FrameBalance>>,
@@ -141,13 +146,12 @@ pub fn start<E: Engine + 'static>(
     let (pipe, wake) = std::io::pipe().map_err(XdpError::Thread)?;
     xdp.wake = Some(wake);
     for (queue, set) in (0..).zip(queue_sets) {
-        let counters = Arc::<PacketCounters>::default();
+        let books = Books::default();
         let outlets = Outlets { passed: passed.clone(), handed_over: hand_over.clone() };
         let pipe = pipe.try_clone().map_err(XdpError::Thread)?;
         let stop = StopOrder { flag: Arc::clone(&xdp.stopping), pipe };
-        xdp.counters.push(Arc::clone(&counters));
-        let worker =
-            Worker::new(set.pool, set.ports, engine(queue), Arc::clone(clock), counters, outlets, stop);
+        xdp.books.push(books.clone());
+        let worker = Worker::new(set.pool, set.ports, engine(queue), Arc::clone(clock), books, outlets, stop);
         xdp.workers.push(spawn(format!("xlvs-q{queue}"), move || {
             pin_to_cpu(queue);
             worker.run()
@@ -161,7 +165,7 @@ impl Xdp {
         Xdp {
             steerer,
             status,
-            counters: Vec::new(),
+            books: Vec::new(),
             stopping: Arc::default(),
             wake: None,
             workers: Vec::new(),
@@ -185,17 +189,23 @@ impl Xdp {
     }
 
     /// The packet counters of each worker.
-    pub fn counters(&self) -> &[Arc<PacketCounters>] {
-        &self.counters
+    pub fn counters(&self) -> Vec<Arc<PacketCounters>> {
+        self.books.iter().map(|books| Arc::clone(&books.packets)).collect()
     }
 
-    /// Detaches, finishes what has been received, ends the threads, and tells where each worker's frames were.
+    /// What the kernel has lost on the way to the receive rings, of all workers and ports.
+    pub fn ring_losses(&self) -> RingLosses {
+        self.books.iter().map(|books| books.losses.load()).sum()
+    }
+
+    /// Leaves new packets to the kernel, finishes what has been received, ends the threads, detaches, and tells where
+    /// each worker's frames were.
     pub fn stop(mut self) -> Vec<FrameBalance> {
         self.shut_down()
     }
 
     fn shut_down(&mut self) -> Vec<FrameBalance> {
-        self.steerer.detach();
+        self.steerer.unregister_all();
         self.stopping.store(true, Ordering::Relaxed);
         self.wake = None;
         let balances = self.workers.drain(..).filter_map(|worker| worker.join().ok()).collect();
@@ -203,6 +213,7 @@ impl Xdp {
         if let Some(injector) = self.injector.take() {
             let _ = injector.join();
         }
+        self.steerer.detach();
         balances
     }
 }
@@ -225,28 +236,30 @@ fn survey(config: &XdpConfig) -> Result<(u32, Vec<PortStatus>), XdpError> {
     }
     let mut present = Vec::new();
     for port in &config.ports {
-        check_mtu(&port.name, config.frame_size)?;
-        present.push(interface::queues(&port.name)?);
+        present.push((interface::queues(&port.name)?, checked_mtu(&port.name, config.frame_size)?));
     }
-    let usable = present.iter().map(|queues| queues.receive.min(queues.transmit).max(1)).min();
+    let usable = present.iter().map(|(queues, _)| queues.receive.min(queues.transmit).max(1)).min();
     let usable = usable.ok_or(XdpError::NoPorts)?;
     let served = if config.queues == 0 { usable } else { config.queues };
     let mut status = Vec::new();
-    for (port, queues) in config.ports.iter().zip(present) {
-        let notes = check_queues(&port.name, queues, served, config.queues != 0)?;
+    for (port, (queues, mtu)) in config.ports.iter().zip(present) {
+        let mut notes = check_queues(&port.name, queues, served, config.queues != 0)?;
+        if mtu > INJECTABLE_MTU {
+            notes.push(format!("packets over {INJECTABLE_MTU} bytes may be lost unless they are balanced"));
+        }
         let name = port.name.clone();
         status.push(PortStatus { name, mode: AttachedMode::Skb, zero_copy: false, queues: served, notes });
     }
     Ok((served, status))
 }
 
-fn check_mtu(interface: &str, frame_size: u32) -> Result<(), XdpError> {
+fn checked_mtu(interface: &str, frame_size: u32) -> Result<u32, XdpError> {
     let mtu = interface::mtu(interface)?;
     let room = frame_size.saturating_sub(FRAME_OVERHEAD);
     if mtu > room {
         return Err(XdpError::MtuTooLarge { interface: interface.into(), mtu, room, frame_size });
     }
-    Ok(())
+    Ok(mtu)
 }
 
 fn check_queues(

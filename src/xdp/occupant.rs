@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use aya::programs::loaded_programs;
 use libbpf_sys::{
     XDP_FLAGS_DRV_MODE, XDP_FLAGS_REPLACE, XDP_FLAGS_SKB_MODE, bpf_xdp_attach_opts, bpf_xdp_detach,
-    bpf_xdp_query, bpf_xdp_query_opts,
+    bpf_xdp_query, bpf_xdp_query_opts, libbpf_set_print,
 };
 
 use crate::xdp::error::XdpError;
@@ -69,6 +69,8 @@ fn evict(ifindex: u32, occupant: &Occupant) -> io::Result<()> {
         ..Default::default()
     };
     let flags = occupant.mode_flag | XDP_FLAGS_REPLACE;
+    // SAFETY: `None` is a valid printer: it silences the library, whose words on stderr the administrator cannot use.
+    unsafe { libbpf_set_print(None) };
     // SAFETY: `options` lives through the call, says its own size, and its descriptor is open until `fd` drops.
     let result = unsafe { bpf_xdp_detach(ifindex.cast_signed(), flags, &raw const options) };
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }

@@ -1,11 +1,12 @@
 //! One receive/transmit queue of one NIC: an AF_XDP socket and its four rings.
 
 use std::ffi::CString;
+use std::iter::Sum;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::poll::{PollTimeout, poll};
 use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig};
-use xsk_rs::socket::{SocketCreateError, XdpStatistics};
+use xsk_rs::socket::SocketCreateError;
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
 use crate::xdp::error::{XdpError, errno, reason};
@@ -192,9 +193,28 @@ impl Port {
         self.in_transmit
     }
 
-    /// The kernel's counts of what it lost before the receive ring.
-    pub(super) fn statistics(&self) -> Option<XdpStatistics> {
-        self.receive.fd().xdp_statistics().ok()
+    /// What the kernel has lost on the way to the receive ring so far.
+    pub(super) fn losses(&self) -> RingLosses {
+        let statistics = self.receive.fd().xdp_statistics().unwrap_or_default();
+        RingLosses { ring_full: statistics.rx_ring_full(), no_frame: statistics.rx_dropped() }
+    }
+}
+
+/// Packets that the steering program sent up and the kernel then lost; they count as never received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingLosses {
+    /// The receive ring was full: the worker is too slow.
+    pub ring_full: u64,
+    /// There was no free frame to receive into, or the packet was longer than a frame.
+    pub no_frame: u64,
+}
+
+impl Sum for RingLosses {
+    fn sum<I: Iterator<Item = RingLosses>>(losses: I) -> RingLosses {
+        losses.fold(RingLosses::default(), |sum, losses| RingLosses {
+            ring_full: sum.ring_full + losses.ring_full,
+            no_frame: sum.no_frame + losses.no_frame,
+        })
     }
 }
 

@@ -20,9 +20,6 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xlvs.bp
 
 const PROGRAM: &str = "xlvs_steer";
 
-/// XDP_REDIRECT of <linux/bpf.h>.
-const XDP_REDIRECT: u32 = 4;
-
 // SAFETY: `#[repr(C)]`, integers only, and every byte belongs to a field.
 unsafe impl Pod for Ranges {}
 
@@ -172,6 +169,14 @@ impl Steerer {
         self.sockets.set(slot, socket.as_raw_fd(), 0).map_err(|error| table_error("sockets", &error))
     }
 
+    /// Leaves all packets to the kernel from now on, but stays attached.
+    pub(super) fn unregister_all(&mut self) {
+        for slot in 0..self.sockets.len() {
+            // An empty slot cannot be emptied, and is as wanted.
+            let _ = self.sockets.unset(slot);
+        }
+    }
+
     /// Makes the tables say `steering`. Entries that stay the same are never missing in between: new ones are added
     /// before old ones go. After an error the tables hold a mixture; applying again repairs them.
     pub fn apply(&mut self, steering: &Steering) -> Result<(), XdpError> {
@@ -214,18 +219,19 @@ impl Steerer {
         Ok(())
     }
 
-    /// Asks the program what it would do with a frame received on queue 0 of `port`. Nothing is sent.
+    /// Asks the program what it would do with a frame received on queue 0 of `port`. Nothing is sent. To be called in
+    /// the network namespace of the interfaces.
     pub fn ask(&mut self, port: PortIndex, frame: &[u8]) -> Result<Steered, XdpError> {
         let ifindex = self.ifindexes.get(usize::from(port.0)).copied().unwrap_or(0);
         let context = context(ifindex, frame.len());
         let options =
             TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
         let result = program(&mut self.ebpf)?.test_run(options).map_err(|error| load_error(&error))?;
-        Ok(if result.return_value == XDP_REDIRECT { Steered::Up } else { Steered::Kernel })
+        Ok(if result.return_value == libbpf_sys::XDP_REDIRECT { Steered::Up } else { Steered::Kernel })
     }
 
-    /// Detaches the program from every interface. Nothing comes up any more.
-    pub fn detach(&mut self) {
+    /// Detaches the program from every interface.
+    pub(super) fn detach(&mut self) {
         self.links.clear();
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crossbeam::atomic::AtomicCell;
 use crossbeam::channel::{Sender, TrySendError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use smallvec::SmallVec;
@@ -17,7 +18,7 @@ use crate::net::addr::PortIndex;
 use crate::net::frame::Frame;
 use crate::net::time::Instant;
 use crate::xdp::inject::PassedFrame;
-use crate::xdp::port::{BURST, Port};
+use crate::xdp::port::{BURST, Port, RingLosses};
 use crate::xdp::umem::{FramePool, OwnedFrame};
 
 /// Longest sleep when there is no traffic; the engine's timers advance as often.
@@ -38,6 +39,15 @@ pub(super) struct Outlets {
     pub(super) passed: Sender<PassedFrame>,
     /// IP packets for the kernel's routing.
     pub(super) handed_over: Sender<Vec<u8>>,
+}
+
+/// What a worker tells while it runs.
+#[derive(Clone, Default)]
+pub(super) struct Books {
+    /// What became of the received packets.
+    pub(super) packets: Arc<PacketCounters>,
+    /// What was lost before, as of the last tick.
+    pub(super) losses: Arc<AtomicCell<RingLosses>>,
 }
 
 /// The order to stop: the flag says so, the closed pipe wakes the sleeper.
@@ -73,7 +83,7 @@ pub(super) struct Worker<E> {
     ports: Vec<Port>,
     engine: E,
     clock: Clock,
-    counters: Arc<PacketCounters>,
+    books: Books,
     outlets: Outlets,
     stop: StopOrder,
     advanced: Instant,
@@ -88,7 +98,7 @@ impl<E: Engine> Worker<E> {
         mut ports: Vec<Port>,
         engine: E,
         clock: Clock,
-        counters: Arc<PacketCounters>,
+        books: Books,
         outlets: Outlets,
         stop: StopOrder,
     ) -> Self {
@@ -97,7 +107,7 @@ impl<E: Engine> Worker<E> {
         }
         let advanced = clock();
         let burst = Vec::with_capacity(BURST);
-        Worker { pool, ports, engine, clock, counters, outlets, stop, advanced, burst, verdicts: Vec::new() }
+        Worker { pool, ports, engine, clock, books, outlets, stop, advanced, burst, verdicts: Vec::new() }
     }
 
     /// Works until the stop order, then finishes what it has received.
@@ -119,10 +129,15 @@ impl<E: Engine> Worker<E> {
             port.refill(&mut self.pool);
         }
         if now.saturating_since(self.advanced) >= TICK {
-            self.engine.advance(now);
-            self.advanced = now;
+            self.tick(now);
         }
         received
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.engine.advance(now);
+        self.advanced = now;
+        self.books.losses.store(self.ports.iter().map(Port::losses).sum());
     }
 
     fn serve(&mut self, port: usize, now: Instant) -> usize {
@@ -131,7 +146,7 @@ impl<E: Engine> Worker<E> {
         let received = burst.len();
         if received > 0 {
             let port = PortIndex(port as u8);
-            self.counters.add_received(received as u64);
+            self.books.packets.add_received(received as u64);
             self.decide(port, now, &mut burst);
             let verdicts = mem::take(&mut self.verdicts);
             for (frame, verdict) in burst.drain(..).zip(&verdicts) {
@@ -176,7 +191,7 @@ impl<E: Engine> Worker<E> {
             return self.drop_frame(frame, DropReason::Unreachable);
         };
         match port.transmit(frame, &self.pool) {
-            Ok(()) => self.counters.add_transmitted(),
+            Ok(()) => self.books.packets.add_transmitted(),
             Err(frame) => self.drop_frame(frame, DropReason::TxRingFull),
         }
     }
@@ -184,7 +199,7 @@ impl<E: Engine> Worker<E> {
     /// Counted as passed by the injector, once the kernel has taken it.
     fn pass(&mut self, port: PortIndex, mut frame: OwnedFrame) {
         let bytes = self.packet(&mut frame).into();
-        let passed = PassedFrame { port, bytes, counters: Arc::clone(&self.counters) };
+        let passed = PassedFrame { port, bytes, counters: Arc::clone(&self.books.packets) };
         match self.outlets.passed.try_send(passed) {
             Ok(()) => self.pool.put(frame),
             Err(error) => self.drop_frame(frame, refusal(&error)),
@@ -198,7 +213,7 @@ impl<E: Engine> Worker<E> {
         };
         match self.outlets.handed_over.try_send(packet) {
             Ok(()) => {
-                self.counters.add_handed_over();
+                self.books.packets.add_handed_over();
                 self.pool.put(frame);
             }
             Err(error) => self.drop_frame(frame, refusal(&error)),
@@ -206,7 +221,7 @@ impl<E: Engine> Worker<E> {
     }
 
     fn drop_frame(&mut self, frame: OwnedFrame, reason: DropReason) {
-        self.counters.add_dropped(reason);
+        self.books.packets.add_dropped(reason);
         self.pool.put(frame);
     }
 

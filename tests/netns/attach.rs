@@ -1,10 +1,13 @@
 //! Attaching, and what is in the way.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use xlvs::ipvs::verdict::Verdict;
 use xlvs::net::frame::Frame;
-use xlvs::xdp::{AttachSetting, AttachedMode, XdpError};
+use xlvs::xdp::{AttachSetting, AttachedMode, XdpError, XdpPort};
 
-use super::rig::{Rig, stop_and_check};
+use super::rig::{self, Rig, stop_and_check};
 
 fn passing(_: &mut Frame<'_>) -> Verdict {
     Verdict::Pass
@@ -62,7 +65,7 @@ fn auto_falls_back_to_skb_and_says_why() {
     let (xdp, _handed_over) = rig.start(&config, passing).unwrap();
     let status = &xdp.port_status()[0];
     assert_eq!(status.mode, AttachedMode::Skb, "{status:?}");
-    assert!(status.notes[0].contains("MTU is too large for native mode"), "{status:?}");
+    assert!(status.notes.iter().any(|note| note.contains("MTU is too large for native mode")), "{status:?}");
     stop_and_check(xdp);
 }
 
@@ -107,5 +110,42 @@ fn unequal_queues_are_refused_with_the_remedy() {
     let (xdp, _handed_over) = rig.start(&config, passing).unwrap();
     let notes = &xdp.port_status()[1].notes;
     assert!(notes.contains(&"packets on receive queues 1 to 2 do not come up".to_owned()), "{notes:?}");
+    stop_and_check(xdp);
+}
+
+/// Set in the process that is to be killed.
+const VICTIM: &str = "XLVS_TEST_VICTIM";
+
+/// What the victim does: it serves the interfaces of its namespace until it is killed.
+fn be_the_victim() {
+    let port =
+        |name: &str| XdpPort { name: name.into(), ifindex: nix::net::if_::if_nametoindex(name).unwrap() };
+    let config = rig::config([port("front"), port("back")], AttachSetting::Native);
+    let _xdp = rig::start(&config, passing).unwrap();
+    println!("serving");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn a_killed_process_leaves_nothing_behind() {
+    if std::env::var_os(VICTIM).is_some() {
+        return be_the_victim();
+    }
+    let rig = Rig::new();
+    let mut victim = rig.router.enter(|| {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "netns::attach::a_killed_process_leaves_nothing_behind"])
+            .env(VICTIM, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    });
+    let said = BufReader::new(victim.stdout.take().unwrap()).lines();
+    assert!(said.map_while(Result::ok).any(|line| line.contains("serving")), "the victim did not start");
+    assert!(rig.router.run("ip link show dev front").contains("xlvs_steer"));
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let (xdp, _handed_over) = rig.start(&rig.config(AttachSetting::Native), passing).unwrap();
     stop_and_check(xdp);
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use crossbeam::channel::{self, Receiver};
+use nix::poll::{PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use xlvs::ipvs::verdict::{PacketTotals, Verdict};
 use xlvs::net::frame::Frame;
@@ -82,16 +83,24 @@ pub struct Rig {
 
 impl Rig {
     pub fn new() -> Self {
+        Rig::with_queues(1)
+    }
+
+    /// Each interface with so many receive and transmit queues.
+    pub fn with_queues(queues: u32) -> Self {
         let rig = Rig { client: Namespace::new(), router: Namespace::new(), server: Namespace::new() };
-        rig.connect(&rig.client, "front", "10.1.0.1/24", "10.1.0.2/24");
-        rig.connect(&rig.server, "back", "10.2.0.1/24", "10.2.0.2/24");
+        rig.connect(&rig.client, "front", "10.1.0.1/24", "10.1.0.2/24", queues);
+        rig.connect(&rig.server, "back", "10.2.0.1/24", "10.2.0.2/24", queues);
         rig.client.run("ip route add default via 10.1.0.1");
         rig.server.run("ip route add default via 10.2.0.1");
         rig
     }
 
-    fn connect(&self, peer: &Namespace, interface: &str, near: &str, far: &str) {
-        self.router.run(&format!("ip link add {interface} type veth peer name eth0 netns {}", peer.path()));
+    fn connect(&self, peer: &Namespace, interface: &str, near: &str, far: &str, queues: u32) {
+        let queues = format!("numrxqueues {queues} numtxqueues {queues}");
+        let path = peer.path();
+        self.router
+            .run(&format!("ip link add {interface} {queues} type veth peer name eth0 {queues} netns {path}"));
         self.router.run(&format!("ip address add {near} dev {interface}"));
         self.router.run(&format!("ip link set {interface} up"));
         peer.run(&format!("ip address add {far} dev eth0"));
@@ -114,15 +123,7 @@ impl Rig {
 
     /// Both router interfaces, with small rings.
     pub fn config(&self, mode: AttachSetting) -> XdpConfig {
-        let ports = ["front", "back"].map(|name| XdpPort { name: name.into(), ifindex: self.ifindex(name) });
-        XdpConfig {
-            ports: ports.into(),
-            queues: 0,
-            frame_size: 2048,
-            frames: 1024,
-            mode,
-            zero_copy: ZeroCopySetting::Auto,
-        }
+        config(["front", "back"].map(|name| XdpPort { name: name.into(), ifindex: self.ifindex(name) }), mode)
     }
 
     /// Starts packet processing in the router with this decision about every frame; the receiver gets what is handed
@@ -132,11 +133,21 @@ impl Rig {
         config: &XdpConfig,
         decision: Decision,
     ) -> Result<(Xdp, Receiver<Vec<u8>>), XdpError> {
-        let (hand_over, handed_over) = channel::bounded(64);
-        let xdp =
-            self.router.enter(|| xdp::start(config, |_| Every(decision), &ticking_clock(), hand_over))?;
-        Ok((xdp, handed_over))
+        self.router.enter(|| start(config, decision))
     }
+}
+
+/// All queues of two interfaces, with small rings.
+pub fn config(ports: [XdpPort; 2], mode: AttachSetting) -> XdpConfig {
+    let (frame_size, frames) = (2048, 1024);
+    XdpConfig { ports: ports.into(), queues: 0, frame_size, frames, mode, zero_copy: ZeroCopySetting::Auto }
+}
+
+/// Starts packet processing in the namespace of the calling thread.
+pub fn start(config: &XdpConfig, decision: Decision) -> Result<(Xdp, Receiver<Vec<u8>>), XdpError> {
+    let (hand_over, handed_over) = channel::bounded(64);
+    let xdp = xdp::start(config, |_| Every(decision), &ticking_clock(), hand_over)?;
+    Ok((xdp, handed_over))
 }
 
 /// A clock that goes on by a millisecond whenever it is read.
@@ -160,9 +171,20 @@ impl Engine for Every {
     fn advance(&mut self, _now: Instant) {}
 }
 
+/// Waits until the condition holds, for ten seconds at most.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if condition() {
+            return;
+        }
+        poll(&mut [], PollTimeout::from(1u8)).unwrap();
+    }
+    panic!("waited in vain until {what}");
+}
+
 /// Stops, and checks that no frame was lost and every packet was counted once; returns the counts.
 pub fn stop_and_check(xdp: Xdp) -> PacketTotals {
-    let counters = xdp.counters().to_vec();
+    let counters = xdp.counters();
     let balances = xdp.stop();
     assert_eq!(balances.len(), counters.len(), "every worker ended well");
     for balance in balances {

@@ -1,1 +1,306 @@
+//! What the steering program lets come up, packet by packet: the loaded program is asked, nothing is sent.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use etherparse::{EtherType, IpNumber, Ipv4Header, Ipv6Header, ip_number};
+use xlvs::ipvs::steering::{PortRange, Steering};
+use xlvs::ipvs::verdict::Verdict;
+use xlvs::net::addr::{PortIndex, Protocol};
+use xlvs::xdp::{AttachSetting, Steered, Xdp};
+
+use super::rig::{Rig, stop_and_check};
+
+const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// Every port and protocol of this subnet is balanced, as by a fwmark rule.
+const MARKED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 130);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const ANY_ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
+
+const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9);
+const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const SERVER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 11);
+const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+
+fn ports(protocol: Protocol, low: u16, high: u16) -> PortRange {
+    PortRange { protocol, ports: low..=high }
+}
+
+fn steering() -> Steering {
+    let web =
+        vec![ports(Protocol::TCP, 80, 80), ports(Protocol::TCP, 443, 443), ports(Protocol::UDP, 5000, 5010)];
+    let servers = vec![ports(Protocol::TCP, 8080, 8080), ports(Protocol::UDP, 5000, 5010)];
+    Steering {
+        destinations: vec![
+            (IpAddr::V4(VIP).into(), web.clone()),
+            (IpAddr::V6(VIP6).into(), web),
+            ("203.0.113.128/25".parse().unwrap(), vec![ports(Protocol::IP, 0, 65535)]),
+        ],
+        servers: vec![(SERVER.into(), servers.clone()), (SERVER6.into(), servers)],
+        own: vec![ROUTER.into(), ROUTER6.into()],
+    }
+}
+
+fn ethernet(ether_type: EtherType, payload: &[u8]) -> Vec<u8> {
+    [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..], &ether_type.0.to_be_bytes(), payload].concat()
+}
+
+/// The same frame with a tag.
+fn tagged(tag_type: EtherType, frame: &[u8]) -> Vec<u8> {
+    [&frame[..12], &tag_type.0.to_be_bytes(), &[0, 5], &frame[12..]].concat()
+}
+
+/// An IP packet; each payload starts with its ports.
+fn ip(
+    protocol: IpNumber,
+    source: impl Into<IpAddr>,
+    destination: impl Into<IpAddr>,
+    payload: &[u8],
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match (source.into(), destination.into()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let len = payload.len() as u16;
+            let header = Ipv4Header::new(len, 64, protocol, source.octets(), destination.octets()).unwrap();
+            header.write(&mut bytes).unwrap();
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let header = Ipv6Header {
+                payload_length: payload.len() as u16,
+                next_header: protocol,
+                hop_limit: 64,
+                source: source.octets(),
+                destination: destination.octets(),
+                ..Ipv6Header::default()
+            };
+            header.write(&mut bytes).unwrap();
+        }
+        mixed => panic!("{mixed:?}"),
+    }
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn with_ports(source_port: u16, destination_port: u16) -> Vec<u8> {
+    [&source_port.to_be_bytes()[..], &destination_port.to_be_bytes(), &[0; 16]].concat()
+}
+
+/// A packet of a protocol with ports.
+fn packet<A: Into<IpAddr>>(protocol: IpNumber, source: (A, u16), destination: (A, u16)) -> Vec<u8> {
+    ip(protocol, source.0, destination.0, &with_ports(source.1, destination.1))
+}
+
+fn tcp<A: Into<IpAddr>>(source: (A, u16), destination: (A, u16)) -> Vec<u8> {
+    packet(ip_number::TCP, source, destination)
+}
+
+fn udp<A: Into<IpAddr>>(source: (A, u16), destination: (A, u16)) -> Vec<u8> {
+    packet(ip_number::UDP, source, destination)
+}
+
+/// An ICMP or ICMPv6 message of this type about `quoted`.
+fn icmp<A: Into<IpAddr> + Copy>(source: A, destination: A, kind: u8, quoted: &[u8]) -> Vec<u8> {
+    let protocol = if source.into().is_ipv4() { ip_number::ICMP } else { ip_number::IPV6_ICMP };
+    ip(protocol, source, destination, &[&[kind, 0, 0, 0, 0, 0, 0, 0], quoted].concat())
+}
+
+/// An IPv4 packet made a fragment with this offset field (more-fragments flag included).
+fn fragment(mut packet: Vec<u8>, offset: u16) -> Vec<u8> {
+    packet[6..8].copy_from_slice(&offset.to_be_bytes());
+    packet
+}
+
+/// An IPv6 fragment; its payload starts with the ports only in the first one.
+fn fragment6(protocol: IpNumber, source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
+    ip(ip_number::IPV6_FRAG, source, destination, &[&[protocol.0, 0, 0, 9, 0, 0, 0, 1][..], &[0; 8]].concat())
+}
+
+/// An IPv4 packet with 8 bytes of options.
+fn with_options(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[0] = 0x47;
+    packet.splice(20..20, [1; 8]);
+    packet
+}
+
+fn v4(packet: &[u8]) -> Vec<u8> {
+    ethernet(EtherType::IPV4, packet)
+}
+
+fn v6(packet: &[u8]) -> Vec<u8> {
+    ethernet(EtherType::IPV6, packet)
+}
+
+fn with_steering(check: impl FnOnce(&Rig, &mut Xdp)) {
+    let rig = Rig::new();
+    let (mut xdp, _handed_over) = rig.start(&rig.config(AttachSetting::Auto), |_| Verdict::Pass).unwrap();
+    xdp.apply_steering(&steering()).unwrap();
+    check(&rig, &mut xdp);
+    assert_eq!(stop_and_check(xdp).received, 0, "asking sends nothing");
+}
+
+fn expect(expected: Steered, table: &[(&str, Vec<u8>)]) {
+    with_steering(|rig, xdp| {
+        for (what, frame) in table {
+            for port in [PortIndex(0), PortIndex(1)] {
+                let steered = rig.router.enter(|| xdp.ask(port, frame)).unwrap();
+                assert_eq!(steered, expected, "{what} on port {}: {frame:02x?}", port.0);
+            }
+        }
+    });
+}
+
+#[test]
+fn packets_to_a_service_come_up() {
+    let syn = v4(&tcp((CLIENT, 4000), (VIP, 80)));
+    expect(
+        Steered::Up,
+        &[
+            ("TCP to a port", syn.clone()),
+            ("TCP to another port", v4(&tcp((CLIENT, 4000), (VIP, 443)))),
+            ("UDP to the first port of a range", v4(&udp((CLIENT, 4000), (VIP, 5000)))),
+            ("UDP to the last port of a range", v4(&udp((CLIENT, 4000), (VIP, 5010)))),
+            ("IPv4 options", v4(&with_options(tcp((CLIENT, 4000), (VIP, 80))))),
+            ("a VLAN tag", tagged(EtherType::VLAN_TAGGED_FRAME, &syn)),
+            (
+                "two VLAN tags",
+                tagged(EtherType::PROVIDER_BRIDGING, &tagged(EtherType::VLAN_TAGGED_FRAME, &syn)),
+            ),
+            ("any TCP to a marked subnet", v4(&tcp((CLIENT, 4000), (MARKED, 12345)))),
+            ("any UDP to a marked subnet", v4(&udp((CLIENT, 4000), (MARKED, 1)))),
+            ("SCTP to a marked subnet", v4(&packet(ip_number::SCTP, (CLIENT, 4000), (MARKED, 1)))),
+            ("IPv6 TCP", v6(&tcp((CLIENT6, 4000), (VIP6, 80)))),
+            ("IPv6 UDP", v6(&udp((CLIENT6, 4000), (VIP6, 5003)))),
+        ],
+    );
+}
+
+#[test]
+fn replies_of_real_servers_come_up() {
+    expect(
+        Steered::Up,
+        &[
+            ("TCP reply", v4(&tcp((SERVER, 8080), (CLIENT, 4000)))),
+            ("UDP reply", v4(&udp((SERVER, 5005), (CLIENT, 4000)))),
+            ("IPv6 reply", v6(&tcp((SERVER6, 8080), (CLIENT6, 4000)))),
+        ],
+    );
+}
+
+#[test]
+fn errors_about_balanced_flows_come_up() {
+    let reply = tcp((VIP, 80), (CLIENT, 4000));
+    let request = tcp((CLIENT, 4000), (SERVER, 8080));
+    let reply6 = tcp((VIP6, 80), (CLIENT6, 4000));
+    let request6 = tcp((CLIENT6, 4000), (SERVER6, 8080));
+    let mut table = Vec::new();
+    for kind in [3, 4, 11] {
+        table.push(("about a reply, to the service", v4(&icmp(ANY_ROUTER, VIP, kind, &reply))));
+        table.push(("about a request, to the client", v4(&icmp(ANY_ROUTER, CLIENT, kind, &request))));
+    }
+    for kind in 1..=4 {
+        table.push(("IPv6, about a reply", v6(&icmp(CLIENT6, VIP6, kind, &reply6))));
+        table.push(("IPv6, about a request", v6(&icmp(SERVER6, CLIENT6, kind, &request6))));
+    }
+    table.push(("quoting options", v4(&icmp(ANY_ROUTER, VIP, 3, &with_options(reply.clone())))));
+    table.push(("quoting 8 bytes beyond IP", v4(&icmp(ANY_ROUTER, VIP, 3, &reply[..28]))));
+    expect(Steered::Up, &table);
+}
+
+#[test]
+fn fragments_of_balanced_flows_come_up() {
+    const FIRST: u16 = 0x2000;
+    const LAST: u16 = 0x0010;
+    expect(
+        Steered::Up,
+        &[
+            ("first, to a service", v4(&fragment(tcp((CLIENT, 4000), (VIP, 80)), FIRST))),
+            ("last, to a service", v4(&fragment(ip(ip_number::TCP, CLIENT, VIP, &[0; 4]), LAST))),
+            ("last, from a server", v4(&fragment(ip(ip_number::UDP, SERVER, CLIENT, &[0; 4]), LAST))),
+            ("IPv6, to a service", v6(&fragment6(ip_number::UDP, CLIENT6, VIP6))),
+            ("IPv6, from a server", v6(&fragment6(ip_number::TCP, SERVER6, CLIENT6))),
+        ],
+    );
+}
+
+#[test]
+fn the_rest_stays_with_the_kernel() {
+    const LAST: u16 = 0x0010;
+    let syn = tcp((CLIENT, 4000), (VIP, 80));
+    let triple = (0..3).fold(v4(&syn), |frame, _| tagged(EtherType::VLAN_TAGGED_FRAME, &frame));
+    expect(
+        Steered::Kernel,
+        &[
+            ("ssh to the service's address", v4(&tcp((CLIENT, 4000), (VIP, 22)))),
+            ("the port in another protocol", v4(&udp((CLIENT, 4000), (VIP, 80)))),
+            ("just below a range", v4(&udp((CLIENT, 4000), (VIP, 4999)))),
+            ("just above a range", v4(&udp((CLIENT, 4000), (VIP, 5011)))),
+            ("the neighbour of the service", v4(&tcp((CLIENT, 4000), (Ipv4Addr::new(203, 0, 113, 2), 80)))),
+            (
+                "just outside the marked subnet",
+                v4(&tcp((CLIENT, 4000), (Ipv4Addr::new(203, 0, 113, 127), 80))),
+            ),
+            ("an answer to a health check", v4(&tcp((SERVER, 8080), (ROUTER, 40000)))),
+            ("an answer to an IPv6 health check", v6(&tcp((SERVER6, 8080), (ROUTER6, 40000)))),
+            ("the server's ssh", v4(&tcp((SERVER, 22), (CLIENT, 4000)))),
+            ("to a server directly", v4(&tcp((CLIENT, 4000), (SERVER, 8080)))),
+            ("ping of the service", v4(&icmp(CLIENT, VIP, 8, &[0; 32]))),
+            ("ping of a marked address", v4(&icmp(CLIENT, MARKED, 8, &[0; 32]))),
+            ("a ping's fragment to a marked address", v4(&fragment(icmp(CLIENT, MARKED, 8, &[0; 32]), LAST))),
+            ("IPv6 ping", v6(&icmp(CLIENT6, VIP6, 128, &[0; 32]))),
+            ("neighbour discovery", v6(&icmp(CLIENT6, VIP6, 135, &[0; 32]))),
+            ("a redirect", v4(&icmp(ANY_ROUTER, VIP, 5, &tcp((VIP, 80), (CLIENT, 4000))))),
+            (
+                "an error about the service's ssh",
+                v4(&icmp(ANY_ROUTER, VIP, 3, &tcp((VIP, 22), (CLIENT, 4000)))),
+            ),
+            (
+                "an error about a health check",
+                v4(&icmp(SERVER, ROUTER, 3, &tcp((ROUTER, 40000), (SERVER, 8080)))),
+            ),
+            ("an error about an error", v4(&icmp(ANY_ROUTER, VIP, 3, &icmp(VIP, CLIENT, 3, &[0; 28])))),
+            (
+                "an error cut in the quoted ports",
+                v4(&icmp(ANY_ROUTER, VIP, 3, &tcp((VIP, 80), (CLIENT, 4000))[..22])),
+            ),
+            (
+                "a fragment of an unbalanced protocol",
+                v4(&fragment(ip(ip_number::SCTP, CLIENT, VIP, &[0; 4]), LAST)),
+            ),
+            ("a fragment to the router", v4(&fragment(ip(ip_number::TCP, SERVER, ROUTER, &[0; 4]), LAST))),
+            ("cut in the ports", v4(&ip(ip_number::TCP, CLIENT, VIP, &[0, 80]))),
+            ("three VLAN tags", triple),
+            ("ARP", ethernet(EtherType::ARP, &[0; 46])),
+            ("an IPv6 packet said to be IPv4", v4(&tcp((CLIENT6, 4000), (VIP6, 80)))),
+            ("no IP header", ethernet(EtherType::IPV4, &[])),
+        ],
+    );
+}
+
+#[test]
+fn a_change_takes_effect_and_leaves_the_rest() {
+    with_steering(|rig, xdp| {
+        let mut up = |xdp: &mut Xdp, frame: &[u8]| {
+            rig.router.enter(|| xdp.ask(PortIndex(0), frame)).unwrap() == Steered::Up
+        };
+        let http = v4(&tcp((CLIENT, 4000), (VIP, 80)));
+        let ftp = v4(&tcp((CLIENT, 4000), (VIP, 21)));
+        let marked = v4(&tcp((CLIENT, 4000), (MARKED, 80)));
+        let reply = v4(&tcp((SERVER, 8080), (CLIENT, 4000)));
+        let check = v4(&tcp((SERVER, 8080), (ROUTER, 4000)));
+        let seen = |xdp: &mut Xdp, up: &mut dyn FnMut(&mut Xdp, &[u8]) -> bool| {
+            [&http, &ftp, &marked, &reply, &check].map(|frame| up(xdp, frame))
+        };
+        assert_eq!(seen(xdp, &mut up), [true, false, true, true, false]);
+        let mut changed = steering();
+        changed.destinations[0].1.push(ports(Protocol::TCP, 21, 21));
+        changed.destinations.truncate(2);
+        changed.own.clear();
+        xdp.apply_steering(&changed).unwrap();
+        assert_eq!(seen(xdp, &mut up), [true, true, false, true, true]);
+        xdp.apply_steering(&Steering::default()).unwrap();
+        assert_eq!(seen(xdp, &mut up), [false; 5]);
+        xdp.apply_steering(&steering()).unwrap();
+        assert_eq!(seen(xdp, &mut up), [true, false, true, true, false]);
+    });
+}

@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollTimeout, poll};
 use xlvs::ipvs::steering::{PortRange, Steering};
 use xlvs::ipvs::verdict::{DropReason, Verdict};
 use xlvs::net::addr::{PortIndex, Protocol};
-use xlvs::xdp::{AttachSetting, AttachedMode};
+use xlvs::xdp::{AttachSetting, AttachedMode, RingLosses, Xdp};
 
-use super::rig::{Decision, Rig, stop_and_check};
+use super::rig::{Decision, Rig, stop_and_check, wait_until};
 
 const SERVER: &str = "10.2.0.2:80";
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
@@ -118,6 +119,10 @@ fn skb_mode_passes_to_the_stack() {
     passes_to_the_stack(AttachSetting::Skb);
 }
 
+fn received(xdp: &Xdp) -> u64 {
+    xdp.counters().iter().map(|counters| counters.totals().received).sum()
+}
+
 fn send_datagram(rig: &Rig, port: u16) {
     rig.client.enter(|| {
         let socket = UdpSocket::bind("10.1.0.2:0").unwrap();
@@ -146,11 +151,11 @@ fn a_full_hand_over_channel_is_counted() {
     let (mut xdp, handed_over) = rig.start(&config, |_| Verdict::HandOver).unwrap();
     xdp.apply_steering(&to("10.1.0.1", Protocol::UDP)).unwrap();
     (0..70).for_each(|_| send_datagram(&rig, 53));
-    // The veth delivers on the sender's CPU, or soon after; stopping finishes what is in the receive ring.
+    wait_until("all have come up", || received(&xdp) == 70);
     let totals = stop_and_check(xdp);
     assert_eq!(handed_over.len(), 64, "{totals:?}");
     assert_eq!(totals.handed_over, 64, "{totals:?}");
-    assert_eq!(totals.dropped, [(DropReason::KernelQueueFull, totals.received - 64)]);
+    assert_eq!(totals.dropped, [(DropReason::KernelQueueFull, 6)]);
 }
 
 #[test]
@@ -171,4 +176,36 @@ fn a_frame_may_grow_into_its_room() {
     let packet = handed_over.recv_timeout(PATIENCE.unwrap()).unwrap();
     assert!(packet.len() > 1500, "{}", packet.len());
     stop_and_check(xdp);
+}
+
+#[test]
+fn two_queues_share_the_work() {
+    let rig = Rig::with_queues(2);
+    let (mut xdp, _handed_over) = rig.start(&rig.config(AttachSetting::Native), other_port).unwrap();
+    assert_eq!(xdp.port_status()[0].queues, 2);
+    xdp.apply_steering(&bridge_steering(&rig)).unwrap();
+    let listener = rig.server.enter(|| TcpListener::bind(SERVER).unwrap());
+    (0..32).for_each(|_| exchange(&rig, &listener, SERVER, b"one of many flows"));
+    for (queue, counters) in xdp.counters().iter().enumerate() {
+        assert!(counters.totals().received > 0, "nothing on queue {queue}");
+    }
+    stop_and_check(xdp);
+}
+
+#[test]
+fn what_no_ring_takes_is_told() {
+    let rig = Rig::new();
+    let slow: Decision = |_| {
+        poll(&mut [], PollTimeout::from(20u8)).unwrap();
+        Verdict::Drop(DropReason::NoDestination)
+    };
+    let mut config = rig.config(AttachSetting::Auto);
+    config.frames = 32;
+    let (mut xdp, _handed_over) = rig.start(&config, slow).unwrap();
+    xdp.apply_steering(&to("10.1.0.1", Protocol::UDP)).unwrap();
+    (0..100).for_each(|_| send_datagram(&rig, 53));
+    wait_until("packets are lost", || xdp.ring_losses() != RingLosses::default());
+    let totals = stop_and_check(xdp);
+    assert!(totals.received < 100, "{totals:?}");
+    assert_eq!(totals.dropped, [(DropReason::NoDestination, totals.received)]);
 }

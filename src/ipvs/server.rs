@@ -123,7 +123,8 @@ impl RealServer {
         }
     }
 
-    /// Takes over weight, thresholds and forwarding method; the overload flag follows with the hysteresis of ipvs.md 1.6.
+    /// Takes over weight, thresholds and forwarding method. A higher upper threshold, or none, ends an overload at once
+    /// (golden `thresholds`).
     pub fn update(&self, spec: &ServerSpec) {
         let forward = match spec.forward {
             Forward::Masquerade => 0,
@@ -133,25 +134,32 @@ impl RealServer {
         };
         self.forward.store(forward, Ordering::Relaxed);
         self.weight.store(spec.weight, Ordering::Relaxed);
-        self.upper_threshold.store(spec.upper_threshold, Ordering::Relaxed);
+        let former = self.upper_threshold.swap(spec.upper_threshold, Ordering::Relaxed);
         self.lower_threshold.store(spec.lower_threshold, Ordering::Relaxed);
-        self.judge_overload(self.total());
-    }
-
-    fn lower_mark(&self, upper: u32) -> u32 {
-        match self.lower_threshold.load(Ordering::Relaxed) {
-            0 => upper - (upper >> 2),
-            lower => lower,
+        if spec.upper_threshold == 0 || spec.upper_threshold > former {
+            self.overloaded.store(false, Ordering::Relaxed);
         }
     }
 
-    fn judge_overload(&self, total: u32) {
+    /// After one connection more.
+    fn judge_after_bind(&self, total: u32) {
         let upper = self.upper_threshold.load(Ordering::Relaxed);
-        if upper == 0 || total < self.lower_mark(upper) {
-            self.overloaded.store(false, Ordering::Relaxed);
-        } else if total >= upper {
+        if upper != 0 && total >= upper {
             self.overloaded.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// After one connection less: below the lower threshold, or three quarters of the upper one if there is no lower.
+    fn judge_after_unbind(&self, total: u32) {
+        if !self.is_overloaded() {
+            return;
+        }
+        let upper = self.upper_threshold.load(Ordering::Relaxed);
+        let over = match self.lower_threshold.load(Ordering::Relaxed) {
+            0 => u64::from(total) * 4 >= u64::from(upper) * 3 && upper != 0,
+            lower => total >= lower,
+        };
+        self.overloaded.store(over, Ordering::Relaxed);
     }
 
     /// Marks the server as deleted, or as back.
@@ -162,9 +170,7 @@ impl RealServer {
     /// A connection now points here.
     pub fn bind_connection(&self) {
         let total = self.total.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.upper_threshold.load(Ordering::Relaxed) != 0 {
-            self.judge_overload(total);
-        }
+        self.judge_after_bind(total);
     }
 
     /// A connection no longer does; `active` says whether it counted as active.
@@ -173,9 +179,7 @@ impl RealServer {
             self.active.fetch_sub(1, Ordering::Relaxed);
         }
         let total = self.total.fetch_sub(1, Ordering::Relaxed) - 1;
-        if self.upper_threshold.load(Ordering::Relaxed) != 0 {
-            self.judge_overload(total);
-        }
+        self.judge_after_unbind(total);
     }
 
     /// A connection became active, or ceased to be.

@@ -14,7 +14,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use xlvs::ipvs::verdict::{PacketTotals, Verdict};
 use xlvs::net::frame::Frame;
 use xlvs::net::time::Instant;
-use xlvs::xdp::{self, AttachSetting, Clock, Engine, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting};
+use xlvs::ipvs::datapath::Engine;
+use xlvs::xdp::{self, AttachSetting, Clock, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting};
 
 /// A network namespace.
 pub struct Namespace(File);

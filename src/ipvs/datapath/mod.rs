@@ -97,7 +97,11 @@ impl Datapath {
         Datapath { tables, snapshot, worker, wheel: Wheel::new(now), icmp_limit, next_id: 0x8000 }
     }
 
+    /// Without any service IPVS has no hooks: even the connections that are left are not translated (golden `clear`).
     fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
+        if burst.snapshot.services.is_empty() {
+            return Verdict::Pass;
+        }
         let packet = match parse_frame(frame.bytes()) {
             Ok(packet) => packet,
             Err(error) => return refuse(error),

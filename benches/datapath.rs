@@ -1,8 +1,7 @@
 //! Packets through the engine in bursts of 64: established flows, picked at random, and new connections.
 
-mod rig;
-
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group};
+use crate::rig;
 use xlvs::net::time::Instant;
 
 const BURST: usize = 64;
@@ -61,4 +60,3 @@ fn new_connections(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, established, new_connections);
-criterion_main!(benches);

@@ -1,11 +1,10 @@
 //! The pieces of a packet's path that know no state: parsing, checksums, rewriting.
 
-mod rig;
-
 use std::hint::black_box;
 use std::net::SocketAddr;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group};
+use crate::rig;
 use xlvs::net::checksum::{Change, Sum};
 use xlvs::net::parse::parse_frame;
 use xlvs::net::rewrite::{self, End};
@@ -42,4 +41,3 @@ fn nat(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, parse, checksum, nat);
-criterion_main!(benches);

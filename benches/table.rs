@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group};
 use xlvs::ipvs::connection::Connection;
 use xlvs::ipvs::edit::{Forward, ServerId, ServerSpec};
 use xlvs::ipvs::server::RealServer;
@@ -59,4 +59,3 @@ fn table(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, table);
-criterion_main!(benches);

@@ -243,6 +243,10 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     for (reason, count) in &packets.dropped {
         writeln!(text, "  dropped, {}: {count}", reason.as_str())?;
     }
+    if status.ring_full + status.no_frame != 0 {
+        let (ring_full, no_frame) = (status.ring_full, status.no_frame);
+        writeln!(text, "  lost before they were received: receive ring full {ring_full}, no free frame {no_frame}")?;
+    }
     for check in &status.checks {
         writeln!(
             text,

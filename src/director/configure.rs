@@ -141,9 +141,12 @@ impl Director {
         if up {
             self.log(Level::Info, format!("[ active ] making {endpoint} available"));
             self.enter(&id, spec);
-        } else if known != Some(false) {
+        } else if known == Some(true) {
             let text = format!("[inactive] shutting down {endpoint} due to connection failure: {reason}");
             self.log(Level::Warn, text);
+            self.leave(&id, spec, quiesce);
+        } else {
+            self.log(Level::Warn, format!("[inactive] {endpoint} is not available: {reason}"));
             self.leave(&id, spec, quiesce);
         }
     }

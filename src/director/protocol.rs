@@ -73,6 +73,10 @@ pub struct Status {
     pub workers: usize,
     /// Packets of all workers together.
     pub packets: PacketTotals,
+    /// Packets that the NICs could not deliver because a receive ring was full.
+    pub ring_full: u64,
+    /// Packets that the NICs could not deliver because no frame was free.
+    pub no_frame: u64,
     /// Connections in the table.
     pub connections: u64,
     /// Persistence templates.

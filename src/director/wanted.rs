@@ -209,7 +209,7 @@ fn wanted_server(
         send_program: block.send_program.clone(),
         use_regex: block.use_regex,
         timeout: u32::try_from(block.timeout).unwrap_or(0).max(1),
-        reentry: u32::try_from(block.reentry).unwrap_or(0),
+        reentry: u32::try_from(block.reentry).unwrap_or(1),
     };
     let spec = ServerSpec {
         id: ServerId { address, port },

@@ -11,10 +11,10 @@ use std::thread;
 use crossbeam::channel::{self, Receiver};
 use nix::poll::{PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
+use xlvs::ipvs::datapath::Engine;
 use xlvs::ipvs::verdict::{PacketTotals, Verdict};
 use xlvs::net::frame::Frame;
 use xlvs::net::time::Instant;
-use xlvs::ipvs::datapath::Engine;
 use xlvs::xdp::{self, AttachSetting, Clock, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting};
 
 /// A network namespace.

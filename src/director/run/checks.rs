@@ -26,6 +26,9 @@ impl Checks {
     pub fn start(&mut self, check: Arc<Check>) {
         let Check { virtual_server, server, endpoint, .. } = &*check;
         tracing::info!("starting LVS client monitor for {virtual_server} -> {endpoint} ({server})");
+        if check.assumes_web() {
+            tracing::info!("nanny: no monitor configured, assuming web service on port 80: {endpoint}");
+        }
         let clock = self.clock;
         let task = tokio::spawn(nanny::run(Arc::clone(&check), move || clock.now(), self.reports.clone()));
         self.running.push((check, task));

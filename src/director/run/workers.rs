@@ -90,6 +90,8 @@ impl Workers {
         let Some(xdp) = &self.xdp else { return };
         status.ports = xdp.port_status().iter().map(describe).collect();
         status.workers = xdp.counters().len();
+        let losses = xdp.ring_losses();
+        (status.ring_full, status.no_frame) = (losses.ring_full, losses.no_frame);
         status.packets = PacketTotals::default();
         for counters in xdp.counters() {
             status.packets.merge(&counters.totals());

@@ -1,0 +1,10 @@
+//! Benchmarks of the engine, without I/O.
+
+mod datapath;
+mod packet;
+mod rig;
+mod table;
+
+use criterion::criterion_main;
+
+criterion_main!(packet::benches, table::benches, datapath::benches);

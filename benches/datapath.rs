@@ -1,7 +1,7 @@
 //! Packets through the engine in bursts of 64: established flows, picked at random, and new connections.
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group};
 use crate::rig;
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group};
 use xlvs::net::time::Instant;
 
 const BURST: usize = 64;

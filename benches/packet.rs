@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 
-use criterion::{Criterion, Throughput, criterion_group};
 use crate::rig;
+use criterion::{Criterion, Throughput, criterion_group};
 use xlvs::net::checksum::{Change, Sum};
 use xlvs::net::parse::parse_frame;
 use xlvs::net::rewrite::{self, End};

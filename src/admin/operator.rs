@@ -245,7 +245,10 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     }
     if status.ring_full + status.no_frame != 0 {
         let (ring_full, no_frame) = (status.ring_full, status.no_frame);
-        writeln!(text, "  lost before they were received: receive ring full {ring_full}, no free frame {no_frame}")?;
+        writeln!(
+            text,
+            "  lost before they were received: receive ring full {ring_full}, no free frame {no_frame}"
+        )?;
     }
     for check in &status.checks {
         writeln!(

@@ -4,6 +4,7 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -14,6 +15,8 @@ use super::protocol::{Reply, Request};
 
 /// Longest request in bytes; ends a connection that sends no line end.
 const REQUEST_MAX: u64 = 1 << 20;
+/// How long a living daemon may take to answer.
+const ANSWER_TIME: Duration = Duration::from_secs(3);
 /// Owner only: whoever writes here rules the balancer.
 const MODE: u32 = 0o600;
 
@@ -65,7 +68,7 @@ impl ControlSocket {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(system("make its directory"))?;
         }
-        if UnixStream::connect(path).await.is_ok() {
+        if is_served(path).await {
             return Err(SocketError::InUse(path.to_owned()));
         }
         match std::fs::remove_file(path) {
@@ -87,11 +90,21 @@ impl ControlSocket {
                 Ok((stream, _)) => drop(tokio::spawn(converse(stream, inbox.clone()))),
                 Err(error) => {
                     tracing::warn!("control socket: {error}");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
     }
+}
+
+/// Whether a daemon answers at `path`. One that was killed a moment ago may still accept, but says nothing any more.
+async fn is_served(path: &Path) -> bool {
+    let Ok(mut stream) = UnixStream::connect(path).await else { return false };
+    let answer = async {
+        stream.write_all(b"\"get_timeouts\"\n").await?;
+        stream.read_u8().await
+    };
+    matches!(tokio::time::timeout(ANSWER_TIME, answer).await, Ok(Ok(_)))
 }
 
 /// One client, until it hangs up or the director is gone.

@@ -311,10 +311,19 @@ fn open_queues(
                 return Ok(sets);
             }
             Err(error) if config.zero_copy == ZeroCopySetting::On => return Err(error),
-            Err(error) => status.iter_mut().for_each(|status| status.notes.push(error.to_string())),
+            Err(error) => note_copy(status, &error),
         }
     }
     open_all(config, queues, CopyMode::Copy)
+}
+
+/// Sockets that share packet memory share the mode, so one port's reason is all ports'.
+fn note_copy(status: &mut [PortStatus], error: &XdpError) {
+    let why = match error {
+        XdpError::Bind { interface, reason, .. } => format!("{interface} refuses it ({reason})"),
+        other => other.to_string(),
+    };
+    status.iter_mut().for_each(|status| status.notes.push(format!("copy, not zero-copy: {why}")));
 }
 
 fn try_zero_copy(config: &XdpConfig, queues: u32, status: &[PortStatus]) -> Result<Vec<QueueSet>, XdpError> {

@@ -6,7 +6,7 @@ mod files;
 mod ports;
 mod workers;
 
-use std::future::pending;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -95,7 +95,10 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 
 fn start_log(settings: &Settings) {
     let level = tracing_subscriber::EnvFilter::new(settings.log_level.word());
-    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     // A second subscriber in one process (a test) is not an error: the first one goes on.
     let _ = subscriber.with_env_filter(level).try_init();
 }
@@ -198,7 +201,6 @@ impl Daemon {
             Some(()) = signals.terminate.recv() => Happening::Stop("SIGTERM"),
             Some(()) = signals.interrupt.recv() => Happening::Stop("SIGINT"),
             () = tokio::time::sleep(pause) => Happening::Tick,
-            () = pending() => Happening::Tick,
         }
     }
 

@@ -23,12 +23,12 @@ impl Datapath {
             return Verdict::Drop(DropReason::BadIcmpChecksum);
         }
         match way {
-            Direction::In => self.error_to_server(burst, frame, packet, &quote, &connection),
-            Direction::Out => self.error_to_client(burst, frame, packet, &quote, &connection),
+            Direction::In => self.carry_error_to_server(burst, frame, packet, &quote, &connection),
+            Direction::Out => self.carry_error_to_client(burst, frame, packet, &quote, &connection),
         }
     }
 
-    fn error_to_server(
+    fn carry_error_to_server(
         &mut self,
         burst: &Burst<'_>,
         frame: &mut Frame<'_>,
@@ -48,7 +48,7 @@ impl Datapath {
         send(frame, packet, egress)
     }
 
-    fn error_to_client(
+    fn carry_error_to_client(
         &mut self,
         burst: &Burst<'_>,
         frame: &mut Frame<'_>,

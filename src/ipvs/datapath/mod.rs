@@ -129,9 +129,9 @@ impl Datapath {
         flow: &FlowKey,
     ) -> Verdict {
         match self.find(burst, flow) {
-            Some((connection, Direction::Out)) => self.to_client(burst, frame, packet, &connection),
+            Some((connection, Direction::Out)) => self.forward_reply(burst, frame, packet, &connection),
             Some((connection, Direction::In)) => match self.fitness(burst, packet, &connection) {
-                Fitness::Good => self.to_server(burst, frame, packet, &connection),
+                Fitness::Good => self.forward_request(burst, frame, packet, &connection),
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
                 Fitness::Over => {
                     self.tables.connections.remove(&connection);

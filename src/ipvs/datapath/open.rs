@@ -36,7 +36,7 @@ impl Datapath {
         }
         let Some(service) = service_of(burst, flow, frame.port()) else { return Verdict::Pass };
         match self.schedule(burst, service, flow) {
-            Some(connection) => self.to_server(burst, frame, packet, &connection),
+            Some(connection) => self.forward_request(burst, frame, packet, &connection),
             None => self.answer(burst, frame, packet, IcmpError::PortUnreachable, DropReason::NoDestination),
         }
     }

@@ -19,7 +19,7 @@ const NO_EGRESS: Egress =
     Egress { port: PortIndex(0), source: MacAddr([0; 6]), destination: MacAddr([0; 6]), mtu: u32::MAX };
 
 impl Datapath {
-    pub(super) fn to_server(
+    pub(super) fn forward_request(
         &mut self,
         burst: &Burst<'_>,
         frame: &mut Frame<'_>,
@@ -71,7 +71,7 @@ impl Datapath {
 
     /// An answer of the server. What the kernel must refuse (no route, TTL, size) it gets untouched: it refuses before
     /// IPVS would have seen the packet (golden `ttl-1`).
-    pub(super) fn to_client(
+    pub(super) fn forward_reply(
         &mut self,
         burst: &Burst<'_>,
         frame: &mut Frame<'_>,

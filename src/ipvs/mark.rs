@@ -7,8 +7,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::steering::PortRange;
-use crate::net::addr::{Family, Protocol};
+use crate::net::addr::{Family, PortRange, Protocol};
 
 /// One header field test with its `!`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

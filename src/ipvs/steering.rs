@@ -2,23 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
 use crate::ipvs::edit::{ServerId, ServiceId};
 use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::table::ConnectionTable;
-use crate::net::addr::{Family, Protocol};
-
-/// Ports of one protocol.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PortRange {
-    /// Protocol; [`Protocol::IP`] means any.
-    pub protocol: Protocol,
-    /// Ports, both ends included; 0..=65535 means any.
-    pub ports: RangeInclusive<u16>,
-}
+use crate::net::addr::{Family, PortRange, Protocol};
 
 /// Everything that the XDP program redirects; the rest stays the kernel's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +54,7 @@ impl Reach {
             };
             for server in &service.servers {
                 let ServerId { address, port } = server.id();
-                let ranges = destinations.iter().flat_map(|(_, range)| range.at_server(port));
+                let ranges = destinations.iter().flat_map(|(_, range)| ports_at_server(range, port));
                 reach.servers.extend(ranges.map(|range| (address, range)));
             }
             reach.destinations.extend(destinations);
@@ -93,16 +83,13 @@ impl Reach {
 
     /// Keeps only the endpoints that some connection of the table still uses.
     pub fn retain_used(&mut self, connections: &ConnectionTable) {
+        let destinations = group(&self.destinations);
+        let servers = group(&self.servers);
         let mut used = Reach::default();
         connections.for_each(|connection| {
-            let uses = |endpoint: &&Endpoint, address: SocketAddr| {
-                endpoint.0 == address.ip() && endpoint.1.contains(connection.protocol, address.port())
-            };
-            let virtual_address = connection.virtual_address;
-            used.destinations
-                .extend(self.destinations.iter().filter(|endpoint| uses(endpoint, virtual_address)).cloned());
-            let server = connection.server_address;
-            used.servers.extend(self.servers.iter().filter(|endpoint| uses(endpoint, server)).cloned());
+            let protocol = connection.protocol;
+            used.destinations.extend(matching(&destinations, protocol, connection.virtual_address));
+            used.servers.extend(matching(&servers, protocol, connection.server_address));
         });
         *self = used;
     }
@@ -112,27 +99,16 @@ impl Reach {
         let destinations = group(&self.destinations).into_iter();
         Steering {
             destinations: destinations.map(|(address, ranges)| (IpNet::from(address), ranges)).collect(),
-            servers: group(&self.servers),
+            servers: group(&self.servers).into_iter().collect(),
             own: own.to_vec(),
         }
     }
 }
 
-impl PortRange {
-    /// One port, or all if it is 0.
-    fn one(protocol: Protocol, port: u16) -> Self {
-        PortRange { protocol, ports: if port == 0 { 0..=u16::MAX } else { port..=port } }
-    }
-
-    /// The ports at a server that packets to this range go to: the server's own, and the packet's, which persistence keeps.
-    fn at_server(&self, port: u16) -> impl Iterator<Item = PortRange> {
-        let own = (port != 0).then(|| PortRange::one(self.protocol, port));
-        std::iter::once(self.clone()).chain(own)
-    }
-
-    fn contains(&self, protocol: Protocol, port: u16) -> bool {
-        (self.protocol == Protocol::IP || self.protocol == protocol) && self.ports.contains(&port)
-    }
+/// The ports at a server that packets to a range go to: the server's own, and the packet's, which persistence keeps.
+fn ports_at_server(range: &PortRange, port: u16) -> impl Iterator<Item = PortRange> {
+    let own = (port != 0).then(|| PortRange::one(range.protocol, port));
+    std::iter::once(range.clone()).chain(own)
 }
 
 fn covered<'a>(
@@ -147,8 +123,20 @@ fn covered<'a>(
         .map(move |address| (*address, range.clone()))
 }
 
+/// The endpoints that `place` is one of.
+fn matching(
+    grouped: &BTreeMap<IpAddr, Vec<PortRange>>,
+    protocol: Protocol,
+    place: SocketAddr,
+) -> impl Iterator<Item = Endpoint> {
+    let ranges = grouped.get(&place.ip()).into_iter().flatten();
+    ranges
+        .filter(move |range| range.contains(protocol, place.port()))
+        .map(move |range| (place.ip(), range.clone()))
+}
+
 /// By address, in a stable order.
-fn group(endpoints: &HashSet<Endpoint>) -> Vec<(IpAddr, Vec<PortRange>)> {
+fn group(endpoints: &HashSet<Endpoint>) -> BTreeMap<IpAddr, Vec<PortRange>> {
     let mut grouped: BTreeMap<IpAddr, Vec<PortRange>> = BTreeMap::new();
     for (address, range) in endpoints {
         grouped.entry(*address).or_default().push(range.clone());
@@ -156,5 +144,5 @@ fn group(endpoints: &HashSet<Endpoint>) -> Vec<(IpAddr, Vec<PortRange>)> {
     for ranges in grouped.values_mut() {
         ranges.sort_by_key(|range| (range.protocol, *range.ports.start(), *range.ports.end()));
     }
-    grouped.into_iter().collect()
+    grouped
 }

@@ -4,6 +4,7 @@
 
 mod check;
 mod expect;
+mod failure;
 mod probe;
 mod program;
 mod run;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 pub use check::{Check, CheckError};
 pub use expect::{Expect, Judgement, decode};
-pub use probe::{Probe, ProbeFailure};
+pub use failure::ProbeFailure;
+pub use probe::Probe;
 pub use run::{HealthReport, run};
 
 use crate::net::time::Instant;

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::nanny::probe::ProbeFailure;
+use crate::nanny::failure::ProbeFailure;
 
 /// The longest output that can be as expected, in bytes.
 const OUTPUT_LIMIT: usize = 4096;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -79,3 +80,24 @@ impl From<IpAddr> for Family {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PortIndex(pub u8);
+
+/// Ports of one protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PortRange {
+    /// Protocol; [`Protocol::IP`] means any.
+    pub protocol: Protocol,
+    /// Ports, both ends included; 0..=65535 means any.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl PortRange {
+    /// One port, or all if it is 0.
+    pub fn one(protocol: Protocol, port: u16) -> Self {
+        PortRange { protocol, ports: if port == 0 { 0..=u16::MAX } else { port..=port } }
+    }
+
+    /// Whether the range has this port of this protocol.
+    pub fn contains(&self, protocol: Protocol, port: u16) -> bool {
+        (self.protocol == Protocol::IP || self.protocol == protocol) && self.ports.contains(&port)
+    }
+}

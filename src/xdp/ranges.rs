@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::ipvs::steering::{PortRange, Steering};
+use crate::ipvs::steering::Steering;
+use crate::net::addr::PortRange;
 
 /// Ranges that one table entry holds; MAX_RANGES of `bpf/xlvs.bpf.c`.
 pub(super) const MAX_RANGES: usize = 16;

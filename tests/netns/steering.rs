@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{EtherType, IpNumber, Ipv4Header, Ipv6Header, ip_number};
-use xlvs::ipvs::steering::{PortRange, Steering};
+use xlvs::ipvs::steering::Steering;
 use xlvs::ipvs::verdict::Verdict;
-use xlvs::net::addr::{PortIndex, Protocol};
+use xlvs::net::addr::{PortIndex, PortRange, Protocol};
 use xlvs::xdp::{AttachSetting, Steered, Xdp};
 
 use super::rig::{Rig, stop_and_check};

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollTimeout, poll};
-use xlvs::ipvs::steering::{PortRange, Steering};
+use xlvs::ipvs::steering::Steering;
 use xlvs::ipvs::verdict::{DropReason, Verdict};
-use xlvs::net::addr::{PortIndex, Protocol};
+use xlvs::net::addr::{PortIndex, PortRange, Protocol};
 use xlvs::xdp::{AttachSetting, AttachedMode, RingLosses, Xdp};
 
 use super::rig::{Decision, Rig, stop_and_check, wait_until};

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Burst, Datapath, Ending};
 use crate::ipvs::connection::Connection;
@@ -18,6 +19,8 @@ use crate::net::frame::Frame;
 use crate::net::icmp::IcmpError;
 use crate::net::parse::{Packet, Transport};
 
+/// The kernel's initial timeout of a connection.
+const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
 /// Active FTP's data connections come from here and are the FTP helper's, not the schedulers'.
 const FTP_DATA: u16 = 20;
 
@@ -53,18 +56,21 @@ impl Datapath {
                 let template = self.template(burst, service, persistence, flow)?;
                 let server_address = persistent_address(service, template.server.id(), flow);
                 let server = Arc::clone(&template.server);
-                Some(self.connect(Connection::new(flow, server, server_address, Some(template))))
+                Some(self.connect(burst, Connection::new(flow, server, server_address, Some(template))))
             }
             None if service.port().is_some_and(|port| port != flow.destination_port) => None,
             None => {
                 let server = service.scheduler.schedule(&service.servers, flow)?;
                 let server_address = address_for(server.id(), flow);
-                Some(self.connect(Connection::new(flow, server, server_address, None)))
+                Some(self.connect(burst, Connection::new(flow, server, server_address, None)))
             }
         }
     }
 
-    fn connect(&self, connection: Connection) -> Arc<Connection> {
+    /// Puts a connection into the table. Its first packet gives it the timeout of a state; until then it must not look as
+    /// if its time were up to another worker.
+    fn connect(&self, burst: &Burst<'_>, connection: Connection) -> Arc<Connection> {
+        connection.life.set_deadline(burst.now + NEW_CONNECTION_TIME);
         let connection = Arc::new(connection);
         self.tables.connections.insert(&connection);
         connection.server.count(self.worker, |cell| cell.add_connection());

@@ -1,0 +1,297 @@
+//! The director as its callers know it: commands in, effects and table out. Configurations go through the real parser.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use xlvs::config::lvs::LvsConfig;
+use xlvs::config::marks::parse_marks;
+use xlvs::config::names::Names;
+use xlvs::config::parse::load;
+use xlvs::director::protocol::{Reply, Request};
+use xlvs::director::{ClientId, Command, Director, Effect, Level, Port};
+use xlvs::ipvs::mark::MarkRules;
+use xlvs::ipvs::snapshot::Tables;
+use xlvs::ipvs::steering::Steering;
+use xlvs::ipvs::view::ServiceView;
+use xlvs::nanny::Check;
+use xlvs::net::addr::MacAddr;
+use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Route, RouteKind};
+use xlvs::net::time::Instant;
+
+const ARTICLE: &str = include_str!("../config/lvs.cf");
+const MARKS: &str = include_str!("../config/iptables");
+
+/// A director on a router whose VIP is already up, and all that it has asked for so far.
+struct Site {
+    director: Director,
+    now: Instant,
+    effects: Vec<Effect>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let tables = Arc::new(Tables::new(1));
+        let ports = [("eth0", 1), ("eth1", 2)].map(|(name, index)| Port { name: name.into(), index });
+        let director = Director::new(Instant::START, tables, 1, ports.into());
+        let mut site = Site { director, now: Instant::START, effects: Vec::new() };
+        site.command(Command::Network(network()));
+        site
+    }
+
+    /// The article's site with both servers up.
+    fn article() -> Self {
+        let mut site = Site::new();
+        site.configure(ARTICLE);
+        for check in site.started() {
+            site.health(&check, true);
+        }
+        site.effects.clear();
+        site
+    }
+
+    /// The running check number `index`: started anew by a configuration in which every check differs.
+    fn new_check(&mut self, index: usize) -> Arc<Check> {
+        self.configure(&ARTICLE.replace("timeout = 6", "timeout = 7"));
+        let check = Arc::clone(&self.started()[index]);
+        self.effects.clear();
+        check
+    }
+
+    fn command(&mut self, command: Command) {
+        let effects = self.director.handle(self.now, command);
+        self.effects.extend(effects);
+    }
+
+    fn configure(&mut self, text: &str) {
+        let lvs: LvsConfig = load(text, Names::NONE).unwrap();
+        let marks: MarkRules = parse_marks(MARKS, Names::NONE).unwrap();
+        self.command(Command::Configure { lvs: Box::new(lvs), marks: Arc::new(marks) });
+    }
+
+    fn health(&mut self, check: &Arc<Check>, up: bool) {
+        self.command(Command::Health { check: Arc::clone(check), up, reason: "said the test".into() });
+    }
+
+    fn started(&self) -> Vec<Arc<Check>> {
+        let started = |effect: &Effect| match effect {
+            Effect::StartCheck(check) => Some(Arc::clone(check)),
+            _ => None,
+        };
+        self.effects.iter().filter_map(started).collect()
+    }
+
+    fn stopped(&self) -> usize {
+        self.effects.iter().filter(|effect| matches!(effect, Effect::StopCheck(_))).count()
+    }
+
+    fn logged(&self, level: Level, text: &str) -> bool {
+        self.effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Log(at, line) if *at == level && line == text))
+    }
+
+    fn steering(&self) -> &Steering {
+        let steering = |effect| match effect {
+            &Effect::Steer(ref steering) => Some(steering),
+            _ => None,
+        };
+        self.effects.iter().rev().find_map(steering).expect("steering was asked for")
+    }
+
+    fn services(&mut self) -> Vec<ServiceView> {
+        self.command(Command::Request { client: ClientId(1), request: Request::ListServices });
+        match self.effects.pop() {
+            Some(Effect::Reply(ClientId(1), Reply::Services { services, .. })) => services,
+            other => panic!("the answer is not a list of services: {other:?}"),
+        }
+    }
+
+    /// `address:port weight` of every server, sorted.
+    fn servers(&mut self) -> Vec<String> {
+        let services = self.services();
+        let servers = services.iter().flat_map(|service| &service.servers);
+        let mut servers: Vec<String> = servers
+            .map(|server| {
+                format!("{}:{} {}", server.spec.id.address, server.spec.id.port, server.spec.weight)
+            })
+            .collect();
+        servers.sort();
+        servers
+    }
+}
+
+fn network() -> HostNetwork {
+    let link =
+        |index, name: &str| Link { index, name: name.into(), mac: MacAddr([2; 6]), mtu: 1500, up: true };
+    let own =
+        |link, address: &str| InterfaceAddress { link, address: address.parse().unwrap(), prefix_len: 24 };
+    let on_link = |prefix: &str, link| Route {
+        destination: prefix.parse().unwrap(),
+        gateway: None,
+        link,
+        metric: 0,
+        kind: RouteKind::Unicast,
+    };
+    HostNetwork {
+        links: vec![link(1, "eth0"), link(2, "eth1")],
+        addresses: vec![own(1, "10.10.1.31"), own(1, "10.10.1.30"), own(2, "10.8.8.1")],
+        routes: vec![on_link("10.10.1.0/24", 1), on_link("10.8.8.0/24", 2)],
+        neighbours: Vec::new(),
+    }
+}
+
+#[test]
+fn the_article_starts_with_checks_and_an_empty_service() {
+    let mut site = Site::new();
+    site.configure(ARTICLE);
+    assert!(
+        site.logged(Level::Info, "starting virtual service http_server active: 80"),
+        "{:#?}",
+        site.effects
+    );
+    let endpoints: Vec<String> = site.started().iter().map(|check| check.endpoint.to_string()).collect();
+    assert_eq!(endpoints, ["10.8.8.33:80", "10.8.8.34:80"]);
+    let addresses: Vec<String> = site.effects.iter().filter_map(added).collect();
+    assert_eq!(addresses, ["10.10.1.30/32 eth0:1", "10.8.8.30/24 eth1:0"]);
+    assert_eq!(site.servers(), Vec::<String>::new(), "a server enters when it is healthy");
+}
+
+fn added(effect: &Effect) -> Option<String> {
+    match effect {
+        Effect::AddAddress(wanted) => {
+            let prefix = wanted.prefix_len.map_or("unknown".into(), |prefix| prefix.to_string());
+            Some(format!("{}/{prefix} {}", wanted.address, wanted.label.as_deref().unwrap_or("-")))
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn servers_enter_and_leave_by_their_health() {
+    let mut site = Site::article();
+    assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"]);
+    let check = site.new_check(0);
+    site.health(&check, false);
+    let line = "[inactive] shutting down 10.8.8.33:80 due to connection failure: said the test";
+    assert!(site.logged(Level::Warn, line), "{:#?}", site.effects);
+    assert_eq!(site.servers(), ["10.8.8.34:80 1"]);
+    site.health(&check, true);
+    assert!(site.logged(Level::Info, "[ active ] making 10.8.8.33:80 available"), "{:#?}", site.effects);
+    assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"]);
+}
+
+#[test]
+fn a_quiesced_server_stays_with_weight_0() {
+    let mut site = Site::new();
+    site.configure(&ARTICLE.replace("quiesce_server = 0", "quiesce_server = 1"));
+    let checks = site.started();
+    checks.iter().for_each(|check| site.health(check, true));
+    site.health(&checks[1], false);
+    assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 0"]);
+    site.health(&checks[1], true);
+    assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"]);
+}
+
+#[test]
+fn the_same_configuration_again_touches_nothing() {
+    let mut site = Site::article();
+    site.configure(ARTICLE);
+    let touched = |effect: &&Effect| !matches!(effect, Effect::Resolve(_) | Effect::Log(Level::Warn, _));
+    let touched: Vec<&Effect> = site.effects.iter().filter(touched).collect();
+    assert!(touched.is_empty(), "{touched:#?}");
+    assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"]);
+}
+
+#[test]
+fn a_reload_changes_what_the_file_changes() {
+    let mut site = Site::article();
+    site.configure(&ARTICLE.replacen("weight = 1", "weight = 5", 1));
+    assert_eq!(site.servers(), ["10.8.8.33:80 5", "10.8.8.34:80 1"]);
+    assert_eq!(site.stopped(), 0, "a new weight needs no new check");
+    site.configure(&ARTICLE.replace("persistent = 30", "persistent = 90"));
+    let persistence = site.services()[0].spec.persistence;
+    assert_eq!(persistence.map(|persistence| persistence.timeout), Some(90));
+    assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"], "servers stay under an edited service");
+}
+
+#[test]
+fn a_server_that_leaves_the_file_leaves_the_table() {
+    let mut site = Site::article();
+    site.configure(&ARTICLE.replace("10.8.8.34", "10.8.8.35"));
+    assert_eq!(site.servers(), ["10.8.8.33:80 1"]);
+    assert_eq!(site.stopped(), 1);
+    let started = site.started();
+    assert_eq!(started.len(), 1);
+    site.health(&started[0], true);
+    assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.35:80 1"]);
+}
+
+#[test]
+fn another_mark_is_another_service_and_the_old_endpoints_linger() {
+    let mut site = Site::article();
+    site.configure(&ARTICLE.replace("fwmark = 80", "fwmark = 0"));
+    assert_eq!(site.services().len(), 1);
+    assert_eq!(site.stopped(), 2, "checks of the service that went");
+    assert_eq!(site.started().len(), 2, "checks of the one that came");
+    site.effects.clear();
+    site.now = site.now + Duration::from_secs(60);
+    site.command(Command::Tick);
+    let ranges: Vec<String> = site.steering().destinations.iter().map(|entry| format!("{entry:?}")).collect();
+    assert_eq!(ranges.len(), 1, "no connection uses 443 any more: {ranges:?}");
+    assert!(!ranges[0].contains("443"), "no connection uses 443 any more: {ranges:?}");
+}
+
+#[test]
+fn a_report_of_a_replaced_check_is_ignored() {
+    let mut site = Site::new();
+    site.configure(ARTICLE);
+    let old = site.started();
+    site.configure(&ARTICLE.replace("timeout = 6", "timeout = 7"));
+    old.iter().for_each(|check| site.health(check, true));
+    assert_eq!(site.servers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_stop_takes_addresses_back_before_the_table() {
+    let mut site = Site::article();
+    site.command(Command::Stop);
+    let position = |wanted: fn(&Effect) -> bool| site.effects.iter().position(wanted).unwrap();
+    let address = position(|effect| matches!(effect, Effect::RemoveAddress(_)));
+    let service =
+        position(|effect| matches!(effect, Effect::Log(_, line) if line.starts_with("shutting down")));
+    assert!(address < service, "{:#?}", site.effects);
+    assert_eq!(site.stopped(), 2);
+    assert!(site.services().is_empty());
+}
+
+#[test]
+fn what_is_not_balanced_yet_is_said() {
+    let mut site = Site::new();
+    site.configure(&ARTICLE.replace("scheduler = wlc", "scheduler = lblc"));
+    let line = "virtual server http_server is refused: there is no scheduler lblc";
+    assert!(site.logged(Level::Error, line), "{:#?}", site.effects);
+    assert!(site.started().is_empty());
+    site.configure(&ARTICLE.replace("network = nat", "network = direct"));
+    let said =
+        |effect: &Effect| matches!(effect, Effect::Log(Level::Warn, line) if line.contains("only nat"));
+    assert!(site.effects.iter().any(said), "{:#?}", site.effects);
+}
+
+#[test]
+fn steering_covers_both_ports_of_the_mark_and_the_servers() {
+    let site = {
+        let mut site = Site::new();
+        site.configure(ARTICLE);
+        site.started().iter().for_each(|check| site.health(check, true));
+        site
+    };
+    let steering = site.steering();
+    let shown = format!("{steering:?}");
+    assert_eq!(steering.destinations.len(), 1, "{shown}");
+    assert_eq!(steering.destinations[0].0.to_string(), "10.10.1.30/32", "{shown}");
+    let ports: Vec<_> = steering.destinations[0].1.iter().map(|range| range.ports.clone()).collect();
+    assert_eq!(ports, [80..=80, 443..=443], "{shown}");
+    let servers: Vec<String> = steering.servers.iter().map(|(server, _)| server.to_string()).collect();
+    assert_eq!(servers, ["10.8.8.33", "10.8.8.34"], "{shown}");
+    assert_eq!(steering.own.len(), 3, "{shown}");
+}

@@ -89,6 +89,7 @@ pub fn tcp(flow: u32, flags: u8) -> [u8; LEN] {
     let client = Ipv4Addr::from(0x2000_0000 + flow / 50_000);
     let port = 10_000 + (flow % 50_000) as u16;
     let mut frame = [0; LEN];
+    frame[..6].copy_from_slice(&link(1, "eth0").mac.0);
     frame[12..14].copy_from_slice(&[8, 0]);
     frame[14..16].copy_from_slice(&[0x45, 0]);
     frame[16..18].copy_from_slice(&40u16.to_be_bytes());

@@ -1,6 +1,6 @@
 //! A frame as the engine sees it: a buffer, the length in use, and the port it came in by.
 
-use crate::net::addr::PortIndex;
+use crate::net::addr::{MacAddr, PortIndex};
 
 /// An Ethernet frame in a buffer that may have room behind it, so that an answer can be longer than the question.
 #[derive(Debug)]
@@ -20,6 +20,11 @@ impl<'a> Frame<'a> {
     /// The port the frame was received on.
     pub fn port(&self) -> PortIndex {
         self.port
+    }
+
+    /// The hardware address it was sent to; `None` if it is too short to have one.
+    pub fn destination(&self) -> Option<MacAddr> {
+        self.bytes().first_chunk().copied().map(MacAddr)
     }
 
     /// Length of the frame in bytes, without FCS.

@@ -136,6 +136,7 @@ pub struct RouteTable {
     neighbours: HashMap<(u32, IpAddr), MacAddr, RandomState>,
     local: HashSet<IpAddr, RandomState>,
     ports: HashMap<u32, PortLink, RandomState>,
+    port_macs: Vec<Option<MacAddr>>,
 }
 
 impl RouteTable {
@@ -150,7 +151,9 @@ impl RouteTable {
         }
         table.local.extend(network.addresses.iter().map(|address| address.address));
         for (port, index) in (0..).map(PortIndex).zip(ports) {
-            if let Some(link) = network.links.iter().find(|link| link.index == *index) {
+            let link = network.links.iter().find(|link| link.index == *index);
+            table.port_macs.push(link.map(|link| link.mac));
+            if let Some(link) = link {
                 table.ports.insert(*index, PortLink { port, mac: link.mac, mtu: link.mtu });
             }
         }
@@ -163,6 +166,11 @@ impl RouteTable {
             IpNet::V4(prefix) => insert_better(&mut self.v4, prefix, hop),
             IpNet::V6(prefix) => insert_better(&mut self.v6, prefix, hop),
         }
+    }
+
+    /// Our hardware address on a port; `None` if its interface has gone.
+    pub fn port_mac(&self, port: PortIndex) -> Option<MacAddr> {
+        self.port_macs.get(usize::from(port.0)).copied().flatten()
     }
 
     /// Whether `address` is this machine's own.

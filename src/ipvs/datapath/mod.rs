@@ -97,9 +97,11 @@ impl Datapath {
         Datapath { tables, snapshot, worker, wheel: Wheel::new(now), icmp_limit, next_id: 0x8000 }
     }
 
-    /// Without any service IPVS has no hooks: even the connections that are left are not translated (golden `clear`).
+    /// Without any service IPVS has no hooks: even the connections that are left are not translated (golden `clear`). And it
+    /// takes only what is addressed to this machine, which a promiscuous interface does not guarantee.
     fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
-        if burst.snapshot.services.is_empty() {
+        let snapshot = burst.snapshot;
+        if snapshot.services.is_empty() || frame.destination() != snapshot.routes.port_mac(frame.port()) {
             return Verdict::Pass;
         }
         let packet = match parse_frame(frame.bytes()) {

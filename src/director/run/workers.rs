@@ -14,7 +14,7 @@ use crate::host::raw::RawSender;
 use crate::ipvs::datapath::Datapath;
 use crate::ipvs::snapshot::Tables;
 use crate::ipvs::steering::Steering;
-use crate::ipvs::verdict::PacketTotals;
+use crate::ipvs::verdict::{DropReason, PacketCounters, PacketTotals};
 use crate::xdp::{self, AttachSetting, AttachedMode, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting};
 
 /// Packets that may wait for the kernel's routing.
@@ -24,6 +24,7 @@ const HAND_OVER_QUEUE: usize = 1024;
 pub struct Workers {
     xdp: Option<Xdp>,
     sender: Option<JoinHandle<()>>,
+    refused: Arc<PacketCounters>,
 }
 
 fn xdp_config(settings: &Settings, ports: &[Port]) -> XdpConfig {
@@ -73,11 +74,13 @@ impl Workers {
             tracing::info!("{name}: XDP in {mode} mode, AF_XDP with {copy}, queues: {queues}");
             status.notes.iter().for_each(|note| tracing::info!("{name}: {note}"));
         }
+        let refused = Arc::<PacketCounters>::default();
+        let counters = Arc::clone(&refused);
         let sender = std::thread::Builder::new().name("xlvs-route".into());
         let sender = sender
-            .spawn(move || send_all(&raw, &packets))
+            .spawn(move || send_all(&raw, &packets, &counters))
             .map_err(|error| RunError::System("start a thread", error))?;
-        Ok(Workers { xdp: Some(xdp), sender: Some(sender) })
+        Ok(Workers { xdp: Some(xdp), sender: Some(sender), refused })
     }
 
     /// Changes what comes up.
@@ -96,6 +99,10 @@ impl Workers {
         for counters in xdp.counters() {
             status.packets.merge(&counters.totals());
         }
+        // What the kernel's routing refused was handed over, but went nowhere.
+        let refused = self.refused.totals();
+        status.packets.handed_over -= refused.dropped.iter().map(|(_, packets)| packets).sum::<u64>();
+        status.packets.merge(&refused);
     }
 
     /// Detaches and ends the threads; says so if a frame is missing.
@@ -128,10 +135,11 @@ fn describe(status: &xdp::PortStatus) -> PortStatus {
 }
 
 /// Gives packets to the kernel's routing until no worker is left.
-fn send_all(raw: &RawSender, packets: &Receiver<Vec<u8>>) {
+fn send_all(raw: &RawSender, packets: &Receiver<Vec<u8>>, counters: &PacketCounters) {
     for packet in packets {
         if let Err(error) = raw.send(&packet) {
             tracing::debug!("the kernel refuses a packet: {error}");
+            counters.add_dropped(DropReason::KernelRefused);
         }
     }
 }

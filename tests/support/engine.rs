@@ -37,7 +37,8 @@ pub fn device() -> Box<dyn Device> {
     Box::new(Router::new())
 }
 
-struct Router {
+/// The engine with its director, and the host around them.
+pub struct Router {
     now: Instant,
     director: Director,
     datapath: Datapath,
@@ -47,7 +48,8 @@ struct Router {
 }
 
 impl Router {
-    fn new() -> Self {
+    /// At time 0, in the topology of the scenarios, without services.
+    pub fn new() -> Self {
         let now = Instant::START;
         let tables = Arc::new(Tables::new(1));
         let ports =
@@ -104,22 +106,33 @@ impl Router {
     fn ip(&mut self, words: &[&str]) -> Result<(), String> {
         let ["link", "set", "dev", device, "mtu", mtu] = words else { return Err("not understood".into()) };
         let mtu = mtu.parse().map_err(|_| "not a number")?;
-        let link = self.network.links.iter_mut().find(|link| link.name == *device).ok_or("no such device")?;
-        link.mtu = mtu;
-        self.command(Command::Network(self.network.clone()));
+        let known =
+            self.network.links.iter().position(|link| link.name == *device).ok_or("no such device")?;
+        self.change_network(|network| network.links[known].mtu = mtu);
         Ok(())
     }
 
-    /// One frame through the datapath, and through the host where the verdict says so.
-    fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+    /// Changes what the kernel knows about the network.
+    pub fn change_network(&mut self, change: impl FnOnce(&mut HostNetwork)) {
+        change(&mut self.network);
+        self.command(Command::Network(self.network.clone()));
+    }
+
+    /// One frame through the datapath: the verdict, and the frame afterwards.
+    pub fn process(&mut self, side: Side, bytes: &[u8]) -> (Verdict, Vec<u8>) {
         let mut buffer = [0; FRAME];
-        let bytes = ethernet::frame(side, packet);
-        buffer[..bytes.len()].copy_from_slice(&bytes);
+        buffer[..bytes.len()].copy_from_slice(bytes);
         let mut frames = [Frame::new(&mut buffer, bytes.len(), port(side))];
         let mut verdicts = Vec::new();
         self.datapath.process(self.now, &mut frames, &mut verdicts);
-        let sent = ethernet::packet(frames[0].bytes()).unwrap_or_default().to_vec();
-        match verdicts[0] {
+        (verdicts[0], frames[0].bytes().to_vec())
+    }
+
+    /// One packet through the datapath, and through the host where the verdict says so.
+    fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+        let (verdict, frame) = self.process(side, &ethernet::frame(side, packet));
+        let sent = ethernet::packet(&frame).unwrap_or_default().to_vec();
+        match verdict {
             Verdict::Transmit(PortIndex(0)) => vec![(Side::Client, sent)],
             Verdict::Transmit(_) => vec![(Side::Server, sent)],
             Verdict::Pass => self.host.receive(side, &sent),

@@ -101,7 +101,8 @@ impl Workers {
         }
         // What the kernel's routing refused was handed over, but went nowhere.
         let refused = self.refused.totals();
-        status.packets.handed_over -= refused.dropped.iter().map(|(_, packets)| packets).sum::<u64>();
+        let lost: u64 = refused.dropped.iter().map(|(_, packets)| packets).sum();
+        status.packets.handed_over = status.packets.handed_over.saturating_sub(lost);
         status.packets.merge(&refused);
     }
 

@@ -176,7 +176,7 @@ impl ServiceTable {
         Some(server)
     }
 
-    /// `expire_nodest_conn`: connections of deleted servers end at once.
+    /// `expire_nodest_conn`: connections of deleted servers end at once, and then their templates.
     fn expire_orphans(&self, draft: &Snapshot) {
         if draft.sysctls.expire_nodest_conn == 0 {
             return;
@@ -190,6 +190,7 @@ impl ServiceTable {
         for connection in &orphans {
             self.tables.connections.remove(connection);
         }
+        self.tables.templates.remove_orphans();
     }
 
     /// Frees deleted servers that have been idle for long enough. To be called about once a minute.

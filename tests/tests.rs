@@ -9,6 +9,7 @@ mod lvscf;
 mod lvscf_check;
 mod marks;
 mod nanny;
+mod random;
 mod runner;
 mod scenarios;
 mod settings;

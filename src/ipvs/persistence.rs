@@ -125,6 +125,12 @@ impl PersistenceTemplate {
         Fate::Again
     }
 
+    /// Whether there is a reason to keep it once its server may have been deleted; if not, it has ended.
+    fn outlives_server(&self) -> bool {
+        let needed = self.server.is_available() || self.children.load(Ordering::Relaxed) != 0;
+        needed || self.expire() == Fate::Again
+    }
+
     /// For a listing at `now`.
     pub fn view(&self, now: Instant) -> ConnectionView {
         let retired = self.retired.load(Ordering::Relaxed);
@@ -186,6 +192,12 @@ impl TemplateTable {
             self.retired().retain(|present| !Arc::ptr_eq(present, template));
         }
         fate
+    }
+
+    /// Ends those of deleted servers that have no connection (golden `expire-nodest-templates`).
+    pub fn remove_orphans(&self) {
+        self.valid.retain(|_, template| template.outlives_server());
+        self.retired().retain(|template| template.outlives_server());
     }
 
     /// Shows every template to `visit`.

@@ -100,9 +100,9 @@ impl RealServer {
         self.total() == 0 && self.persistent() == 0
     }
 
-    /// What lc and wlc compare: active connections weigh 257, inactive ones 1 (ipvs.md section 0, kernels 6.1.192 and 6.12).
+    /// What lc and wlc compare: active connections weigh 256, inactive ones 1 (golden `sched-wlc-overhead`).
     pub fn overhead(&self) -> i64 {
-        i64::from(self.active()) * 256 + i64::from(self.total())
+        i64::from(self.active()) * 256 + i64::from(self.inactive())
     }
 
     /// The server's own counters.

@@ -25,6 +25,8 @@ const TIMEOUT_MAX: u32 = i32::MAX as u32 / 1000;
 struct Trashed {
     service: ServiceId,
     server: Arc<RealServer>,
+    /// Its service was deleted too, or has been since.
+    bereft: bool,
     idle_since: Option<Instant>,
 }
 
@@ -94,6 +96,9 @@ impl ServiceTable {
         for server in &service.servers {
             self.throw_away(*id, server);
         }
+        for trashed in self.trash.iter_mut().filter(|trashed| trashed.service == *id) {
+            trashed.bereft = true;
+        }
         self.expire_orphans(draft);
         Ok(())
     }
@@ -154,20 +159,24 @@ impl ServiceTable {
 
     fn throw_away(&mut self, service: ServiceId, server: &Arc<RealServer>) {
         server.set_available(false);
-        self.trash.push(Trashed { service, server: Arc::clone(server), idle_since: None });
+        self.trash.push(Trashed { service, server: Arc::clone(server), bereft: false, idle_since: None });
     }
 
-    /// The server of this identity out of the trash, with its connections and counters.
+    /// The server of this identity out of the trash, with its connections, and its counters unless the service is another
+    /// one now (golden `service-readded-stats`).
     fn revive(&mut self, service: &ServiceId, spec: &ServerSpec) -> Option<Arc<RealServer>> {
         let same = |trashed: &Trashed| trashed.service == *service && trashed.server.id() == spec.id;
         let index = self.trash.iter().position(same)?;
-        let server = self.trash.remove(index).server;
+        let Trashed { server, bereft, .. } = self.trash.remove(index);
+        if bereft {
+            server.stats().estimator().zero();
+        }
         server.update(spec);
         server.set_available(true);
         Some(server)
     }
 
-    /// `expire_nodest_conn`: connections of deleted servers end at once.
+    /// `expire_nodest_conn`: connections of deleted servers end at once, and then their templates.
     fn expire_orphans(&self, draft: &Snapshot) {
         if draft.sysctls.expire_nodest_conn == 0 {
             return;
@@ -181,6 +190,7 @@ impl ServiceTable {
         for connection in &orphans {
             self.tables.connections.remove(connection);
         }
+        self.tables.templates.remove_orphans();
     }
 
     /// Frees deleted servers that have been idle for long enough. To be called about once a minute.

@@ -16,6 +16,9 @@ const ICMP_LEN: usize = 8;
 const QUOTE_MAX: usize = 576 - IP_LEN - ICMP_LEN;
 /// Precedence "internetwork control", as Linux marks its errors (RFC 1812 section 4.3.2.5).
 const TOS: u8 = 0xc0;
+/// What Linux keeps of the packet's type of service besides: delay, throughput, reliability, cost (golden
+/// `no-destination-tos`).
+const TOS_KEPT: u8 = 0x1e;
 const TTL: u8 = 64;
 
 /// Types 3, 4 and 11: errors about a packet, the only ones that IPVS relates to its flows.
@@ -84,16 +87,17 @@ pub fn make_error(
     bytes[icmp..icmp + ICMP_LEN].copy_from_slice(&error.header());
     let checksum = Sum::default().bytes(&bytes[icmp..icmp + ICMP_LEN + quoted]).finish();
     bytes[icmp + 2..icmp + 4].copy_from_slice(&checksum.to_be_bytes());
-    let header = ip_header(source, destination, ip_len as u16, id);
+    let tos = TOS | (bytes[icmp + ICMP_LEN + 1] & TOS_KEPT);
+    let header = ip_header(source, destination, tos, ip_len as u16, id);
     bytes[ETHERNET_LEN..icmp].copy_from_slice(&header);
     write_ethernet(bytes, egress.source, egress.destination);
     frame.resize(ETHERNET_LEN + ip_len)
 }
 
-fn ip_header(source: Ipv4Addr, destination: Ipv4Addr, total_len: u16, id: u16) -> [u8; IP_LEN] {
+fn ip_header(source: Ipv4Addr, destination: Ipv4Addr, tos: u8, total_len: u16, id: u16) -> [u8; IP_LEN] {
     let mut header = [0; IP_LEN];
     header[0] = 0x45;
-    header[1] = TOS;
+    header[1] = tos;
     header[2..4].copy_from_slice(&total_len.to_be_bytes());
     header[4..6].copy_from_slice(&id.to_be_bytes());
     header[8] = TTL;

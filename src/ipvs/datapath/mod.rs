@@ -135,13 +135,25 @@ impl Datapath {
             Some((connection, Direction::In)) => match self.fitness(burst, packet, &connection) {
                 Fitness::Good => self.forward_request(burst, frame, packet, &connection),
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
-                Fitness::Over => {
-                    self.tables.connections.remove(&connection);
-                    self.open(burst, frame, packet, flow)
-                }
+                Fitness::Over => self.reopen(burst, frame, packet, flow, &connection),
             },
             None => self.open(burst, frame, packet, flow),
         }
+    }
+
+    /// A new connection in place of one that is over. That one ends only afterwards, so that schedulers still count it
+    /// (golden `reuse-counts-former`).
+    fn reopen(
+        &mut self,
+        burst: &Burst<'_>,
+        frame: &mut Frame<'_>,
+        packet: &Packet,
+        flow: &FlowKey,
+        former: &Arc<Connection>,
+    ) -> Verdict {
+        let verdict = self.open(burst, frame, packet, flow);
+        self.tables.connections.remove(former);
+        verdict
     }
 
     /// The live connection of a flow; one whose time is up goes first.

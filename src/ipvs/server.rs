@@ -13,6 +13,7 @@ pub struct RealServer {
     id: ServerId,
     forward: AtomicU8,
     weight: AtomicI32,
+    last_weight: AtomicI32,
     upper_threshold: AtomicU32,
     lower_threshold: AtomicU32,
     available: AtomicBool,
@@ -31,6 +32,7 @@ impl RealServer {
             id: spec.id,
             forward: AtomicU8::new(0),
             weight: AtomicI32::new(0),
+            last_weight: AtomicI32::new(0),
             upper_threshold: AtomicU32::new(0),
             lower_threshold: AtomicU32::new(0),
             available: AtomicBool::new(true),
@@ -63,6 +65,11 @@ impl RealServer {
     /// Weight.
     pub fn weight(&self) -> i32 {
         self.weight.load(Ordering::Relaxed)
+    }
+
+    /// The last weight that was not 0; Maglev keeps a quiesced server's place by it.
+    pub fn last_weight(&self) -> i32 {
+        self.last_weight.load(Ordering::Relaxed)
     }
 
     /// Whether the server is in its service; false after deletion.
@@ -134,6 +141,9 @@ impl RealServer {
         };
         self.forward.store(forward, Ordering::Relaxed);
         self.weight.store(spec.weight, Ordering::Relaxed);
+        if spec.weight != 0 {
+            self.last_weight.store(spec.weight, Ordering::Relaxed);
+        }
         let former = self.upper_threshold.swap(spec.upper_threshold, Ordering::Relaxed);
         self.lower_threshold.store(spec.lower_threshold, Ordering::Relaxed);
         if spec.upper_threshold == 0 || spec.upper_threshold > former {

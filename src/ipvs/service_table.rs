@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::ipvs::edit::{ClientMask, Edit, Errno, Forward, ServerId, ServerSpec, ServiceId, ServiceSpec};
-use crate::ipvs::scheduler;
+use crate::ipvs::scheduler::{self, Change};
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::{Services, VirtualService};
 use crate::ipvs::snapshot::{Snapshot, Tables};
@@ -126,16 +126,20 @@ impl ServiceTable {
             .unwrap_or_else(|| Arc::new(RealServer::new(spec, self.workers, Arc::clone(&service.stats))));
         let mut servers = vec![server];
         servers.extend(service.servers.iter().cloned());
+        service.scheduler.servers_changed(&servers, Change::Added);
         services.insert(Arc::new(service.with_servers(servers)));
         Ok(())
     }
 
     fn delete_server(&mut self, draft: &mut Snapshot, id: &ServiceId, server: ServerId) -> Result<(), Errno> {
         let service = draft.services.get(id).ok_or(Errno::ESRCH)?;
-        let server = Arc::clone(find(service, server).ok_or(Errno::ENOENT)?);
-        service.scheduler.server_deleted(&service.servers, &server);
-        let rest = service.servers.iter().filter(|present| !Arc::ptr_eq(present, &server)).cloned();
-        let service = service.with_servers(rest.collect());
+        let position = service.servers.iter().position(|present| present.id() == server);
+        let position = position.ok_or(Errno::ENOENT)?;
+        let mut servers = service.servers.clone();
+        let server = servers.remove(position);
+        let before = position.checked_sub(1).map(|before| &servers[before]);
+        service.scheduler.servers_changed(&servers, Change::Deleted { server: &server, before });
+        let service = service.with_servers(servers);
         draft.services.insert(Arc::new(service));
         self.throw_away(*id, &server);
         self.expire_orphans(draft);
@@ -251,7 +255,9 @@ fn edit_service(services: &mut Services, spec: &ServiceSpec) -> Result<(), Errno
     let scheduler = if service.spec.scheduler == spec.scheduler {
         Arc::clone(&service.scheduler)
     } else {
-        scheduler::by_name(&spec.scheduler).ok_or(Errno::ENOENT)?
+        let scheduler = scheduler::by_name(&spec.scheduler).ok_or(Errno::ENOENT)?;
+        scheduler.servers_changed(&service.servers, Change::Added);
+        scheduler
     };
     services.insert(Arc::new(VirtualService {
         spec: spec.clone(),
@@ -266,6 +272,7 @@ fn edit_server(services: &Services, id: &ServiceId, spec: &ServerSpec) -> Result
     let service = services.get(id).ok_or(Errno::ESRCH)?;
     check_server(id, spec)?;
     find(service, spec.id).ok_or(Errno::ENOENT)?.update(spec);
+    service.scheduler.servers_changed(&service.servers, Change::Edited);
     Ok(())
 }
 

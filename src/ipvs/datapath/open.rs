@@ -9,6 +9,8 @@ use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::{Persistence, ServerId};
 use crate::ipvs::mark::MarkPacket;
 use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
+use crate::ipvs::scheduler::Arrival;
+use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
 use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::timer::Fate;
@@ -60,7 +62,7 @@ impl Datapath {
             }
             None if service.port().is_some_and(|port| port != flow.destination_port) => None,
             None => {
-                let server = service.scheduler.schedule(&service.servers, flow)?;
+                let server = pick(burst, service, flow)?;
                 let server_address = address_for(server.id(), flow);
                 Some(self.connect(burst, Connection::new(flow, server, server_address, None)))
             }
@@ -90,7 +92,7 @@ impl Datapath {
         let template = match self.valid_template(burst, &key) {
             Some(template) => template,
             None => {
-                let server = service.scheduler.schedule(&service.servers, flow)?;
+                let server = pick(burst, service, flow)?;
                 let port = if key.virtual_address.port() == 0 { 0 } else { server.id().port };
                 let template = PersistenceTemplate::new(key, server, port, persistence.timeout);
                 let template = Arc::new(template);
@@ -128,6 +130,11 @@ fn may_open(packet: &Packet, flow: &FlowKey, sysctls: &Sysctls) -> bool {
         _ => true,
     };
     by_protocol && flow.source_port != FTP_DATA
+}
+
+fn pick(burst: &Burst<'_>, service: &VirtualService, flow: &FlowKey) -> Option<Arc<RealServer>> {
+    let arrival = Arrival { flow, flags: service.spec.flags, now: burst.now };
+    service.scheduler.schedule(&service.servers, &arrival)
 }
 
 fn service_of<'a>(burst: &Burst<'a>, flow: &FlowKey, port: PortIndex) -> Option<&'a Arc<VirtualService>> {

@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::{Scheduler, is_usable};
+use super::{Arrival, Change, Scheduler, is_usable};
 use crate::ipvs::server::RealServer;
-use crate::net::flow::FlowKey;
 
 /// Remembers the last choice; none yet, or one that has gone, means the head of the list.
 #[derive(Default)]
@@ -12,25 +11,23 @@ pub struct RoundRobin {
     last: Mutex<Weak<RealServer>>,
 }
 
-fn position(servers: &[Arc<RealServer>], server: &Weak<RealServer>) -> Option<usize> {
-    servers.iter().position(|candidate| std::ptr::eq(Arc::as_ptr(candidate), server.as_ptr()))
-}
-
 impl Scheduler for RoundRobin {
-    fn schedule(&self, servers: &[Arc<RealServer>], _: &FlowKey) -> Option<Arc<RealServer>> {
+    fn schedule(&self, servers: &[Arc<RealServer>], _: &Arrival<'_>) -> Option<Arc<RealServer>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = position(servers, &last).map_or(0, |last| last + 1);
-        let (before, after) = servers.split_at(next.min(servers.len()));
+        let is_last = |server: &Arc<RealServer>| std::ptr::eq(Arc::as_ptr(server), last.as_ptr());
+        let next = servers.iter().position(is_last).map_or(0, |last| last + 1);
+        let (before, after) = servers.split_at(next);
         let chosen = after.iter().chain(before).find(|server| is_usable(server))?;
         *last = Arc::downgrade(chosen);
         Some(Arc::clone(chosen))
     }
 
-    fn server_deleted(&self, servers: &[Arc<RealServer>], deleted: &Arc<RealServer>) {
+    /// Without the last choice, the one before it counts as last.
+    fn servers_changed(&self, _: &[Arc<RealServer>], change: Change<'_>) {
+        let Change::Deleted { server, before } = change else { return };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(index) = position(servers, &last) else { return };
-        if Arc::ptr_eq(&servers[index], deleted) {
-            *last = index.checked_sub(1).map(|before| Arc::downgrade(&servers[before])).unwrap_or_default();
+        if std::ptr::eq(Arc::as_ptr(server), last.as_ptr()) {
+            *last = before.map(Arc::downgrade).unwrap_or_default();
         }
     }
 }

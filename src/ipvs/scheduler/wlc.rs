@@ -2,22 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{Scheduler, is_usable};
+use super::{Arrival, Scheduler, is_usable, least_by_weight};
 use crate::ipvs::server::RealServer;
-use crate::net::flow::FlowKey;
 
 /// Has no state of its own.
 pub struct WeightedLeastConnection;
 
+/// The choice, which the locality schedulers make too.
+pub(super) fn least_loaded(servers: &[Arc<RealServer>]) -> Option<&Arc<RealServer>> {
+    least_by_weight(servers.iter().filter(|server| is_usable(server)), RealServer::overhead)
+}
+
 impl Scheduler for WeightedLeastConnection {
-    fn schedule(&self, servers: &[Arc<RealServer>], _: &FlowKey) -> Option<Arc<RealServer>> {
-        let mut usable = servers.iter().filter(|server| is_usable(server));
-        let first = usable.next()?;
-        let (least, _, _) =
-            usable.fold((first, first.overhead(), i64::from(first.weight())), |least, server| {
-                let (overhead, weight) = (server.overhead(), i64::from(server.weight()));
-                if least.1 * weight > overhead * least.2 { (server, overhead, weight) } else { least }
-            });
-        Some(Arc::clone(least))
+    fn schedule(&self, servers: &[Arc<RealServer>], _: &Arrival<'_>) -> Option<Arc<RealServer>> {
+        least_loaded(servers).cloned()
     }
 }

@@ -1,0 +1,75 @@
+//! Weighted round robin: rounds over the list at falling weight levels (ipvs.md section 5.1).
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::{Arrival, Change, Scheduler, is_usable};
+use crate::ipvs::server::RealServer;
+
+/// Where the round stands.
+#[derive(Default)]
+pub struct WeightedRoundRobin {
+    round: Mutex<Round>,
+}
+
+#[derive(Default)]
+struct Round {
+    last: Weak<RealServer>,
+    /// Servers of at least this weight are taken now.
+    level: i64,
+    /// The level a round starts at.
+    top: i64,
+    /// How far the level falls at the end of the list: the greatest common divisor of the weights.
+    step: i64,
+}
+
+fn greatest_common_divisor(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+impl Round {
+    /// After a change of the list: from its head on, at a level of the new scale.
+    fn recompute(&mut self, servers: &[Arc<RealServer>]) {
+        let weights = || servers.iter().map(|server| i64::from(server.weight())).filter(|weight| *weight > 0);
+        let heaviest = weights().max().unwrap_or(0);
+        self.step = weights().fold(0, greatest_common_divisor).max(1);
+        self.top = heaviest - (self.step - 1);
+        self.last = Weak::new();
+        if self.level > self.top || self.level == 0 {
+            self.level = self.top;
+        } else if self.step > 1 {
+            self.level = self.level / self.step * self.step + 1;
+        }
+    }
+
+    fn next(&mut self, servers: &[Arc<RealServer>]) -> Option<Arc<RealServer>> {
+        if self.top <= 0 || !servers.iter().any(|server| is_usable(server)) {
+            return None;
+        }
+        let is_last = |server: &Arc<RealServer>| std::ptr::eq(Arc::as_ptr(server), self.last.as_ptr());
+        let mut from = servers.iter().position(is_last).map_or(0, |last| last + 1);
+        loop {
+            let reaches = |server: &&Arc<RealServer>| {
+                !server.is_overloaded() && i64::from(server.weight()) >= self.level
+            };
+            if let Some(chosen) = servers[from..].iter().find(reaches) {
+                self.last = Arc::downgrade(chosen);
+                return Some(Arc::clone(chosen));
+            }
+            from = 0;
+            self.level -= self.step;
+            if self.level <= 0 {
+                self.level = self.top;
+            }
+        }
+    }
+}
+
+impl Scheduler for WeightedRoundRobin {
+    fn schedule(&self, servers: &[Arc<RealServer>], _: &Arrival<'_>) -> Option<Arc<RealServer>> {
+        self.round.lock().unwrap_or_else(PoisonError::into_inner).next(servers)
+    }
+
+    fn servers_changed(&self, servers: &[Arc<RealServer>], _: Change<'_>) {
+        self.round.lock().unwrap_or_else(PoisonError::into_inner).recompute(servers);
+    }
+}

@@ -146,7 +146,8 @@ pub fn icmp_checksum_ok(frame: &[u8], packet: &Packet) -> bool {
 
 /// Rewrites an ICMP error: `outer` names the end of the error itself that gets `new`'s address; in the quoted packet the
 /// opposite end gets address and port, since it travelled the other way. The quoted transport checksum stays as it is
-/// (golden `icmp-from-server`); the ICMP checksum is computed anew.
+/// (golden `icmp-from-server`); that of the quoted IP header is computed anew, right or wrong as it was (golden
+/// `icmp-quote-checksum`), and so is the ICMP checksum.
 pub fn set_icmp_end(frame: &mut [u8], packet: &Packet, quote: &Quote, outer: End, new: SocketAddr) {
     let inner = match outer {
         End::Source => End::Destination,
@@ -154,6 +155,9 @@ pub fn set_icmp_end(frame: &mut [u8], packet: &Packet, quote: &Quote, outer: End
     };
     replace_address(frame, packet.l3, outer, new.ip());
     replace_address(frame, quote.l3, inner, new.ip());
+    write_u16(frame, quote.l3 + IP_CHECKSUM, 0);
+    let checksum = Sum::default().bytes(&frame[quote.l3..quote.l4]).finish();
+    write_u16(frame, quote.l3 + IP_CHECKSUM, checksum);
     write_u16(frame, quote.l4 + inner.port_offset(), new.port());
     write_u16(frame, packet.l4 + ICMP_CHECKSUM, 0);
     let checksum = Sum::default().bytes(&frame[packet.l4..packet.end]).finish();

@@ -4,10 +4,12 @@
 
 mod netns {
     mod attach;
+    mod daemon;
     mod host;
     mod namespace;
     mod rig;
     mod sending;
+    mod service;
     mod steering;
     mod traffic;
 }

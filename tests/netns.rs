@@ -4,10 +4,18 @@
 
 mod netns {
     mod attach;
+    mod daemon;
+    mod dut;
     mod host;
     mod namespace;
     mod rig;
+    mod scenarios;
     mod sending;
+    mod service;
     mod steering;
     mod traffic;
+    mod wire;
 }
+
+#[allow(dead_code, reason = "the modelled devices serve the unprivileged tests")]
+mod support;

@@ -196,6 +196,10 @@ impl Device for Broken {
         Vec::new()
     }
 
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn advance(&mut self, _by: Duration) {}
 
     fn dump(&mut self, _sections: &[String]) -> String {

@@ -56,10 +56,10 @@ fn knows(network: &HostNetwork, address: &str, mac: &str) -> bool {
 
 #[test]
 fn links_and_addresses_are_those_that_ip_shows() {
-    let pair = Pair::new("hostdev", "addr");
+    let pair = Pair::new();
     pair.router.ip("address add 10.9.0.1 peer 10.9.0.2/32 dev eth0");
     pair.router.ip("link set eth0 mtu 1400");
-    let network = pair.router.run(async || Netlink::open().expect("rtnetlink").read().await);
+    let network = pair.router.block_on(async || Netlink::open().expect("rtnetlink").read().await);
     let network = network.expect("a reading");
 
     let shown = json(&pair.router, "address show");
@@ -86,7 +86,7 @@ fn links_and_addresses_are_those_that_ip_shows() {
 
 #[test]
 fn routes_are_those_that_ip_shows() {
-    let pair = Pair::new("hostdev", "route");
+    let pair = Pair::new();
     for route in [
         "10.1.0.0/16 via 10.0.0.2",
         "10.1.0.0/16 via 10.0.0.3 metric 5",
@@ -99,7 +99,7 @@ fn routes_are_those_that_ip_shows() {
         pair.router.ip(&format!("route add {route}"));
     }
     pair.router.ip("-6 route add fd01::/64 via fd00::2");
-    let network = pair.router.run(async || Netlink::open().expect("rtnetlink").read().await);
+    let network = pair.router.block_on(async || Netlink::open().expect("rtnetlink").read().await);
     let network = network.expect("a reading");
 
     let read = network.routes.iter().map(|it| {
@@ -141,7 +141,7 @@ fn shown_route(route: &Value, v4: bool) -> String {
 
 #[test]
 fn neighbours_are_those_that_can_be_used_at_once() {
-    let pair = Pair::new("hostdev", "neigh");
+    let pair = Pair::new();
     for (address, state) in [
         ("10.0.0.11", "reachable"),
         ("10.0.0.12", "stale"),
@@ -154,7 +154,7 @@ fn neighbours_are_those_that_can_be_used_at_once() {
     }
     pair.router.ip("neighbour add 10.0.0.16 dev eth0 nud none");
     pair.router.ip("neighbour add 10.0.0.17 dev eth0 nud incomplete");
-    let network = pair.router.run(async || Netlink::open().expect("rtnetlink").read().await);
+    let network = pair.router.block_on(async || Netlink::open().expect("rtnetlink").read().await);
     let network = network.expect("a reading");
     let link = link_index(&network, "eth0");
     let neighbours = network.neighbours.iter().filter(|it| it.link == link);
@@ -165,10 +165,10 @@ fn neighbours_are_those_that_can_be_used_at_once() {
 
 #[test]
 fn what_is_read_routes_packets() {
-    let pair = Pair::new("hostdev", "table");
+    let pair = Pair::new();
     pair.router.ip("route add default via 10.0.0.2");
     pair.router.ip(&format!("neighbour add 10.0.0.2 lladdr {SERVER_MAC} dev eth0 nud stale"));
-    let network = pair.router.run(async || Netlink::open().expect("rtnetlink").read().await);
+    let network = pair.router.block_on(async || Netlink::open().expect("rtnetlink").read().await);
     let network = network.expect("a reading");
     let table = RouteTable::new(&network, &[link_index(&network, "eth0")]);
     let hop = |address: [u8; 4]| table.next_hop(IpAddr::from(address));
@@ -182,9 +182,9 @@ fn what_is_read_routes_packets() {
 
 #[test]
 fn changes_are_published_and_nothing_else() {
-    let pair = Pair::new("hostdev", "watch");
+    let pair = Pair::new();
     let router = &pair.router;
-    router.run(async || {
+    router.block_on(async || {
         let mut networks = watch().await.expect("a first reading");
         router.ip("address add 10.7.0.1/24 dev eth0");
         until(&mut networks, "the new address", |network| {
@@ -226,7 +226,7 @@ fn changes_are_published_and_nothing_else() {
 
 #[test]
 fn lost_notifications_do_no_harm() {
-    let pair = Pair::new("hostdev", "flood");
+    let pair = Pair::new();
     let router = &pair.router;
     let directory = tempfile::tempdir().expect("a directory");
     let batch = directory.path().join("neighbours");
@@ -235,7 +235,7 @@ fn lost_notifications_do_no_harm() {
         .map(|state| format!("neighbour change 10.0.0.9 lladdr {SERVER_MAC} dev eth0 nud {state}\n"));
     let last = format!("neighbour add 10.0.0.10 lladdr {SERVER_MAC} dev eth0 nud stale\n");
     fs::write(&batch, flips.concat().repeat(2000) + &last).expect("a batch");
-    router.run(async || {
+    router.block_on(async || {
         let mut networks = watch().await.expect("a first reading");
         router.ip(&format!("neighbour add 10.0.0.9 lladdr {SERVER_MAC} dev eth0 nud reachable"));
         until(&mut networks, "the neighbour", |it| knows(it, "10.0.0.9", SERVER_MAC)).await;
@@ -257,9 +257,9 @@ fn lost_notifications() -> u64 {
 
 #[test]
 fn neighbours_are_resolved_on_request() {
-    let pair = Pair::new("hostdev", "resolve");
+    let pair = Pair::new();
     let router = &pair.router;
-    router.run(async || {
+    router.block_on(async || {
         let netlink = Netlink::open().expect("rtnetlink");
         let mut networks = watch().await.expect("a first reading");
         let link = eth0(&netlink).await;
@@ -285,10 +285,10 @@ fn neighbours_are_resolved_on_request() {
 
 #[test]
 fn addresses_with_a_label_come_and_go() {
-    let pair = Pair::new("hostdev", "label");
+    let pair = Pair::new();
     let router = &pair.router;
     let vip = IpAddr::from([10, 0, 0, 100]);
-    router.run(async || {
+    router.block_on(async || {
         let netlink = Netlink::open().expect("rtnetlink");
         let link = eth0(&netlink).await;
         let add = async || netlink.add_address(link, vip, 24, Some("eth0:1")).await.expect("added");

@@ -1,61 +1,87 @@
-//! Network namespaces that live as long as their guard, and the pair that most tests use.
+//! Network namespaces, and two that are joined.
 
 use std::fs::File;
-use std::process::{Command, Output};
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
 use std::thread;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// Hardware address of the router's eth0.
 pub const ROUTER_MAC: &str = "02:00:00:00:00:01";
 /// Hardware address of the server's eth0.
 pub const SERVER_MAC: &str = "02:00:00:00:00:02";
 
-/// A network namespace of its own, deleted when dropped, after a failed test too. Its loopback is up.
-pub struct Namespace {
-    name: String,
-}
+/// A network namespace. It is held by a descriptor alone, so the kernel removes it, with all that is in it, however the
+/// test ends.
+pub struct Namespace(File);
 
 impl Namespace {
-    /// Makes `<prefix>-<role>-<process id>`.
-    pub fn new(prefix: &str, role: &str) -> Self {
-        let name = format!("{prefix}-{role}-{}", std::process::id());
-        succeed(Command::new("ip").args(["netns", "add", &name]));
-        let namespace = Namespace { name };
-        namespace.ip("link set lo up");
+    /// A new one with its loopback interface up.
+    pub fn new() -> Self {
+        let file = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|error| {
+                panic!("cannot make a network namespace: {error}; the netns tests need root")
+            });
+            File::open("/proc/thread-self/ns/net").unwrap()
+        })
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let namespace = Namespace(file);
+        namespace.run("ip link set lo up");
         namespace
     }
 
-    /// The name that `ip netns` knows it by.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// The one that `ip netns` knows by this name. Whoever made it removes it.
+    pub fn named(name: &str) -> Self {
+        Namespace(File::open(format!("/run/netns/{name}")).unwrap())
     }
 
-    /// Runs `ip <arguments>` (split at blanks) in the namespace and returns what it printed.
-    pub fn ip(&self, arguments: &str) -> String {
-        let output = succeed(Command::new("ip").args(["-n", &self.name]).args(arguments.split(' ')));
-        String::from_utf8(output.stdout).expect("ip prints text")
+    /// Does `body` inside, on a thread of its own. Threads and processes that it starts are inside too.
+    pub fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+                    body()
+                })
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
-    /// Runs `body` on a thread of its own inside the namespace, with a tokio runtime that stays on that thread.
-    pub fn run<T: Send>(&self, body: impl AsyncFnOnce() -> T + Send) -> T {
-        let inside = || {
-            let namespace = File::open(format!("/run/netns/{}", self.name)).expect("a namespace");
-            setns(namespace, CloneFlags::CLONE_NEWNET).expect("to enter it");
+    /// Does `body` inside, on a thread of its own with a tokio runtime that stays on that thread.
+    pub fn block_on<T: Send>(&self, body: impl AsyncFnOnce() -> T + Send) -> T {
+        self.enter(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(body())
-        };
-        let finished = thread::scope(|scope| scope.spawn(inside).join());
-        finished.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            runtime.unwrap().block_on(body())
+        })
     }
-}
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let deleted = Command::new("ip").args(["netns", "del", &self.name]).status();
-        if !deleted.is_ok_and(|status| status.success()) {
-            eprintln!("network namespace {} is left behind", self.name);
-        }
+    /// Runs a command inside, which must succeed; returns what it said.
+    pub fn run(&self, command: &str) -> String {
+        let (ok, text) = self.try_run(command);
+        assert!(ok, "`{command}`: {text}");
+        text
+    }
+
+    /// Runs a command inside; returns whether it succeeded and what it said.
+    pub fn try_run(&self, command: &str) -> (bool, String) {
+        let mut words = command.split_whitespace();
+        let program = words.next().unwrap();
+        let output = self.enter(|| Command::new(program).args(words).output().unwrap());
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Runs `ip <arguments>` inside, which must succeed; returns what it said.
+    pub fn ip(&self, arguments: &str) -> String {
+        self.run(&format!("ip {arguments}"))
+    }
+
+    /// A name under which `ip` finds this namespace.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 }
 
@@ -69,13 +95,12 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Makes both namespaces as `<prefix>-<test>-…` and joins them.
-    pub fn new(prefix: &str, test: &str) -> Self {
-        let router = Namespace::new(prefix, &format!("{test}-r"));
-        let server = Namespace::new(prefix, &format!("{test}-s"));
+    /// Makes both namespaces and joins them.
+    pub fn new() -> Self {
+        let (router, server) = (Namespace::new(), Namespace::new());
         router.ip(&format!(
             "link add eth0 address {ROUTER_MAC} type veth peer name eth0 address {SERVER_MAC} netns {}",
-            server.name()
+            server.path()
         ));
         for (namespace, last) in [(&router, 1), (&server, 2)] {
             // The kernel would add link-local addresses of its own at a time of its own.
@@ -88,11 +113,4 @@ impl Pair {
         }
         Pair { router, server }
     }
-}
-
-fn succeed(command: &mut Command) -> Output {
-    let output = command.output().expect("the command starts");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {errors}");
-    output
 }

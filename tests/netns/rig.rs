@@ -1,75 +1,24 @@
-//! Network namespaces without names: each is held by a descriptor alone, so the kernel removes it, with all that is in
-//! it, however the test ends.
+//! A router between a client and a server, and packet processing in it.
 
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
-use std::process::Command;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver};
 use nix::poll::{PollTimeout, poll};
-use nix::sched::{CloneFlags, setns, unshare};
 use xlvs::ipvs::datapath::Engine;
 use xlvs::ipvs::verdict::{PacketTotals, Verdict};
 use xlvs::net::frame::Frame;
 use xlvs::net::time::Instant;
 use xlvs::xdp::{self, AttachSetting, Clock, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting};
 
-/// A network namespace.
-pub struct Namespace(File);
+use super::namespace::Namespace;
 
-impl Namespace {
-    /// A new one with its loopback interface up.
-    pub fn new() -> Self {
-        let file = thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|error| {
-                panic!("cannot make a network namespace: {error}; the netns tests need root")
-            });
-            File::open("/proc/thread-self/ns/net").unwrap()
-        })
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let namespace = Namespace(file);
-        namespace.run("ip link set lo up");
-        namespace
-    }
-
-    /// Does `body` inside, on a thread of its own. Threads and processes that it starts are inside too.
-    pub fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
-        thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
-                    body()
-                })
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
-    /// Runs a command inside, which must succeed.
-    pub fn run(&self, command: &str) -> String {
-        let (ok, text) = self.try_run(command);
-        assert!(ok, "`{command}`: {text}");
-        text
-    }
-
-    /// Runs a command inside; returns whether it succeeded and what it said.
-    pub fn try_run(&self, command: &str) -> (bool, String) {
-        let mut words = command.split_whitespace();
-        let program = words.next().unwrap();
-        let output = self.enter(|| Command::new(program).args(words).output().unwrap());
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
-    }
-
-    /// A name under which `ip` finds this namespace.
-    pub fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
-    }
-}
+/// How long a connection or a packet may take.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A router with a veth to a client and one to a server.
 ///
@@ -111,6 +60,34 @@ impl Rig {
         self.router.run(&format!("ethtool -K {interface} tx off"));
     }
 
+    /// Has client and server send half-made checksums, as a veth does if nobody forbids it.
+    pub fn offload_checksums(&self) {
+        for peer in [&self.client, &self.server] {
+            peer.run("ethtool -K eth0 tx on");
+        }
+    }
+
+    /// The client sends `data` to `address`, within `patience` for the connection; whoever has the listener sends it back.
+    pub fn exchange(&self, listener: &TcpListener, address: &str, patience: Duration, data: &[u8]) {
+        let address: SocketAddr = address.parse().unwrap();
+        thread::scope(|scope| {
+            let mut stream = self.client.enter(|| TcpStream::connect_timeout(&address, patience).unwrap());
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                impatient(&stream);
+                let mut received = vec![0; data.len()];
+                stream.read_exact(&mut received).unwrap();
+                stream.write_all(&received).unwrap();
+            });
+            impatient(&stream);
+            let mut writer = stream.try_clone().unwrap();
+            scope.spawn(move || writer.write_all(data).unwrap());
+            let mut echo = vec![0; data.len()];
+            stream.read_exact(&mut echo).unwrap();
+            assert!(echo == data, "the bytes came back changed");
+        });
+    }
+
     /// The index of a router interface.
     pub fn ifindex(&self, interface: &str) -> u32 {
         self.router.enter(|| nix::net::if_::if_nametoindex(interface).unwrap())
@@ -136,6 +113,11 @@ impl Rig {
     ) -> Result<(Xdp, Receiver<Vec<u8>>), XdpError> {
         self.router.enter(|| start(config, decision))
     }
+}
+
+fn impatient(stream: &TcpStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
 }
 
 /// All queues of two interfaces, with small rings.

@@ -24,7 +24,7 @@ impl Capture {
     fn start(namespace: &Namespace) -> Self {
         let protocol = socket2::Protocol::from(i32::from(0x0003_u16.to_be()));
         let open = || socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, Some(protocol));
-        let socket = namespace.run(async || open()).expect("a packet socket");
+        let socket = namespace.block_on(async || open()).expect("a packet socket");
         socket.set_read_timeout(Some(PATIENCE)).expect("a socket option");
         Capture { socket }
     }
@@ -43,11 +43,11 @@ impl Capture {
 
 #[test]
 fn gratuitous_arp_reaches_the_peer_byte_for_byte() {
-    let pair = Pair::new("hostdev", "garp");
+    let pair = Pair::new();
     let mut capture = Capture::start(&pair.server);
     let vip = Ipv4Addr::new(10, 0, 0, 100);
     let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-    pair.router.run(async || {
+    pair.router.block_on(async || {
         let link = nix::net::if_::if_nametoindex("eth0").expect("an interface");
         announce(link, mac, vip, 2, Duration::from_millis(1)).await.expect("announced");
         let error = announce(9999, mac, vip, 1, Duration::ZERO).await.expect_err("no such link");
@@ -73,13 +73,13 @@ fn foreign_packet(destination: Ipv4Addr) -> Vec<u8> {
 
 #[test]
 fn a_raw_packet_waits_for_its_neighbour() {
-    let pair = Pair::new("hostdev", "raw");
+    let pair = Pair::new();
     let mut capture = Capture::start(&pair.server);
     let server = Ipv4Addr::new(10, 0, 0, 2);
     let packet = foreign_packet(server);
     let before = pair.router.ip("-4 neighbour show");
     assert!(!before.contains("10.0.0.2 "), "resolved already: {before}");
-    pair.router.run(async || RawSender::open().expect("a raw socket").send(&packet)).expect("sent");
+    pair.router.block_on(async || RawSender::open().expect("a raw socket").send(&packet)).expect("sent");
     capture.next(|frame| frame[12..14] == [8, 6]);
     let frame = capture.next(|frame| frame[12..14] == [8, 0]);
     assert_eq!(frame[14..24], packet[..10], "the header as it was");
@@ -90,8 +90,8 @@ fn a_raw_packet_waits_for_its_neighbour() {
 
 #[test]
 fn raw_sending_refuses_what_it_cannot_send() {
-    let pair = Pair::new("hostdev", "refuse");
-    pair.router.run(async || {
+    let pair = Pair::new();
+    pair.router.block_on(async || {
         let sender = RawSender::open().expect("a raw socket");
         for nonsense in [&[][..], &[0x45; 19], &[0x60; 40]] {
             let error = sender.send(nonsense).expect_err("not an IPv4 packet");
@@ -109,8 +109,8 @@ fn raw_sending_refuses_what_it_cannot_send() {
 
 #[test]
 fn forwarding_settings_are_those_of_the_namespace() {
-    let pair = Pair::new("hostdev", "sysctl");
-    pair.router.run(async || {
+    let pair = Pair::new();
+    pair.router.block_on(async || {
         require().expect("these tests run with all privileges");
         fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("to set a sysctl");
         let warnings = ForwardingSettings::read(&["eth0"]).warnings();

@@ -1,9 +1,6 @@
 //! Real traffic through the rings.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::thread;
-use std::time::Duration;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 
 use nix::poll::{PollTimeout, poll};
 use xlvs::ipvs::steering::Steering;
@@ -11,10 +8,9 @@ use xlvs::ipvs::verdict::{DropReason, Verdict};
 use xlvs::net::addr::{PortIndex, PortRange, Protocol};
 use xlvs::xdp::{AttachSetting, AttachedMode, RingLosses, Xdp};
 
-use super::rig::{Decision, Rig, stop_and_check, wait_until};
+use super::rig::{Decision, PATIENCE, Rig, stop_and_check, wait_until};
 
 const SERVER: &str = "10.2.0.2:80";
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(10));
 
 fn all_ports(protocol: Protocol) -> Vec<PortRange> {
     vec![PortRange { protocol, ports: 0..=65535 }]
@@ -23,35 +19,6 @@ fn all_ports(protocol: Protocol) -> Vec<PortRange> {
 fn to(address: &str, protocol: Protocol) -> Steering {
     let address: IpAddr = address.parse().unwrap();
     Steering { destinations: vec![(address.into(), all_ports(protocol))], ..Steering::default() }
-}
-
-fn connect(to: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&to, PATIENCE.unwrap()).unwrap();
-    stream.set_read_timeout(PATIENCE).unwrap();
-    stream
-}
-
-/// Sends `data` to `server`, which sends it back.
-fn exchange(rig: &Rig, listener: &TcpListener, server: &str, data: &[u8]) {
-    let server: SocketAddr = server.parse().unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut received = vec![0; data.len()];
-            stream.read_exact(&mut received).unwrap();
-            stream.write_all(&received).unwrap();
-        });
-        rig.client.enter(|| {
-            let mut stream = connect(server);
-            thread::scope(|scope| {
-                let mut writer = stream.try_clone().unwrap();
-                scope.spawn(move || writer.write_all(data).unwrap());
-                let mut echo = vec![0; data.len()];
-                stream.read_exact(&mut echo).unwrap();
-                assert!(echo == data, "the bytes came back changed");
-            });
-        });
-    });
 }
 
 /// Makes the router a wire for IP: each side takes the other for its neighbour.
@@ -79,7 +46,7 @@ fn transmits_between_ports(mode: AttachSetting, expected: AttachedMode) {
     xdp.apply_steering(&bridge_steering(&rig)).unwrap();
     let listener = rig.server.enter(|| TcpListener::bind(SERVER).unwrap());
     let data: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
-    exchange(&rig, &listener, SERVER, &data);
+    rig.exchange(&listener, SERVER, PATIENCE, &data);
     let totals = stop_and_check(xdp);
     assert!(totals.transmitted > 1000, "{totals:?}");
     assert_eq!(totals.passed, 0, "{totals:?}");
@@ -103,7 +70,7 @@ fn passes_to_the_stack(mode: AttachSetting) {
     let (mut xdp, _handed_over) = rig.start(&rig.config(mode), |_| Verdict::Pass).unwrap();
     xdp.apply_steering(&to("10.1.0.1", Protocol::TCP)).unwrap();
     let listener = rig.router.enter(|| TcpListener::bind("10.1.0.1:80").unwrap());
-    exchange(&rig, &listener, "10.1.0.1:80", &vec![7; 200_000]);
+    rig.exchange(&listener, "10.1.0.1:80", PATIENCE, &vec![7; 200_000]);
     let totals = stop_and_check(xdp);
     assert!(totals.passed > 10, "{totals:?}");
     assert_eq!(totals.transmitted, 0, "{totals:?}");
@@ -137,7 +104,7 @@ fn hands_over_ip_packets() {
     let (mut xdp, handed_over) = rig.start(&config, |_| Verdict::HandOver).unwrap();
     xdp.apply_steering(&to("10.1.0.1", Protocol::UDP)).unwrap();
     send_datagram(&rig, 53);
-    let packet = handed_over.recv_timeout(PATIENCE.unwrap()).unwrap();
+    let packet = handed_over.recv_timeout(PATIENCE).unwrap();
     assert_eq!(packet[0], 0x45, "an IPv4 header: {packet:02x?}");
     assert_eq!(&packet[12..20], [10, 1, 0, 2, 10, 1, 0, 1]);
     assert!(packet.ends_with(b"datagram"));
@@ -173,7 +140,7 @@ fn a_frame_may_grow_into_its_room() {
     let (mut xdp, handed_over) = rig.start(&rig.config(AttachSetting::Auto), grow).unwrap();
     xdp.apply_steering(&to("10.1.0.1", Protocol::UDP)).unwrap();
     send_datagram(&rig, 53);
-    let packet = handed_over.recv_timeout(PATIENCE.unwrap()).unwrap();
+    let packet = handed_over.recv_timeout(PATIENCE).unwrap();
     assert!(packet.len() > 1500, "{}", packet.len());
     stop_and_check(xdp);
 }
@@ -185,7 +152,7 @@ fn two_queues_share_the_work() {
     assert_eq!(xdp.port_status()[0].queues, 2);
     xdp.apply_steering(&bridge_steering(&rig)).unwrap();
     let listener = rig.server.enter(|| TcpListener::bind(SERVER).unwrap());
-    (0..32).for_each(|_| exchange(&rig, &listener, SERVER, b"one of many flows"));
+    (0..32).for_each(|_| rig.exchange(&listener, SERVER, PATIENCE, b"one of many flows"));
     for (queue, counters) in xdp.counters().iter().enumerate() {
         assert!(counters.totals().received > 0, "nothing on queue {queue}");
     }

@@ -47,8 +47,7 @@ pub struct CommandOutput {
     pub stderr: String,
 }
 
-/// A router with a load balancer in it, in the topology of the scenarios, without services at first. Its clock moves
-/// only by [`Device::advance`].
+/// A router with a load balancer in it, in the topology of the scenarios, without services at first.
 pub trait Device {
     /// Runs one command line: `ipvsadm …`, `iptables -t mangle …`, `sysctl -qw net.ipv4.vs.X=N`,
     /// `ip link set dev eth1 mtu 1400`.
@@ -56,6 +55,9 @@ pub trait Device {
 
     /// Delivers one IP packet on `side`; returns the IP packets that leave in consequence, in their order.
     fn send(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)>;
+
+    /// What the device's clock shows, from any start. In virtual time only [`Device::advance`] moves it.
+    fn now(&self) -> Duration;
 
     /// Lets time pass.
     fn advance(&mut self, by: Duration);

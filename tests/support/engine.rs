@@ -173,6 +173,10 @@ impl Device for Router {
         self.forward(side, packet)
     }
 
+    fn now(&self) -> Duration {
+        self.now.saturating_since(Instant::START)
+    }
+
     fn advance(&mut self, by: Duration) {
         let end = self.now + by;
         while self.now < end {

@@ -1,4 +1,4 @@
-//! Plays a scenario against a device, in virtual time: the clock moves by the scenario's waits alone.
+//! Plays a scenario against a device, by the device's clock.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use crate::support::text::{Identities, endpoint, line};
 /// Plays all steps against a fresh device. Panics if the scenario is wrong.
 pub fn play(scenario: &Scenario, device: &mut dyn Device) -> Vec<StepRecord> {
     let mut player = Player {
+        start: device.now(),
         device,
         conversation: Conversation::default(),
-        now: Duration::ZERO,
         last_packets: HashMap::new(),
     };
     scenario.steps.iter().enumerate().map(|(i, step)| player.step(i, step)).collect()
@@ -25,7 +25,8 @@ pub fn play(scenario: &Scenario, device: &mut dyn Device) -> Vec<StepRecord> {
 struct Player<'a> {
     device: &'a mut dyn Device,
     conversation: Conversation,
-    now: Duration,
+    /// The device's time when the first step began.
+    start: Duration,
     /// Client's `address:port` → when the last packet of its flow went in, from either side.
     last_packets: HashMap<String, Duration>,
 }
@@ -34,7 +35,7 @@ impl Player<'_> {
     fn step(&mut self, i: usize, step: &Step) -> StepRecord {
         let mut record = StepRecord {
             i,
-            t: Some(self.now.as_secs_f64()),
+            t: Some(self.elapsed().as_secs_f64()),
             label: step.label.clone(),
             ..StepRecord::default()
         };
@@ -42,19 +43,22 @@ impl Player<'_> {
             Action::Run(lines) => record.run = lines.as_slice().iter().map(|line| self.run(line)).collect(),
             Action::Send(wishes) => self.send(&mut record, wishes.as_slice()),
             Action::Wait(seconds) | Action::Sync(seconds) => {
-                let pause = Duration::from_secs_f64(*seconds);
-                self.device.advance(pause);
-                self.now += pause;
+                self.device.advance(Duration::from_secs_f64(*seconds));
                 record.wait = Some(*seconds);
             }
             Action::Dump(sections) => {
+                let asked = self.elapsed();
                 let mut dump = Dump::parse(&self.device.dump(sections), sections);
-                dump.reckon_timeouts(self.now, &self.last_packets);
-                record.lag = Some(0.0);
+                dump.reckon_timeouts(asked, &self.last_packets);
+                record.lag = Some((self.elapsed() - asked).as_secs_f64());
                 record.dump = Some(dump);
             }
         }
         record
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.device.now() - self.start
     }
 
     fn run(&mut self, command: &str) -> CommandRecord {
@@ -87,7 +91,7 @@ impl Player<'_> {
                 for (address, port) in
                     [(outgoing.spec.src, outgoing.spec.sport), (outgoing.spec.dst, outgoing.spec.dport)]
                 {
-                    self.last_packets.insert(endpoint(address, port), self.now);
+                    self.last_packets.insert(endpoint(address, port), self.elapsed());
                 }
             }
             for packet in outgoing.build() {

@@ -22,6 +22,7 @@ pub struct Replay {
     dumps: VecDeque<Dump>,
     sends: VecDeque<Sending>,
     host: HostModel,
+    now: Duration,
 }
 
 #[derive(Debug)]
@@ -38,6 +39,7 @@ impl Replay {
             dumps: golden.steps.iter().filter_map(|step| step.dump.clone()).collect(),
             sends: golden.steps.iter().filter_map(sending).collect(),
             host: HostModel::default(),
+            now: Duration::ZERO,
         }
     }
 }
@@ -78,7 +80,13 @@ impl Device for Replay {
         out
     }
 
-    fn advance(&mut self, _by: Duration) {}
+    fn now(&self) -> Duration {
+        self.now
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now += by;
+    }
 
     fn dump(&mut self, sections: &[String]) -> String {
         let dump = self.dumps.pop_front().unwrap_or_else(|| panic!("{sections:?}: not in the golden"));

@@ -1,0 +1,98 @@
+//! The device under test for real: the daemon over AF_XDP on veths, as `tests/dut.sh` sets it up.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use xlvs::host::clock::Clock;
+use xlvs::net::time::Instant;
+
+use super::namespace::Namespace;
+use super::wire::Wire;
+use crate::support::device::{CommandOutput, Device, Side};
+
+/// The namespaces and the daemon in them, removed when dropped. There is one of it on a machine.
+pub struct Dut(());
+
+impl Dut {
+    /// Nothing is set up before the first reset.
+    pub fn new() -> Self {
+        Dut(())
+    }
+
+    /// A fresh daemon without services, which takes the place of the one before.
+    pub fn reset(&self) -> Box<dyn Device> {
+        let output = dut(&["reset"], "");
+        assert!(output.status.success(), "{}", text(&[output.stdout, output.stderr].concat()));
+        let wire = Wire::open(&Namespace::named("xlvs-rig"));
+        Box::new(Router { clock: Clock::start(), wire, late: Vec::new() })
+    }
+}
+
+impl Drop for Dut {
+    fn drop(&mut self) {
+        let output = dut(&["down"], "");
+        if !output.status.success() {
+            eprintln!("dut.sh down: {}", text(&output.stderr));
+        }
+    }
+}
+
+/// `tests/dut.sh` with these arguments, and `input` to read.
+fn dut(arguments: &[&str], input: &str) -> Output {
+    let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dut.sh"))
+        .args(arguments)
+        .env("XLVS_PROGRAMS", Path::new(env!("CARGO_BIN_EXE_xlvs")).parent().unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A script that fails early may not read it.
+    let _ = script.stdin.take().unwrap().write_all(input.as_bytes());
+    script.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+struct Router {
+    clock: Clock,
+    wire: Wire,
+    /// Packets that came while time passed: too late for the step that caused them, so the next one shows them.
+    late: Vec<(Side, Vec<u8>)>,
+}
+
+impl Device for Router {
+    fn run(&mut self, command: &str) -> CommandOutput {
+        let Output { status, stdout, stderr } = dut(&["run"], command);
+        CommandOutput { code: status.code().unwrap_or(-1), stdout: text(&stdout), stderr: text(&stderr) }
+    }
+
+    fn send(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+        self.wire.send(side, packet);
+        let mut out = std::mem::take(&mut self.late);
+        out.extend(self.wire.settle(side));
+        out
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.now().saturating_since(Instant::START)
+    }
+
+    fn advance(&mut self, by: Duration) {
+        let end = self.now() + by;
+        while self.now() < end {
+            self.late.extend(self.wire.next(end.saturating_sub(self.now())));
+        }
+    }
+
+    fn dump(&mut self, sections: &[String]) -> String {
+        let sections = sections.iter().map(String::as_str);
+        let output = dut(&std::iter::once("dump").chain(sections).collect::<Vec<_>>(), "");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    }
+}

@@ -1,0 +1,38 @@
+//! Plays the scenarios of `tests/ipvs` against the daemon itself, in real time, and compares with what Linux's IPVS did.
+//!
+//! Those that wait for long are left out unless `XLVS_SLOW` is set. `XLVS_SCENARIOS` and `XLVS_ONLY` work as for the
+//! scenarios in virtual time.
+
+use std::time::Duration;
+
+use super::dut::Dut;
+use crate::support::scenario::{self, Action, Scenario};
+use crate::support::suite;
+
+/// The longest wait of a scenario that is played anyway.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a scenario waits in all.
+fn waits(scenario: &Scenario) -> Duration {
+    let waits = scenario.steps.iter().filter_map(|step| match step.action {
+        Action::Wait(seconds) | Action::Sync(seconds) => Some(seconds),
+        _ => None,
+    });
+    Duration::from_secs_f64(waits.sum())
+}
+
+#[test]
+fn scenarios() {
+    let slow_ones_too = std::env::var_os("XLVS_SLOW").is_some();
+    let only = std::env::var("XLVS_ONLY").unwrap_or_default();
+    let mut plays = scenario::all();
+    plays.retain(|play| play.scenario.name.contains(&only));
+    let (plays, slow): (Vec<_>, Vec<_>) =
+        plays.into_iter().partition(|play| slow_ones_too || waits(&play.scenario) <= PATIENCE);
+    let dut = Dut::new();
+    let mut report = suite::run(&plays, |_| dut.reset());
+    report.not_playable.extend(slow.into_iter().map(|play| (play.scenario.name, "slow, see XLVS_SLOW")));
+    assert!(report.different.is_empty(), "{}\n{}", report.stories(), report.summary());
+    assert!(!report.same.is_empty(), "no scenario was played");
+    println!("{}", report.summary());
+}

@@ -1,0 +1,75 @@
+//! Services of the daemon, with real sockets at both ends.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use super::daemon::{Daemon, VIP};
+use super::rig::{PATIENCE, Rig, wait_until};
+
+/// Less than the second after which TCP sends a lost SYN again (RFC 6298, 2.1).
+const BEFORE_RETRANSMISSION: Duration = Duration::from_millis(900);
+
+/// A megabyte in segments of 1448 bytes.
+const SEGMENTS: u64 = 690;
+
+fn megabyte() -> Vec<u8> {
+    (0..1_000_000u32).map(|i| (i % 251) as u8).collect()
+}
+
+fn at(port: u16) -> String {
+    format!("{VIP}:{port}")
+}
+
+#[test]
+fn half_made_checksums_are_completed() {
+    let rig = Rig::new();
+    rig.offload_checksums();
+    let daemon = Daemon::start(&rig, &[]);
+    daemon.ipvsadm(&format!("-A -t {VIP}:80 -s rr"));
+    daemon.ipvsadm(&format!("-a -t {VIP}:80 -r 10.2.0.2:8080 -m"));
+    for peer in [&rig.client, &rig.server] {
+        let features = peer.run("ethtool -k eth0");
+        assert!(features.contains("tx-checksumming: on"), "{features}");
+    }
+    let listener = rig.server.enter(|| TcpListener::bind("10.2.0.2:8080").unwrap());
+    rig.exchange(&listener, &at(80), PATIENCE, &megabyte());
+    let packets = daemon.stop();
+    assert!(packets.transmitted > 2 * SEGMENTS, "{packets:?}");
+    assert!(packets.dropped.is_empty(), "{packets:?}");
+}
+
+#[test]
+fn the_first_packet_to_an_unresolved_server_is_not_lost() {
+    let rig = Rig::new();
+    let daemon = Daemon::start(&rig, &[]);
+    daemon.ipvsadm(&format!("-A -t {VIP}:80 -s rr"));
+    daemon.ipvsadm(&format!("-a -t {VIP}:80 -r 10.2.0.2 -m"));
+    let listener = rig.server.enter(|| TcpListener::bind("10.2.0.2:80").unwrap());
+    let neighbour = rig.router.ip("-4 neighbour show 10.2.0.2");
+    assert_eq!(neighbour, "", "resolved already");
+    rig.exchange(&listener, &at(80), BEFORE_RETRANSMISSION, b"hello");
+    let packets = daemon.stop();
+    assert!(packets.handed_over > 0, "{packets:?}");
+    assert!(packets.dropped.is_empty(), "{packets:?}");
+}
+
+#[test]
+fn what_comes_up_and_is_not_balanced_reaches_the_router_itself() {
+    let rig = Rig::new();
+    rig.offload_checksums();
+    let everything = format!("-d {VIP}/32 -j MARK --set-mark 1");
+    let but_ssh = format!("-d {VIP}/32 -p tcp -m tcp --dport 22 -j MARK --set-mark 2");
+    let daemon = Daemon::start(&rig, &[&everything, &but_ssh]);
+    daemon.ipvsadm("-A -f 1 -s rr");
+    daemon.ipvsadm("-a -f 1 -r 10.2.0.2 -m");
+    let router = rig.router.enter(|| TcpListener::bind(at(22)).unwrap());
+    let server = rig.server.enter(|| TcpListener::bind("10.2.0.2:80").unwrap());
+    rig.exchange(&router, &at(22), PATIENCE, &megabyte());
+    // The last acknowledgments may be on their way still.
+    wait_until("all that came up has been passed", || {
+        let packets = daemon.packets();
+        packets.passed > SEGMENTS && packets.passed == packets.received
+    });
+    rig.exchange(&server, &at(80), PATIENCE, b"balanced");
+    assert!(daemon.stop().transmitted > 0);
+}

@@ -134,7 +134,7 @@ fn network() -> HostNetwork {
     };
     HostNetwork {
         links: vec![link(1, "eth0"), link(2, "eth1")],
-        addresses: vec![own(1, "10.10.1.31"), own(1, "10.10.1.30"), own(2, "10.8.8.1")],
+        addresses: vec![own(1, "10.10.1.31"), own(1, "10.10.1.30"), own(2, "10.8.8.1"), own(2, "10.8.8.30")],
         routes: vec![on_link("10.10.1.0/24", 1), on_link("10.8.8.0/24", 2)],
         neighbours: Vec::new(),
     }
@@ -172,11 +172,15 @@ fn servers_enter_and_leave_by_their_health() {
     assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"]);
     let check = site.new_check(0);
     site.health(&check, false);
-    let line = "[inactive] shutting down 10.8.8.33:80 due to connection failure: said the test";
+    let line = "[inactive] shutting down 10.8.8.33:80 due to connection failure: said the test (http_server)";
     assert!(site.logged(Level::Warn, line), "{:#?}", site.effects);
     assert_eq!(site.servers(), ["10.8.8.34:80 1"]);
     site.health(&check, true);
-    assert!(site.logged(Level::Info, "[ active ] making 10.8.8.33:80 available"), "{:#?}", site.effects);
+    assert!(
+        site.logged(Level::Info, "[ active ] making 10.8.8.33:80 available (http_server)"),
+        "{:#?}",
+        site.effects
+    );
     assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"]);
 }
 
@@ -265,16 +269,45 @@ fn a_stop_takes_addresses_back_before_the_table() {
 }
 
 #[test]
-fn what_is_not_balanced_yet_is_said() {
+fn what_cannot_be_run_is_said_and_refused_on_reload() {
     let mut site = Site::new();
-    site.configure(&ARTICLE.replace("scheduler = wlc", "scheduler = lblc"));
-    let line = "virtual server http_server is refused: there is no scheduler lblc";
-    assert!(site.logged(Level::Error, line), "{:#?}", site.effects);
-    assert!(site.started().is_empty());
-    site.configure(&ARTICLE.replace("network = nat", "network = direct"));
-    let said =
-        |effect: &Effect| matches!(effect, Effect::Log(Level::Warn, line) if line.contains("only nat"));
-    assert!(site.effects.iter().any(said), "{:#?}", site.effects);
+    let direct: LvsConfig = load(&ARTICLE.replace("network = nat", "network = direct"), Names::NONE).unwrap();
+    let objection = site.director.objection(&direct).expect("nothing of it can be run");
+    assert!(objection.contains("only nat is balanced"), "{objection}");
+    site = Site::article();
+    assert!(site.director.objection(&direct).is_some(), "it would end what runs");
+    let same: LvsConfig = load(ARTICLE, Names::NONE).unwrap();
+    assert_eq!(site.director.objection(&same), None);
+}
+
+#[test]
+fn a_reload_restores_what_was_cleared_by_hand() {
+    let mut site = Site::article();
+    let clear = Request::Edit(xlvs::ipvs::edit::Edit::Flush);
+    site.command(Command::Request { client: ClientId(1), request: clear });
+    assert!(site.logged(Level::Info, "ipvsadm: table cleared"), "{:#?}", site.effects);
+    assert!(site.services().is_empty());
+    site.configure(ARTICLE);
+    assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"]);
+}
+
+#[test]
+fn an_address_that_vanishes_is_put_back() {
+    let mut site = Site::article();
+    let mut flushed = network();
+    flushed.addresses.retain(|present| present.address != "10.10.1.30".parse::<std::net::IpAddr>().unwrap());
+    site.command(Command::Network(flushed));
+    let addresses: Vec<String> = site.effects.iter().filter_map(added).collect();
+    assert_eq!(addresses, ["10.10.1.30/32 eth0:1"]);
+}
+
+#[test]
+fn an_interface_that_goes_is_told() {
+    let mut site = Site::article();
+    let mut without = network();
+    without.links.retain(|link| link.name != "eth1");
+    site.command(Command::Network(without));
+    assert!(site.effects.contains(&Effect::PortGone("eth1".into())), "{:#?}", site.effects);
 }
 
 #[test]
@@ -293,5 +326,5 @@ fn steering_covers_both_ports_of_the_mark_and_the_servers() {
     assert_eq!(ports, [80..=80, 443..=443], "{shown}");
     let servers: Vec<String> = steering.servers.iter().map(|(server, _)| server.to_string()).collect();
     assert_eq!(servers, ["10.8.8.33", "10.8.8.34"], "{shown}");
-    assert_eq!(steering.own.len(), 3, "{shown}");
+    assert_eq!(steering.own.len(), 4, "{shown}");
 }

@@ -11,13 +11,16 @@ use crate::nanny::Check;
 
 impl Director {
     /// Goes over to a new configuration. Table first, addresses second, so that no address attracts packets that nobody
-    /// takes; what leaves goes in the opposite order.
+    /// takes; what leaves goes in the opposite order. What was changed by hand meanwhile is brought back to the wish.
     pub(super) fn configure(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
         let mut next = Wanted::new(config);
         let former = std::mem::take(&mut self.wanted);
         next.adopt_checks(&former);
-        for objection in std::mem::take(&mut next.objections) {
-            self.log(Level::Warn, objection);
+        for refused in next.newly_refused(&former) {
+            self.log(Level::Error, refused);
+        }
+        for note in next.notes.iter().filter(|note| !former.notes.contains(note)) {
+            self.log(Level::Warn, note.clone());
         }
         self.draft.marks = marks;
         self.remove_addresses(&former, &next);
@@ -27,8 +30,10 @@ impl Director {
         }
         next.services.retain(|service| self.begin_service(&former, service));
         self.change_servers(&former, &next);
-        for address in next.addresses.iter().filter(|address| !former.addresses.contains(address)) {
-            self.effects.push(Effect::AddAddress(address.clone()));
+        for address in &next.addresses {
+            if !former.addresses.contains(address) || !self.has_address(&self.network, address) {
+                self.effects.push(Effect::AddAddress(address.clone()));
+            }
         }
         self.wanted = next;
         self.publish();
@@ -62,64 +67,79 @@ impl Director {
 
     /// Brings a service into the table, or up to date. False if the table refuses it.
     fn begin_service(&mut self, former: &Wanted, service: &WantedService) -> bool {
-        let known = former.service(&service.spec.id);
-        if known.is_some_and(|known| known.spec == service.spec) {
-            return true;
-        }
-        let mut result = self.edit(&Edit::AddService(service.spec.clone()));
-        if result == Err(Errno::EEXIST) {
-            result = self.edit(&Edit::EditService(service.spec.clone()));
-        }
-        match result {
-            Ok(()) if known.is_some() => {
-                self.log(Level::Info, format!("virtual service {} changed", service.name));
+        let WantedService { name, spec, port, .. } = service;
+        let known = former.service(&spec.id);
+        let present = self.draft.services.get(&spec.id).map(|present| present.spec.clone());
+        let (edit, text) = match present {
+            Some(present) if present == *spec => return true,
+            Some(_) => (Edit::EditService(spec.clone()), format!("virtual service {name} changed")),
+            None => {
+                (Edit::AddService(spec.clone()), format!("starting virtual service {name} active: {port}"))
             }
-            Ok(()) => {
-                let text = format!("starting virtual service {} active: {}", service.name, service.port);
-                self.log(Level::Info, text);
+        };
+        match self.edit(&edit) {
+            Ok(()) => self.log(Level::Info, text),
+            Err(errno) => {
+                self.refuse_service(service, known, errno);
+                return false;
             }
-            Err(errno) => self.refuse_service(service, known, errno),
         }
-        result.is_ok()
+        true
     }
 
     fn refuse_service(&mut self, service: &WantedService, known: Option<&WantedService>, errno: Errno) {
-        let why = match errno {
-            Errno::ENOENT => format!("there is no scheduler {}", service.spec.scheduler),
-            other => other.to_string(),
-        };
-        self.log(Level::Error, format!("virtual server {} is refused: {why}", service.name));
+        self.log(Level::Error, format!("virtual server {} is refused: {errno}", service.name));
         if let Some(known) = known {
             self.end_service(known);
         }
     }
 
     fn change_servers(&mut self, former: &Wanted, next: &Wanted) {
-        for (service, server) in former.servers() {
-            let Some(service) = next.service(&service.spec.id) else { continue };
+        for (known, server) in former.servers() {
+            let Some(service) = next.service(&known.spec.id) else { continue };
             if service.server(server.spec.id).is_none() {
                 self.stop_check(&service.spec.id, server);
+                // Somebody may have deleted it by hand.
                 let _ = self.edit(&Edit::DeleteServer(service.spec.id, server.spec.id));
+                self.log(Level::Info, format!("server {} removed from {}", server.spec.id, service.name));
             }
         }
         for (service, server) in next.servers() {
-            let id = &service.spec.id;
-            match former.service(id).and_then(|known| known.server(server.spec.id)) {
+            let id = service.spec.id;
+            match former.service(&id).and_then(|known| known.server(server.spec.id)) {
                 None => self.effects.push(Effect::StartCheck(Arc::clone(&server.check))),
-                Some(known) => self.change_server(service, known, server),
+                Some(known) => self.change_check(known, server),
+            }
+            if self.health.get(&(id, server.spec.id)) == Some(&true) {
+                self.bring_up_to_date(service, server);
             }
         }
     }
 
-    fn change_server(&mut self, service: &WantedService, known: &WantedServer, server: &WantedServer) {
+    fn change_check(&mut self, known: &WantedServer, server: &WantedServer) {
         if !Arc::ptr_eq(&known.check, &server.check) {
             self.effects.push(Effect::StopCheck(Arc::clone(&known.check)));
             self.effects.push(Effect::StartCheck(Arc::clone(&server.check)));
         }
-        let up = self.health.get(&(service.spec.id, server.spec.id)) == Some(&true);
-        if known.spec != server.spec && up {
-            // Absent only if somebody deleted it by hand.
-            let _ = self.edit(&Edit::EditServer(service.spec.id, server.spec.clone()));
+    }
+
+    /// A healthy server as the file wants it: one that is missing enters, another weight is changed.
+    fn bring_up_to_date(&mut self, service: &WantedService, server: &WantedServer) {
+        let present = self.draft.services.get(&service.spec.id);
+        let present = present.and_then(|present| present.server(server.spec.id)).map(|server| server.spec());
+        match present {
+            Some(present) if present == server.spec => {}
+            Some(present) => {
+                let (from, to) = (present.weight, server.spec.weight);
+                let text =
+                    format!("server {} of {}: weight {from} becomes {to}", server.spec.id, service.name);
+                self.log(Level::Info, text);
+                self.enter(service.spec.id, server.spec.clone());
+            }
+            None => {
+                self.log(Level::Info, format!("server {} enters {} again", server.spec.id, service.name));
+                self.enter(service.spec.id, server.spec.clone());
+            }
         }
     }
 
@@ -134,40 +154,48 @@ impl Director {
         let Some((service, server)) = servers.find(|(_, server)| Arc::ptr_eq(&server.check, check)) else {
             return;
         };
-        let (id, quiesce, spec) = (service.spec.id, service.quiesce, server.spec.clone());
+        let (id, quiesce, spec, name) =
+            (service.spec.id, service.quiesce, server.spec.clone(), service.name.clone());
         drop(servers);
         let endpoint = check.endpoint;
         let known = self.health.insert((id, spec.id), up);
         if up {
-            self.log(Level::Info, format!("[ active ] making {endpoint} available"));
-            self.enter(&id, spec);
-        } else if known == Some(true) {
-            let text = format!("[inactive] shutting down {endpoint} due to connection failure: {reason}");
-            self.log(Level::Warn, text);
-            self.leave(&id, spec, quiesce);
-        } else {
-            self.log(Level::Warn, format!("[inactive] {endpoint} is not available: {reason}"));
-            self.leave(&id, spec, quiesce);
+            self.log(Level::Info, format!("[ active ] making {endpoint} available ({name})"));
+            return self.enter(id, spec);
         }
+        let text = match known {
+            Some(true) => {
+                format!("[inactive] shutting down {endpoint} due to connection failure: {reason} ({name})")
+            }
+            _ => format!("[inactive] {endpoint} is not available: {reason} ({name})"),
+        };
+        self.log(Level::Warn, text);
+        self.leave(id, spec, quiesce);
     }
 
-    fn enter(&mut self, id: &ServiceId, spec: ServerSpec) {
-        let endpoint = format!("{}:{}", spec.id.address, spec.id.port);
-        let mut result = self.edit(&Edit::AddServer(*id, spec.clone()));
+    fn enter(&mut self, id: ServiceId, spec: ServerSpec) {
+        let server = spec.id;
+        let mut result = self.edit(&Edit::AddServer(id, spec.clone()));
         if result == Err(Errno::EEXIST) {
-            result = self.edit(&Edit::EditServer(*id, spec));
+            result = self.edit(&Edit::EditServer(id, spec));
         }
         match result {
             Ok(()) => self.keep_neighbours(),
-            Err(errno) => self.log(Level::Error, format!("server {endpoint} is refused: {errno}")),
+            Err(Errno::ESRCH) => {
+                let text = format!(
+                    "server {server} cannot enter: its service was deleted by hand; a reload restores it"
+                );
+                self.log(Level::Warn, text);
+            }
+            Err(errno) => self.log(Level::Error, format!("server {server} is refused: {errno}")),
         }
     }
 
-    fn leave(&mut self, id: &ServiceId, spec: ServerSpec, quiesce: bool) {
+    fn leave(&mut self, id: ServiceId, spec: ServerSpec, quiesce: bool) {
         let edit = if quiesce {
-            Edit::EditServer(*id, ServerSpec { weight: 0, ..spec })
+            Edit::EditServer(id, ServerSpec { weight: 0, ..spec })
         } else {
-            Edit::DeleteServer(*id, spec.id)
+            Edit::DeleteServer(id, spec.id)
         };
         // Absent if it was never up, or if somebody deleted it by hand.
         let _ = self.edit(&edit);

@@ -2,6 +2,7 @@
 
 mod configure;
 pub mod names;
+mod network;
 pub mod protocol;
 mod requests;
 pub mod run;
@@ -23,7 +24,7 @@ use crate::ipvs::service_table::ServiceTable;
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::steering::{Reach, Steering};
 use crate::nanny::Check;
-use crate::net::route::{HostNetwork, RouteTable};
+use crate::net::route::HostNetwork;
 use crate::net::time::Instant;
 
 /// Time between two looks at the trash, at endpoints without use, and at neighbours.
@@ -95,6 +96,8 @@ pub enum Effect {
     StopCheck(Arc<Check>),
     /// Have the kernel resolve these neighbours (interface index, address), or keep them resolved.
     Resolve(Vec<(u32, IpAddr)>),
+    /// An interface that the workers serve has gone: this run cannot serve it any more.
+    PortGone(String),
     /// Tell the administrator.
     Log(Level, String),
 }
@@ -202,11 +205,13 @@ impl Director {
         own
     }
 
-    fn take_network(&mut self, network: HostNetwork) {
-        let ports: Vec<u32> = self.ports.iter().map(|port| port.index).collect();
-        self.draft.routes = Arc::new(RouteTable::new(&network, &ports));
-        self.network = network;
-        self.publish();
+    /// Why a configuration must not replace the present one: a virtual server in it cannot be run. At the start, when there
+    /// is nothing to lose, only if none can.
+    pub fn objection(&self, config: &LvsConfig) -> Option<String> {
+        let next = Wanted::new(config);
+        let refused = next.newly_refused(&self.wanted);
+        let lost = !self.wanted.services.is_empty() || next.services.is_empty();
+        (lost && !refused.is_empty()).then(|| refused.join("\n"))
     }
 
     fn tick(&mut self, now: Instant) {

@@ -1,9 +1,9 @@
 //! What clients of the control socket ask.
 
-use super::Director;
 use super::protocol::{CheckStatus, Reply, Request, Status};
 use super::wanted::{WantedServer, WantedService};
-use crate::ipvs::edit::{Errno, ServiceId};
+use super::{Director, Effect, Level};
+use crate::ipvs::edit::{Edit, Errno, ServiceId};
 use crate::ipvs::protocol::tcp::State;
 use crate::ipvs::view::{TableInfo, TimeoutView};
 use crate::net::time::Instant;
@@ -17,11 +17,7 @@ const NOT_SUPPORTED: &str =
 impl Director {
     pub(super) fn request(&mut self, now: Instant, request: Request) -> Reply {
         match request {
-            Request::Edit(edit) => match self.edit(&edit) {
-                Ok(()) => Reply::Done,
-                Err(Errno::EOPNOTSUPP) => Reply::Failed(NOT_SUPPORTED.into()),
-                Err(errno) => Reply::Refused(errno),
-            },
+            Request::Edit(edit) => self.edit_by_hand(&edit),
             Request::ListServices => self.listing(self.services.views(&self.draft.services)),
             Request::ListService(id) => self.service(&id),
             Request::ListConnections => Reply::Connections(self.tables.connection_views(now)),
@@ -33,6 +29,26 @@ impl Director {
             Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::Sysctl { name, value } => self.sysctl(&name, value.as_deref()),
             Request::Reload => Reply::Failed("this daemon has no files to read again".into()),
+        }
+    }
+
+    fn edit_by_hand(&mut self, edit: &Edit) -> Reply {
+        match self.edit(edit) {
+            Ok(()) => {
+                self.log(Level::Info, format!("ipvsadm: {edit}"));
+                self.keep_neighbours_of(edit);
+                Reply::Done
+            }
+            Err(Errno::EOPNOTSUPP) => Reply::Failed(NOT_SUPPORTED.into()),
+            Err(errno) => Reply::Refused(errno),
+        }
+    }
+
+    /// A server that enters by hand is resolved before its first packet comes.
+    fn keep_neighbours_of(&mut self, edit: &Edit) {
+        if let Edit::AddServer(_, server) = edit {
+            let neighbour = self.draft.routes.neighbour(server.id.address);
+            self.effects.extend(neighbour.map(|neighbour| Effect::Resolve(vec![neighbour])));
         }
     }
 

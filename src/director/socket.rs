@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub enum SocketError {
     /// Another daemon answers there.
     #[error("{0}: another xlvs is running there; stop it first, or give this one its own control_socket")]
     InUse(PathBuf),
+    /// Something else has that name.
+    #[error("{0}: is there already and is not a socket; move it away, or set another control_socket")]
+    NotASocket(PathBuf),
     /// The system refused.
     #[error("{path}: cannot {what}: {source}")]
     System {
@@ -67,6 +70,9 @@ impl ControlSocket {
         let system = |what| move |source| SocketError::System { path: path.to_owned(), what, source };
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(system("make its directory"))?;
+        }
+        if std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
+            return Err(SocketError::NotASocket(path.to_owned()));
         }
         if is_served(path).await {
             return Err(SocketError::InUse(path.to_owned()));

@@ -7,6 +7,7 @@ use crate::config::lvs::{DeviceAddress, LvsConfig, Network, Service, VirtualServ
 use crate::ipvs::edit::{
     ClientMask, Forward, Persistence, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
 };
+use crate::ipvs::scheduler;
 use crate::nanny::Check;
 use crate::net::addr::Family;
 
@@ -56,8 +57,10 @@ pub struct Wanted {
     pub timeouts: (u32, u32, u32),
     /// Virtual addresses in file order, then the gateway address of the real servers.
     pub addresses: Vec<WantedAddress>,
-    /// What of the file cannot be done, in words for the log.
-    pub objections: Vec<String>,
+    /// Virtual servers that cannot be run, and why.
+    pub refused: Vec<String>,
+    /// What else an administrator should know.
+    pub notes: Vec<String>,
 }
 
 impl Wanted {
@@ -65,22 +68,20 @@ impl Wanted {
     pub fn new(config: &LvsConfig) -> Wanted {
         let mut wanted = Wanted { timeouts: timeouts(config), ..Wanted::default() };
         if config.service == Service::Fos {
-            wanted
-                .objections
-                .push("service = fos: failover of local services is not run, only lvs is".into());
+            wanted.refused.push("service = fos: failover of local services is not run, only lvs is".into());
             return wanted;
         }
         if config.network != Network::Nat {
             let network = config.network.word();
             wanted
-                .objections
+                .refused
                 .push(format!("network = {network}: only nat is balanced; no virtual server is run"));
             return wanted;
         }
         if config.backup_active {
             let text =
                 "backup_active = 1: there is no failover yet; this router is active, do not start the other";
-            wanted.objections.push(text.into());
+            wanted.notes.push(text.into());
         }
         for block in config.virtuals.iter().filter(|block| block.active) {
             wanted.add_virtual(block);
@@ -94,11 +95,11 @@ impl Wanted {
     fn add_virtual(&mut self, block: &VirtualServer) {
         let service = match service(block) {
             Ok(service) => service,
-            Err(why) => return self.objections.push(format!("virtual {}: {why}; it is not run", block.name)),
+            Err(why) => return self.refused.push(format!("virtual {}: {why}; it is not run", block.name)),
         };
         if self.services.iter().any(|other| other.spec.id == service.spec.id) {
             let text = "another virtual server has the same mark or address, protocol and port";
-            return self.objections.push(format!("virtual {}: {text}; it is not run", block.name));
+            return self.refused.push(format!("virtual {}: {text}; it is not run", block.name));
         }
         self.services.push(service);
         if let Some(address) = &block.address {
@@ -117,6 +118,11 @@ impl Wanted {
             address: place.address,
             prefix_len: mask.map(|mask| u32::from(mask).leading_ones() as u8),
         });
+    }
+
+    /// What this refuses that `former` did not.
+    pub fn newly_refused(&self, former: &Wanted) -> Vec<String> {
+        self.refused.iter().filter(|text| !former.refused.contains(text)).cloned().collect()
     }
 
     /// The wish for a service.
@@ -159,6 +165,9 @@ fn timeouts(config: &LvsConfig) -> (u32, u32, u32) {
 fn service(block: &VirtualServer) -> Result<WantedService, String> {
     let place = block.address.as_ref().ok_or("it has no address")?;
     let port = port_number(block.port).ok_or_else(|| format!("port {} is not a port", block.port))?;
+    if scheduler::by_name(block.scheduler.word()).is_none() {
+        return Err(format!("there is no scheduler {}", block.scheduler.word()));
+    }
     let protocol = block.protocol.number();
     let id = match block.fwmark {
         0 => ServiceId::Address { protocol, address: place.address.into(), port },
@@ -211,6 +220,7 @@ fn wanted_server(
         timeout: u32::try_from(block.timeout).unwrap_or(0).max(1),
         reentry: u32::try_from(block.reentry).unwrap_or(1),
     };
+    check.prepare().map_err(|error| error.to_string())?;
     let spec = ServerSpec {
         id: ServerId { address, port },
         forward: Forward::Masquerade,

@@ -1,6 +1,7 @@
 //! Edits of the tables: what `ipvsadm` asks of the kernel, with the kernel's checks and error numbers.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -154,6 +155,47 @@ pub enum Edit {
         /// UDP.
         udp: u32,
     },
+}
+
+impl fmt::Display for ServiceId {
+    /// As a listing names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServiceId::Address { protocol, address, port } => {
+                write!(f, "{protocol} {}", SocketAddr::new(*address, *port))
+            }
+            ServiceId::FwMark { mark, .. } => write!(f, "FWM {mark}"),
+        }
+    }
+}
+
+impl fmt::Display for ServerId {
+    /// `address:port`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", SocketAddr::new(self.address, self.port))
+    }
+}
+
+impl fmt::Display for Edit {
+    /// One line for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Edit::AddService(spec) => write!(f, "service {} added, {}", spec.id, spec.scheduler),
+            Edit::EditService(spec) => write!(f, "service {} changed, {}", spec.id, spec.scheduler),
+            Edit::DeleteService(id) => write!(f, "service {id} deleted"),
+            Edit::Flush => write!(f, "table cleared"),
+            Edit::AddServer(id, spec) => {
+                write!(f, "server {} added to {id}, weight {}", spec.id, spec.weight)
+            }
+            Edit::EditServer(id, spec) => {
+                write!(f, "server {} of {id} changed, weight {}", spec.id, spec.weight)
+            }
+            Edit::DeleteServer(id, server) => write!(f, "server {server} deleted from {id}"),
+            Edit::Zero(Some(id)) => write!(f, "counters of {id} zeroed"),
+            Edit::Zero(None) => write!(f, "counters zeroed"),
+            Edit::SetTimeouts { tcp, tcp_fin, udp } => write!(f, "timeouts set: {tcp} {tcp_fin} {udp}"),
+        }
+    }
 }
 
 /// The kernel's error numbers that an edit can meet. `Display` is the system's text.

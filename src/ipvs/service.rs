@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::ipvs::edit::{ClientMask, ServiceId, ServiceSpec};
+use crate::ipvs::edit::{ClientMask, ServerId, ServiceId, ServiceSpec};
 use crate::ipvs::scheduler::Scheduler;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::stats::Stats;
@@ -45,6 +45,11 @@ impl VirtualService {
             scheduler: Arc::clone(&self.scheduler),
             stats: Arc::clone(&self.stats),
         }
+    }
+
+    /// The server of this identity.
+    pub fn server(&self, id: ServerId) -> Option<&Arc<RealServer>> {
+        self.servers.iter().find(|server| server.id() == id)
     }
 
     /// The virtual port; `None` for a mark.

@@ -118,7 +118,7 @@ impl ServiceTable {
     ) -> Result<(), Errno> {
         let service = services.get(id).ok_or(Errno::ESRCH)?;
         check_server(id, spec)?;
-        if find(service, spec.id).is_some() {
+        if service.server(spec.id).is_some() {
             return Err(Errno::EEXIST);
         }
         let server = self
@@ -225,10 +225,6 @@ impl ServiceTable {
     }
 }
 
-fn find(service: &VirtualService, id: ServerId) -> Option<&Arc<RealServer>> {
-    service.servers.iter().find(|server| server.id() == id)
-}
-
 /// What can be served so far: TCP, UDP and marks over IPv4, connection by connection.
 fn check_service(spec: &ServiceSpec) -> Result<(), Errno> {
     if spec.id.family() == Family::V6 {
@@ -271,7 +267,7 @@ fn edit_service(services: &mut Services, spec: &ServiceSpec) -> Result<(), Errno
 fn edit_server(services: &Services, id: &ServiceId, spec: &ServerSpec) -> Result<(), Errno> {
     let service = services.get(id).ok_or(Errno::ESRCH)?;
     check_server(id, spec)?;
-    find(service, spec.id).ok_or(Errno::ENOENT)?.update(spec);
+    service.server(spec.id).ok_or(Errno::ENOENT)?.update(spec);
     service.scheduler.servers_changed(&service.servers, Change::Edited);
     Ok(())
 }

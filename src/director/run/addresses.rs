@@ -27,6 +27,13 @@ struct Own {
     prefix_len: u8,
 }
 
+impl Own {
+    fn is_present(&self, network: &HostNetwork) -> bool {
+        let link = find_link(network, &self.interface).map(|link| link.index);
+        network.addresses.iter().any(|present| Some(present.link) == link && present.address == self.address)
+    }
+}
+
 /// Puts addresses on interfaces and takes them back.
 #[derive(Debug)]
 pub struct Addresses {
@@ -37,10 +44,22 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// `record` is the file that remembers; what an earlier run left in it counts as ours.
-    pub fn new(netlink: Netlink, record: PathBuf) -> Self {
-        let own = std::fs::read(&record).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        Addresses { netlink, record, own: own.unwrap_or_default(), announcing: HashMap::new() }
+    /// `record` is the file that remembers; what an earlier run left in it, and what is still there, counts as ours.
+    pub fn new(netlink: Netlink, record: PathBuf, network: &HostNetwork) -> Self {
+        let recorded: Option<Vec<Own>> =
+            std::fs::read(&record).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let mut own = recorded.unwrap_or_default();
+        own.retain(|own| own.is_present(network));
+        Addresses { netlink, record, own, announcing: HashMap::new() }
+    }
+
+    /// Takes back what an earlier run left behind and nobody wants any more.
+    pub async fn remove_leftovers(&mut self, network: &HostNetwork, wanted: &[WantedAddress]) {
+        let is_wanted = |own: &Own| wanted.iter().any(|wanted| IpAddr::V4(wanted.address) == own.address);
+        let leftovers: Vec<Own> = self.own.extract_if(.., |own| !is_wanted(own)).collect();
+        for own in leftovers {
+            self.delete(network, own).await;
+        }
     }
 
     /// Puts an address up and announces it.
@@ -85,6 +104,11 @@ impl Addresses {
         }
         let Some(position) = self.own.iter().position(|own| own.address == address) else { return };
         let own = self.own.remove(position);
+        self.delete(network, own).await;
+    }
+
+    async fn delete(&mut self, network: &HostNetwork, own: Own) {
+        let address = own.address;
         if let Some(link) = find_link(network, &own.interface) {
             match self.netlink.delete_address(link.index, address, own.prefix_len).await {
                 Ok(()) => tracing::info!("address {address}/{} removed from {}", own.prefix_len, link.name),
@@ -95,6 +119,7 @@ impl Addresses {
     }
 
     fn remember(&mut self, own: Own) {
+        self.own.retain(|known| known.address != own.address);
         self.own.push(own);
         self.write_record();
     }

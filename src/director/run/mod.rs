@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::protocol::{Reply, Request};
 use super::socket::{Asked, ControlSocket, SocketError};
 use super::wanted::Wanted;
-use super::{ClientId, Command, Director, Effect, Level};
+use super::{ClientId, Command, Director, Effect, Level, Port};
 use crate::config::settings::{Settings, SettingsError};
 use crate::host::clock::Clock;
 use crate::host::netlink::{self, Netlink, NetlinkError};
@@ -67,6 +67,9 @@ pub enum RunError {
     /// No ports.
     #[error("{0}")]
     Port(#[from] ports::PortError),
+    /// A port went away.
+    #[error("interface {0} has gone; xlvs stops, start it again when the interface is back")]
+    PortGone(String),
     /// AF_XDP.
     #[error("{0}")]
     Xdp(#[from] XdpError),
@@ -107,6 +110,9 @@ fn start_log(settings: &Settings) {
 struct Daemon {
     clock: Clock,
     files: Files,
+    /// The ports, unless the settings name them: then it is for the administrator to know which are needed.
+    found_ports: Option<Vec<Port>>,
+    gone: Option<String>,
     director: Director,
     workers: Workers,
     addresses: Addresses,
@@ -126,6 +132,7 @@ enum Happening {
     Network,
     Reload,
     Tick,
+    PortGone(String),
     Stop(&'static str),
 }
 
@@ -140,22 +147,29 @@ impl Daemon {
         let netlink = Netlink::open()?;
         let mut network = netlink::watch().await?;
         let now_network = Arc::clone(&network.borrow_and_update());
-        let ports = ports::choose(&settings.ports, &Wanted::new(&configuration.lvs), &now_network)?;
+        let wanted = Wanted::new(&configuration.lvs);
+        if wanted.services.is_empty() && !wanted.refused.is_empty() {
+            return Err(RunError::Configuration(wanted.refused.join("\n")));
+        }
+        let ports = ports::choose(&settings.ports, &wanted, &now_network)?;
         warn_about_forwarding(&ports);
         let queues = workers::queues(&settings, &ports)?;
         let tables = Arc::new(Tables::new(queues));
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
-        let mut director = Director::new(clock.now(), tables, queues, ports);
+        let mut director = Director::new(clock.now(), tables, queues, ports.clone());
         director.handle(clock.now(), Command::Network((*now_network).clone()));
         let (to_requests, requests) = mpsc::channel(INBOX);
         let (to_health, health) = mpsc::channel(INBOX);
-        let record = settings.control_socket.with_file_name("addresses.json");
+        let record = settings.control_socket.with_extension("addresses.json");
+        let mut addresses = Addresses::new(netlink.clone(), record, &now_network);
+        addresses.remove_leftovers(&now_network, &wanted.addresses).await;
         Ok(Daemon {
             clock,
             files,
             director,
             workers,
-            addresses: Addresses::new(netlink.clone(), record),
+            addresses,
+            found_ports: settings.ports.is_empty().then_some(ports),
             checks: Checks::new(clock, to_health),
             netlink,
             network,
@@ -163,6 +177,7 @@ impl Daemon {
             health,
             socket: tokio::spawn(socket.serve(to_requests)),
             answer: None,
+            gone: None,
         })
     }
 
@@ -183,6 +198,7 @@ impl Daemon {
                 }
                 Happening::Reload => drop(self.reload().await),
                 Happening::Tick => self.command(Command::Tick).await,
+                Happening::PortGone(name) => return Err(RunError::PortGone(name)),
                 Happening::Stop(name) => {
                     tracing::info!("stopping on {name}");
                     return Ok(());
@@ -192,6 +208,9 @@ impl Daemon {
     }
 
     async fn next(&mut self, signals: &mut Signals) -> Happening {
+        if let Some(name) = self.gone.take() {
+            return Happening::PortGone(name);
+        }
         let pause = self.director.next_deadline().saturating_since(self.clock.now());
         tokio::select! {
             Some(asked) = self.requests.recv() => Happening::Asked(asked),
@@ -228,10 +247,10 @@ impl Daemon {
         self.command(Command::Health { check, up: change.up, reason: change.reason }).await;
     }
 
-    /// Reads the files again. A fault in them changes nothing.
+    /// Reads the files again. A fault in them, or something in them that cannot be run, changes nothing.
     async fn reload(&mut self) -> Reply {
         self.notify(NotifyState::Reloading);
-        let reply = match self.files.read() {
+        let reply = match self.files.read().and_then(|configuration| self.judge(configuration)) {
             Ok(configuration) => {
                 self.configure(configuration).await;
                 tracing::info!("configuration reloaded");
@@ -239,11 +258,22 @@ impl Daemon {
             }
             Err(report) => {
                 tracing::error!("reload refused, the present configuration stays:\n{report}");
-                Reply::Failed(report)
+                Reply::Failed(format!("reload refused, the present configuration stays:\n{report}"))
             }
         };
         self.notify(NotifyState::Ready);
         reply
+    }
+
+    fn judge(&self, configuration: Configuration) -> Result<Configuration, String> {
+        if let Some(objection) = self.director.objection(&configuration.lvs) {
+            return Err(objection);
+        }
+        if let Some(ports) = &self.found_ports {
+            let wanted = Wanted::new(&configuration.lvs);
+            ports::check(ports, &wanted, &self.network.borrow()).map_err(|error| error.to_string())?;
+        }
+        Ok(configuration)
     }
 
     async fn configure(&mut self, configuration: Configuration) {
@@ -285,6 +315,7 @@ impl Daemon {
                     }
                 }
             }
+            Effect::PortGone(name) => self.gone = Some(name),
             Effect::Log(Level::Info, text) => tracing::info!("{text}"),
             Effect::Log(Level::Warn, text) => tracing::warn!("{text}"),
             Effect::Log(Level::Error, text) => tracing::error!("{text}"),

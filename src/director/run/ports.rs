@@ -12,6 +12,9 @@ pub enum PortError {
     /// A name that the machine does not have.
     #[error("interface {0} does not exist; this machine has {1}")]
     NoInterface(String, String),
+    /// A configuration needs one that is not served.
+    #[error("interface {0} is needed but not served; restart xlvs to serve it")]
+    NotServed(String),
     /// Neither file nor settings name any.
     #[error("no interface to serve: lvs.cf names none, so set `ports = [\"eth0\", …]` in xlvs.toml")]
     None,
@@ -36,6 +39,18 @@ pub fn choose(names: &[String], wanted: &Wanted, network: &HostNetwork) -> Resul
         }
     }
     if ports.is_empty() { Err(PortError::None) } else { Ok(ports) }
+}
+
+/// Whether the ports that are served do for a new configuration.
+pub fn check(served: &[Port], wanted: &Wanted, network: &HostNetwork) -> Result<(), PortError> {
+    if wanted.services.is_empty() {
+        return Ok(());
+    }
+    let missing = |port: &Port| !served.contains(port);
+    match choose(&[], wanted, network)?.into_iter().find(missing) {
+        Some(port) => Err(PortError::NotServed(port.name)),
+        None => Ok(()),
+    }
 }
 
 fn find(name: String, network: &HostNetwork) -> Result<Port, PortError> {

@@ -19,12 +19,11 @@ demo: tools-demo ## show it: clients, a router running xlvs and two web servers 
 demo-down: ## remove what `make demo KEEP=1` left up
 	@$(ROOT) tests/demo.sh --down
 
-test: tools-test check ## run every test, those in network namespaces as well (DEMO=1: and then the demo)
+test: tools-test check ## run every test, those in network namespaces as well (DEMO=1: and then the demo on the programs that they built)
 	cargo test --lib --bins --test tests
 	cargo test --doc
 	cargo test --test netns $(if $(ROOT),--config 'target."cfg(unix)".runner="$(ROOT)"')
 ifdef DEMO
-	cargo build --bins
 	@$(ROOT) tests/demo.sh --programs "$(PROGRAMS)/debug"
 endif
 

@@ -90,9 +90,9 @@ impl Site {
             .any(|effect| matches!(effect, Effect::Log(at, line) if *at == level && line == text))
     }
 
-    fn steering(&self) -> &Steering {
-        let steering = |effect| match effect {
-            &Effect::Steer(ref steering) => Some(steering),
+    fn steering(&self) -> Steering {
+        let steering = |effect: &Effect| match effect {
+            Effect::Steer(steering) => Some(steering.clone()),
             _ => None,
         };
         self.effects.iter().rev().find_map(steering).expect("steering was asked for")

@@ -7,6 +7,7 @@ mod netns {
     mod daemon;
     mod dut;
     mod host;
+    mod life;
     mod namespace;
     mod rig;
     mod scenarios;

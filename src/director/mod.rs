@@ -223,6 +223,7 @@ impl Director {
             self.services.empty_trash(now);
             self.forget_unused();
             self.keep_neighbours();
+            self.restore_all_addresses();
             self.next_sweep = now + SWEEP_PERIOD;
         }
     }

@@ -45,13 +45,26 @@ impl Director {
     /// Addresses of ours that somebody has taken away come back: a network script that flushes an interface knows nothing
     /// of them.
     fn restore_addresses(&mut self, former: &HostNetwork) {
-        for address in self.wanted.addresses.clone() {
-            if self.has_address(former, &address) && !self.has_address(&self.network, &address) {
-                let WantedAddress { address: ip, interface, .. } = &address;
-                let text = format!("address {ip} has vanished from {interface}, it is put back");
-                self.log(Level::Warn, text);
-                self.effects.push(Effect::AddAddress(address));
-            }
+        let lost = |address: &&WantedAddress| self.has_address(former, address);
+        let lost: Vec<WantedAddress> = self.missing_addresses().filter(lost).cloned().collect();
+        self.put_back(lost);
+    }
+
+    /// The same, some time later, for those that vanished too quickly to be seen.
+    pub(super) fn restore_all_addresses(&mut self) {
+        let missing: Vec<WantedAddress> = self.missing_addresses().cloned().collect();
+        self.put_back(missing);
+    }
+
+    fn missing_addresses(&self) -> impl Iterator<Item = &WantedAddress> {
+        self.wanted.addresses.iter().filter(|address| !self.has_address(&self.network, address))
+    }
+
+    fn put_back(&mut self, missing: Vec<WantedAddress>) {
+        for address in missing {
+            let WantedAddress { address: ip, interface, .. } = &address;
+            self.log(Level::Warn, format!("address {ip} has vanished from {interface}, it is put back"));
+            self.effects.push(Effect::AddAddress(address));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use nix::sys::signal::{Signal, kill};
@@ -19,15 +20,29 @@ pub const VIP: &str = "10.1.0.30";
 /// The daemon; killed when dropped.
 pub struct Daemon {
     process: RefCell<Child>,
-    directory: TempDir,
+    directory: Option<TempDir>,
 }
 
 impl Daemon {
     /// Starts it in the rig's router with empty tables and these rules of mangle's PREROUTING. The router has got [`VIP`].
     pub fn start(rig: &Rig, rules: &[&str]) -> Self {
         rig.router.ip(&format!("address add {VIP}/32 dev front"));
+        Self::spawn(rig, tempfile::tempdir().unwrap(), None, rules).answering()
+    }
+
+    /// Starts it with this `lvs.cf`.
+    pub fn with_lvs(rig: &Rig, lvs: &str) -> Self {
+        Self::with_lvs_in(rig, tempfile::tempdir().unwrap(), lvs)
+    }
+
+    /// Starts it with this `lvs.cf` in the directory of an earlier one.
+    pub fn with_lvs_in(rig: &Rig, directory: TempDir, lvs: &str) -> Self {
+        Self::spawn(rig, directory, Some(lvs), &[]).answering()
+    }
+
+    /// Starts it, and does not wait for anything.
+    pub fn spawn(rig: &Rig, directory: TempDir, lvs: Option<&str>, rules: &[&str]) -> Self {
         rig.router.run("sysctl -qw net.ipv4.ip_forward=1");
-        let directory = tempfile::tempdir().unwrap();
         let path = |name| directory.path().join(name);
         let rules: String = rules.iter().map(|rule| format!("-A PREROUTING {rule}\n")).collect();
         fs::write(path("iptables"), format!("*mangle\n:PREROUTING ACCEPT [0:0]\n{rules}COMMIT\n")).unwrap();
@@ -35,19 +50,42 @@ impl Daemon {
         let settings = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
         fs::write(path("xlvs.toml"), settings).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
-        command.args(["run", "--bare", "--marks"]).arg(path("iptables"));
-        command.arg("--settings").arg(path("xlvs.toml")).stderr(File::create(path("log")).unwrap());
+        command.arg("run").arg("--marks").arg(path("iptables")).arg("--settings").arg(path("xlvs.toml"));
+        match lvs {
+            Some(lvs) => {
+                fs::write(path("lvs.cf"), lvs).unwrap();
+                command.arg("--config").arg(path("lvs.cf"));
+            }
+            None => drop(command.arg("--bare")),
+        }
+        command.stderr(File::create(path("log")).unwrap());
         let process = rig.router.enter(|| command.spawn().unwrap());
-        let daemon = Daemon { process: RefCell::new(process), directory };
-        wait_until("the daemon answers", || daemon.has_ended() || daemon.call(Request::Status).is_some());
-        assert!(!daemon.has_ended(), "the daemon has ended: {}", daemon.log());
-        daemon
+        Daemon { process: RefCell::new(process), directory: Some(directory) }
+    }
+
+    fn answering(self) -> Self {
+        wait_until("the daemon answers", || self.has_ended() || self.call(Request::Status).is_some());
+        assert!(!self.has_ended(), "the daemon has ended: {}", self.log());
+        self
+    }
+
+    /// Waits for its end: whether it went well, and the log.
+    pub fn wait(self) -> (bool, String) {
+        wait_until("the daemon ends", || self.has_ended());
+        (self.process.borrow_mut().wait().unwrap().success(), self.log())
+    }
+
+    /// Kills it without warning; its directory is left.
+    pub fn kill(mut self) -> TempDir {
+        self.process.get_mut().kill().unwrap();
+        self.process.get_mut().wait().unwrap();
+        self.directory.take().expect("a daemon has a directory")
     }
 
     /// Edits its tables.
     pub fn ipvsadm(&self, arguments: &str) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ipvsadm"));
-        command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.directory.path().join("control.sock"));
+        command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.path("control.sock"));
         let output = command.output().unwrap();
         assert!(output.status.success(), "ipvsadm {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -72,15 +110,19 @@ impl Daemon {
     }
 
     fn call(&self, request: Request) -> Option<Reply> {
-        ControlSocket::new(self.directory.path().join("control.sock")).call(request).ok()
+        ControlSocket::new(self.path("control.sock")).call(request).ok()
     }
 
     fn has_ended(&self) -> bool {
         self.process.borrow_mut().try_wait().unwrap().is_some()
     }
 
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.as_ref().expect("a daemon has a directory").path().join(name)
+    }
+
     fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 }
 

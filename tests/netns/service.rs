@@ -45,9 +45,12 @@ fn the_first_packet_to_an_unresolved_server_is_not_lost() {
     daemon.ipvsadm(&format!("-A -t {VIP}:80 -s rr"));
     daemon.ipvsadm(&format!("-a -t {VIP}:80 -r 10.2.0.2 -m"));
     let listener = rig.server.enter(|| TcpListener::bind("10.2.0.2:80").unwrap());
-    let neighbour = rig.router.ip("-4 neighbour show 10.2.0.2");
-    assert_eq!(neighbour, "", "resolved already");
-    rig.exchange(&listener, &at(80), BEFORE_RETRANSMISSION, b"hello");
+    // The daemon has the kernel resolve a server that is added, and learns a moment later when it is forgotten.
+    wait_until("a first packet needs the kernel", || {
+        rig.router.try_run("ip neighbour flush dev back");
+        rig.exchange(&listener, &at(80), BEFORE_RETRANSMISSION, b"hello");
+        daemon.packets().handed_over > 0
+    });
     let packets = daemon.stop();
     assert!(packets.handed_over > 0, "{packets:?}");
     assert!(packets.dropped.is_empty(), "{packets:?}");

@@ -320,7 +320,9 @@ fn open_queues(
 /// Sockets that share packet memory share the mode, so one port's reason is all ports'.
 fn note_copy(status: &mut [PortStatus], error: &XdpError) {
     let why = match error {
-        XdpError::Bind { interface, reason, .. } => format!("{interface} refuses it ({reason})"),
+        XdpError::Bind { interface, reason, .. } => {
+            format!("{interface} refuses it ({reason}), and all interfaces share the mode")
+        }
         other => other.to_string(),
     };
     status.iter_mut().for_each(|status| status.notes.push(format!("copy, not zero-copy: {why}")));

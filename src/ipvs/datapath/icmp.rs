@@ -1,68 +1,60 @@
 //! ICMP errors about balanced flows, from either side (ipvs.md section 2.6). State and timer stay as they are.
 
-use super::transmit::{send, way};
-use super::{Burst, Datapath};
+use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
-use crate::net::frame::Frame;
-use crate::net::parse::{Packet, Quote, parse_quote};
+use crate::net::parse::{Quote, parse_quote};
 use crate::net::rewrite::{self, End};
 
 impl Datapath {
     /// The quoted packet travelled the other way than the error: reversed, its flow is one that the table knows.
-    pub(super) fn icmp_error(
-        &mut self,
-        burst: &Burst<'_>,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
-    ) -> Verdict {
-        let Some(quote) = parse_quote(frame.bytes(), packet) else { return Verdict::Pass };
-        let Some((connection, way)) = self.find(burst, &quote.flow.reversed()) else { return Verdict::Pass };
-        if !rewrite::icmp_checksum_ok(frame.bytes(), packet) {
+    pub(super) fn icmp_error(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
+        let bytes = passage.frame.bytes();
+        let Some(quote) = parse_quote(bytes, &passage.packet) else { return Verdict::Pass };
+        let known = self.find(passage.burst, &quote.flow.reversed());
+        let Some((connection, direction)) = known else { return Verdict::Pass };
+        if !rewrite::icmp_checksum_ok(bytes, &passage.packet) {
             return Verdict::Drop(DropReason::BadIcmpChecksum);
         }
-        match way {
-            Direction::In => self.carry_error_to_server(burst, frame, packet, &quote, &connection),
-            Direction::Out => self.carry_error_to_client(burst, frame, packet, &quote, &connection),
+        match direction {
+            Direction::In => self.forward_error_in(passage, &quote, &connection),
+            Direction::Out => self.forward_error_out(passage, &quote, &connection),
         }
     }
 
-    fn carry_error_to_server(
+    /// From the client's side to the server.
+    fn forward_error_in(
         &mut self,
-        burst: &Burst<'_>,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
+        passage: &mut Passage<'_, '_>,
         quote: &Quote,
         connection: &Connection,
     ) -> Verdict {
-        self.count_in(connection, packet);
-        let Ok(egress) = way(burst, connection.server_address.ip()) else {
-            return Verdict::Drop(DropReason::Unreachable);
-        };
-        if packet.ttl <= 1 {
+        let server = connection.server_address;
+        self.count_in(connection, &passage.packet);
+        let Ok(egress) = passage.way(server.ip()) else { return Verdict::Drop(DropReason::Unreachable) };
+        if passage.packet.ttl <= 1 {
             return Verdict::Drop(DropReason::TtlExceeded);
         }
-        let bytes = frame.bytes_mut();
-        rewrite::set_icmp_end(bytes, packet, quote, End::Destination, connection.server_address);
-        send(frame, packet, egress)
+        rewrite::set_icmp_end(passage.frame.bytes_mut(), &passage.packet, quote, End::Destination, server);
+        passage.send(egress)
     }
 
-    fn carry_error_to_client(
+    /// From the server's side to the client.
+    fn forward_error_out(
         &mut self,
-        burst: &Burst<'_>,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
+        passage: &mut Passage<'_, '_>,
         quote: &Quote,
         connection: &Connection,
     ) -> Verdict {
-        let Ok(egress) = way(burst, packet.destination) else { return Verdict::Pass };
+        let packet = passage.packet;
+        let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
         if packet.ttl <= 1 {
             return Verdict::Pass;
         }
-        self.count_out(connection, packet);
-        let bytes = frame.bytes_mut();
-        rewrite::set_icmp_end(bytes, packet, quote, End::Source, connection.virtual_address);
-        send(frame, packet, egress)
+        self.count_out(connection, &packet);
+        let virtual_address = connection.virtual_address;
+        rewrite::set_icmp_end(passage.frame.bytes_mut(), &packet, quote, End::Source, virtual_address);
+        passage.send(egress)
     }
 }

@@ -69,6 +69,13 @@ struct Burst<'a> {
     snapshot: &'a Snapshot,
 }
 
+/// A packet on its way through: the frame it is in, where its headers are, and the burst it came with.
+struct Passage<'a, 'f> {
+    burst: &'a Burst<'a>,
+    frame: &'a mut Frame<'f>,
+    packet: Packet,
+}
+
 impl Engine for Datapath {
     fn process(&mut self, now: Instant, frames: &mut [Frame<'_>], verdicts: &mut Vec<Verdict>) {
         let snapshot = Arc::clone(self.snapshot.load());
@@ -112,46 +119,32 @@ impl Datapath {
             return Verdict::Drop(DropReason::Fragment);
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
+        let mut passage = Passage { burst, frame, packet };
         match packet.transport {
-            Transport::Icmp { kind, .. } if FLOW_ERRORS.contains(&kind) => {
-                self.icmp_error(burst, frame, &packet)
-            }
+            Transport::Icmp { kind, .. } if FLOW_ERRORS.contains(&kind) => self.icmp_error(&mut passage),
             _ => match packet.flow() {
-                Some(flow) => self.flow_packet(burst, frame, &packet, &flow),
+                Some(flow) => self.flow_packet(&mut passage, &flow),
                 None => Verdict::Pass,
             },
         }
     }
 
-    fn flow_packet(
-        &mut self,
-        burst: &Burst<'_>,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
-        flow: &FlowKey,
-    ) -> Verdict {
-        match self.find(burst, flow) {
-            Some((connection, Direction::Out)) => self.forward_reply(burst, frame, packet, &connection),
-            Some((connection, Direction::In)) => match self.fitness(burst, packet, &connection) {
-                Fitness::Good => self.forward_request(burst, frame, packet, &connection),
+    fn flow_packet(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
+        match self.find(passage.burst, flow) {
+            Some((connection, Direction::Out)) => self.forward_reply(passage, &connection),
+            Some((connection, Direction::In)) => match self.fitness(passage, &connection) {
+                Fitness::Good => self.forward_request(passage, &connection),
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
-                Fitness::Over => self.reopen(burst, frame, packet, flow, &connection),
+                Fitness::Over => self.reopen(passage, flow, &connection),
             },
-            None => self.open(burst, frame, packet, flow),
+            None => self.open(passage, flow),
         }
     }
 
     /// A new connection in place of one that is over. That one ends only afterwards, so that schedulers still count it
     /// (golden `reuse-counts-former`).
-    fn reopen(
-        &mut self,
-        burst: &Burst<'_>,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
-        flow: &FlowKey,
-        former: &Arc<Connection>,
-    ) -> Verdict {
-        let verdict = self.open(burst, frame, packet, flow);
+    fn reopen(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey, former: &Arc<Connection>) -> Verdict {
+        let verdict = self.open(passage, flow);
         self.tables.connections.remove(former);
         verdict
     }
@@ -168,9 +161,9 @@ impl Datapath {
     }
 
     /// Whether a client's packet may go on with its connection (ipvs.md section 2.2, steps 4 and 5).
-    fn fitness(&self, burst: &Burst<'_>, packet: &Packet, connection: &Connection) -> Fitness {
-        let sysctls = &burst.snapshot.sysctls;
-        let opening = matches!(packet.transport, Transport::Tcp { flags, .. } if flags.syn);
+    fn fitness(&self, passage: &Passage<'_, '_>, connection: &Connection) -> Fitness {
+        let sysctls = &passage.burst.snapshot.sysctls;
+        let opening = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.syn);
         let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
         if opening && (quiesced || (sysctls.conn_reuse_mode != 0 && is_finished(connection))) {
             return Fitness::Over;
@@ -183,9 +176,10 @@ impl Datapath {
     }
 
     /// Advances the connection's state by a packet and starts its timer again.
-    fn touch(&mut self, burst: &Burst<'_>, packet: &Packet, connection: &Arc<Connection>, way: Direction) {
-        let timeouts = &burst.snapshot.timeouts;
-        let (timeout, alive) = match packet.transport {
+    fn touch(&mut self, passage: &Passage<'_, '_>, connection: &Arc<Connection>, way: Direction) {
+        let Burst { now, snapshot } = *passage.burst;
+        let timeouts = &snapshot.timeouts;
+        let (timeout, alive) = match passage.packet.transport {
             Transport::Tcp { flags, .. } => {
                 let state = connection.step(|state| state.next(way, flags));
                 (timeouts.tcp(state), state == State::Established)
@@ -195,7 +189,7 @@ impl Datapath {
         if alive && let Some(template) = &connection.template {
             template.assure();
         }
-        connection.life.set_deadline(burst.now + Duration::from_secs(u64::from(timeout)));
+        connection.life.set_deadline(now + Duration::from_secs(u64::from(timeout)));
         if connection.life.needs_filing() {
             self.wheel.file(Ending::Connection(Arc::clone(connection)));
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Burst, Datapath, Ending};
+use super::{Burst, Datapath, Ending, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::{Persistence, ServerId};
 use crate::ipvs::mark::MarkPacket;
@@ -12,12 +12,12 @@ use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
 use crate::ipvs::scheduler::Arrival;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
+use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::timer::Fate;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::PortIndex;
 use crate::net::flow::FlowKey;
-use crate::net::frame::Frame;
 use crate::net::icmp::IcmpError;
 use crate::net::parse::{Packet, Transport};
 
@@ -27,22 +27,17 @@ const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
 const FTP_DATA: u16 = 20;
 
 impl Datapath {
-    pub(super) fn open(
-        &mut self,
-        burst: &Burst<'_>,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
-        flow: &FlowKey,
-    ) -> Verdict {
-        if !may_open(packet, flow, &burst.snapshot.sysctls)
-            || !burst.snapshot.routes.is_local(flow.destination)
-        {
+    pub(super) fn open(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
+        let burst = passage.burst;
+        let Snapshot { sysctls, routes, .. } = burst.snapshot;
+        if !may_open(&passage.packet, flow, sysctls) || !routes.is_local(flow.destination) {
             return Verdict::Pass;
         }
-        let Some(service) = service_of(burst, flow, frame.port()) else { return Verdict::Pass };
+        let port = passage.frame.port();
+        let Some(service) = service_of(burst, flow, port) else { return Verdict::Pass };
         match self.schedule(burst, service, flow) {
-            Some(connection) => self.forward_request(burst, frame, packet, &connection),
-            None => self.answer(burst, frame, packet, IcmpError::PortUnreachable, DropReason::NoDestination),
+            Some(connection) => self.forward_request(passage, &connection),
+            None => self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination),
         }
     }
 

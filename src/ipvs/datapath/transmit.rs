@@ -3,12 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Burst, Datapath};
+use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::{MacAddr, PortIndex};
-use crate::net::frame::Frame;
 use crate::net::icmp::{self, IcmpError};
 use crate::net::parse::Packet;
 use crate::net::rewrite::{self, End};
@@ -18,78 +17,88 @@ use crate::net::route::{Egress, NextHop};
 const NO_EGRESS: Egress =
     Egress { port: PortIndex(0), source: MacAddr([0; 6]), destination: MacAddr([0; 6]), mtu: u32::MAX };
 
+impl Passage<'_, '_> {
+    /// The way towards an address: a port, or (`None`) the kernel; `Err` where neither leads there.
+    pub(super) fn way(&self, address: IpAddr) -> Result<Option<Egress>, NextHop> {
+        match self.burst.snapshot.routes.next_hop(address) {
+            NextHop::Port(egress) => Ok(Some(egress)),
+            NextHop::Kernel => Ok(None),
+            other => Err(other),
+        }
+    }
+
+    /// Whether the packet is larger than the way out takes; the kernel judges by itself.
+    fn is_too_big(&self, egress: Option<Egress>) -> bool {
+        egress.is_some_and(|egress| self.packet.ip_len() > egress.mtu as usize)
+    }
+
+    /// One hop further: TTL, Ethernet header, and out of the port or to the kernel.
+    pub(super) fn send(&mut self, egress: Option<Egress>) -> Verdict {
+        rewrite::decrement_ttl(self.frame.bytes_mut(), &self.packet);
+        rewrite::set_ethernet(self.frame, &self.packet, &egress.unwrap_or(NO_EGRESS));
+        egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
+    }
+}
+
 impl Datapath {
     pub(super) fn forward_request(
         &mut self,
-        burst: &Burst<'_>,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
+        passage: &mut Passage<'_, '_>,
         connection: &Arc<Connection>,
     ) -> Verdict {
-        self.count_in(connection, packet);
-        self.touch(burst, packet, connection, Direction::In);
+        self.count_in(connection, &passage.packet);
+        self.touch(passage, connection, Direction::In);
         let server = connection.server_address.ip();
-        let egress = match way(burst, server) {
+        let egress = match passage.way(server) {
             Ok(_) | Err(NextHop::Local) if server.is_loopback() => {
                 return Verdict::Drop(DropReason::LoopbackServer);
             }
             Ok(egress) => egress,
             Err(NextHop::Local) => return Verdict::Drop(DropReason::LocalServer),
-            Err(_) => {
-                let reason = DropReason::Unreachable;
-                return self.answer(burst, frame, packet, IcmpError::HostUnreachable, reason);
-            }
+            Err(_) => return self.answer(passage, IcmpError::HostUnreachable, DropReason::Unreachable),
         };
-        if packet.ttl <= 1 {
-            return self.answer(burst, frame, packet, IcmpError::TimeExceeded, DropReason::TtlExceeded);
+        if passage.packet.ttl <= 1 {
+            return self.answer(passage, IcmpError::TimeExceeded, DropReason::TtlExceeded);
         }
-        if let Some(egress) = egress
-            && packet.ip_len() > egress.mtu as usize
-        {
-            return self.too_big(burst, frame, packet, &egress);
+        if let Some(egress) = egress.filter(|_| passage.is_too_big(egress)) {
+            return self.too_big(passage, &egress);
         }
-        rewrite::set_end(frame.bytes_mut(), packet, End::Destination, connection.server_address);
-        send(frame, packet, egress)
+        let frame = passage.frame.bytes_mut();
+        rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address);
+        passage.send(egress)
     }
 
     /// Larger than the way out: told to the client if it may not be fragmented. The quoted packet has its TTL already
     /// decremented (golden `mtu-smaller`).
-    fn too_big(
-        &mut self,
-        burst: &Burst<'_>,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
-        egress: &Egress,
-    ) -> Verdict {
-        if !packet.dont_fragment {
+    fn too_big(&mut self, passage: &mut Passage<'_, '_>, egress: &Egress) -> Verdict {
+        if !passage.packet.dont_fragment {
             return Verdict::Drop(DropReason::TooBig);
         }
-        rewrite::decrement_ttl(frame.bytes_mut(), packet);
+        rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
         let mtu = u16::try_from(egress.mtu).unwrap_or(u16::MAX);
-        self.answer(burst, frame, packet, IcmpError::FragmentationNeeded(mtu), DropReason::TooBig)
+        self.answer(passage, IcmpError::FragmentationNeeded(mtu), DropReason::TooBig)
     }
 
     /// An answer of the server. What the kernel must refuse (no route, TTL, size) it gets untouched: it refuses before
     /// IPVS would have seen the packet (golden `ttl-1`).
     pub(super) fn forward_reply(
         &mut self,
-        burst: &Burst<'_>,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
+        passage: &mut Passage<'_, '_>,
         connection: &Arc<Connection>,
     ) -> Verdict {
-        let Ok(egress) = way(burst, packet.destination) else { return Verdict::Pass };
-        let too_big = egress.is_some_and(|egress| packet.ip_len() > egress.mtu as usize);
+        let packet = passage.packet;
+        let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
+        let too_big = passage.is_too_big(egress);
         if packet.ttl <= 1 || (too_big && packet.dont_fragment) {
             return Verdict::Pass;
         }
         if too_big {
             return Verdict::Drop(DropReason::TooBig);
         }
-        self.count_out(connection, packet);
-        self.touch(burst, packet, connection, Direction::Out);
-        rewrite::set_end(frame.bytes_mut(), packet, End::Source, connection.virtual_address);
-        send(frame, packet, egress)
+        self.count_out(connection, &packet);
+        self.touch(passage, connection, Direction::Out);
+        rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, connection.virtual_address);
+        passage.send(egress)
     }
 
     pub(super) fn count_in(&self, connection: &Connection, packet: &Packet) {
@@ -112,21 +121,20 @@ impl Datapath {
     /// error may be sent.
     pub(super) fn answer(
         &mut self,
-        burst: &Burst<'_>,
-        frame: &mut Frame<'_>,
-        packet: &Packet,
+        passage: &mut Passage<'_, '_>,
         error: IcmpError,
         reason: DropReason,
     ) -> Verdict {
+        let packet = &passage.packet;
         if !icmp::may_answer(packet) {
             return Verdict::Drop(reason);
         }
-        let Ok(egress) = way(burst, packet.source) else { return Verdict::Drop(reason) };
-        if !self.icmp_limit.allow(burst.now) {
+        let Ok(egress) = passage.way(packet.source) else { return Verdict::Drop(reason) };
+        if !self.icmp_limit.allow(passage.burst.now) {
             return Verdict::Drop(DropReason::IcmpLimit);
         }
         let (source, id) = (packet.destination, self.take_id());
-        if !icmp::make_error(frame, packet, error, source, id, &egress.unwrap_or(NO_EGRESS)) {
+        if !icmp::make_error(passage.frame, packet, error, source, id, &egress.unwrap_or(NO_EGRESS)) {
             return Verdict::Drop(DropReason::NoRoom);
         }
         egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
@@ -135,21 +143,5 @@ impl Datapath {
     fn take_id(&mut self) -> u16 {
         self.next_id = self.next_id.wrapping_add(1).max(1);
         self.next_id
-    }
-}
-
-/// One hop further: TTL, Ethernet header, and out of the port or to the kernel.
-pub(super) fn send(frame: &mut Frame<'_>, packet: &Packet, egress: Option<Egress>) -> Verdict {
-    rewrite::decrement_ttl(frame.bytes_mut(), packet);
-    rewrite::set_ethernet(frame, packet, &egress.unwrap_or(NO_EGRESS));
-    egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
-}
-
-/// The way towards an address: a port, or (`None`) the kernel; `Err` where neither leads there.
-pub(super) fn way(burst: &Burst<'_>, address: IpAddr) -> Result<Option<Egress>, NextHop> {
-    match burst.snapshot.routes.next_hop(address) {
-        NextHop::Port(egress) => Ok(Some(egress)),
-        NextHop::Kernel => Ok(None),
-        other => Err(other),
     }
 }

@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
             let lines = self.file.chains.get(name).map(|chain| chain.rules.as_slice()).unwrap_or_default();
             let mut rules = Vec::with_capacity(lines.len());
             for &(line, text) in lines {
-                match rule::parse(text, self.names) {
+                match rule::parse(text, self.names, |name| self.known(name).is_some()) {
                     Ok((matches, Jump::Target(target))) => rules.push(Rule { matches, target }),
                     Ok((matches, Jump::Chain { name: called, goto })) => match self.known(&called) {
                         Some(called) => {
@@ -226,10 +226,7 @@ fn quote(chain: &str, rule: &str) -> String {
 }
 
 fn unknown_target(name: &str) -> String {
-    format!(
-        "target {name} is not understood: it is no chain of this table, and xlvs knows MARK, ACCEPT and RETURN; \
-         take the rule out of the path from PREROUTING"
-    )
+    format!("target {name} is not understood: it is no chain of this table; {}", rule::ADVICE)
 }
 
 /// Circles, calls too deep, and chains too long when multiplied out.

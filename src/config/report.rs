@@ -13,6 +13,8 @@ use super::{settings, text};
 
 /// Longest piece of a line that is quoted, in characters.
 const LONGEST_QUOTE: usize = 160;
+/// Longest message, in characters; it may have words of the file in it.
+const LONGEST_MESSAGE: usize = 480;
 
 /// The outcome of checking one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,9 +93,9 @@ impl CheckOutcome {
     fn error(&mut self, file: &str, line: usize, headline: &str, quoted: &str, expected: Option<&str>) {
         self.errors += 1;
         let place = if line > 0 { format!("{file}:{line}") } else { file.to_owned() };
-        let _ = writeln!(self.text, "{place}: error: {}", printable(headline));
+        let _ = writeln!(self.text, "{place}: error: {}", printable(headline, LONGEST_MESSAGE));
         if !quoted.is_empty() {
-            let _ = writeln!(self.text, "    {}", printable(quoted));
+            let _ = writeln!(self.text, "    {}", printable(quoted, LONGEST_QUOTE));
         }
         if let Some(expected) = expected {
             let _ = writeln!(self.text, "    expected {expected}");
@@ -103,7 +105,7 @@ impl CheckOutcome {
     fn warning(&mut self, file: &str, warning: &Warning) {
         self.warnings += 1;
         let place = warning.line.map(|line| format!(":{line}")).unwrap_or_default();
-        let _ = writeln!(self.text, "{file}{place}: warning: {}", printable(&warning.text));
+        let _ = writeln!(self.text, "{file}{place}: warning: {}", printable(&warning.text, LONGEST_MESSAGE));
     }
 
     fn total(mut self, file: &str, content: &str) -> CheckOutcome {
@@ -141,10 +143,10 @@ fn count(number: usize, noun: &str) -> String {
 }
 
 /// Quoted text must not reach a terminal with control characters, nor at any length.
-fn printable(text: &str) -> String {
+fn printable(text: &str, longest: usize) -> String {
     let shown = |letter: char| if letter.is_control() && letter != '\t' { '\u{fffd}' } else { letter };
-    let mut printed: String = text.chars().take(LONGEST_QUOTE).map(shown).collect();
-    if text.chars().nth(LONGEST_QUOTE).is_some() {
+    let mut printed: String = text.chars().take(longest).map(shown).collect();
+    if text.chars().nth(longest).is_some() {
         printed.push('…');
     }
     printed

@@ -104,7 +104,13 @@ fn errors_quote_the_line() {
     let errors = parse_marks("-A PREROUTING -j X\nrubbish\n", names()).unwrap_err();
     assert_eq!(
         render(&errors),
-        "line 1: no table is open here; expected a line such as *mangle: -A PREROUTING -j X\n"
+        "line 1: the line *mangle is missing above the rules, and COMMIT below them; xlvs reads what \
+         `iptables-save -t mangle` prints, not commands: -A PREROUTING -j X\n"
+    );
+    let errors = parse_marks("*mangle\nCOMMIT\n-A PREROUTING -j X\n", names()).unwrap_err();
+    assert_eq!(
+        render(&errors),
+        "line 3: no table is open here; expected a line such as *mangle: -A PREROUTING -j X\n"
     );
     let errors = parse_marks("*mangle\n-A PREROUTING -j ACCEPT\n", names()).unwrap_err();
     let expected =

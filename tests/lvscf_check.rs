@@ -31,12 +31,14 @@ fn the_shipped_and_a_clean_file_have_no_warnings() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/lvs.cf");
     assert_eq!(checked(&fs::read_to_string(shipped).unwrap()), Vec::<String>::new());
     assert_eq!(checked(&file("", "", "")), Vec::<String>::new());
+    let said = "send = a\nexpect = \"200|\\\\(OK\\\\)\"\nuse_regex = 1\nload_monitor = none\n";
+    assert_eq!(checked(&file("", said, "")), Vec::<String>::new());
 }
 
 #[test]
 fn what_the_original_ignored_is_told() {
     let udp = "protocol = udp\n";
-    let table: [(String, &str); 51] = [
+    let table: [(String, &str); 55] = [
         (
             file("backup = 192.0.2.2\nbackup_active = 1\nheartbeat = 0\n", "", ""),
             "4 heartbeat = 0 has no effect",
@@ -81,6 +83,22 @@ fn what_the_original_ignored_is_told() {
         (file("", "send_program = /x\nexpect = a\nsend = b\n", ""), "8 send is ignored"),
         (file("", "send_program = /x\n", ""), "6 send_program without expect"),
         (file("", "send_program = \"/x http://%h/\"\nexpect = a\n", ""), "6 'http://%h/' is passed as it is"),
+        (
+            file("", "sorry_server = 10.0.0.7\n", ""),
+            "6 sorry_server is not used by this version of xlvs: while no real server is up, new connections fail",
+        ),
+        (
+            file("", "load_monitor = rup\n", ""),
+            "6 load_monitor = rup is not run by this version of xlvs: weights stay as they are written",
+        ),
+        (
+            file("", "load_monitor = \"/usr/bin/load %h\"\n", ""),
+            "6 load_monitor = /usr/bin/load %h is not run",
+        ),
+        (
+            file("", "send = a\nexpect = \"(200|OK\"\nuse_regex = 1\n", ""),
+            "7 expect is not a regular expression (unclosed group), so no check can succeed; correct it",
+        ),
         (file("", "use_regex = 1\n", ""), "6 use_regex has no effect without expect"),
         (file("", "timeout = 0\n", ""), "6 timeout must be at least 1"),
         (file("", "reentry = 0\n", ""), "6 reentry = 0 is taken as 180"),
@@ -230,7 +248,9 @@ fn the_other_files_are_told_apart() {
     let pasted = check_bytes("lvs.cf", b"primary = 192.0.2.1\niptables -t mangle -F\n");
     assert!(pasted.text.starts_with("FILE:2: error: unknown command: 'iptables'"), "{}", pasted.text);
     assert!(
-        check_bytes("xlvs.toml", b"queue = 2\n").text.starts_with("FILE:1: error: unknown field `queue`")
+        check_bytes("xlvs.toml", b"queue = 2\n")
+            .text
+            .starts_with("FILE:1: error: there is no key `queue`; the keys are")
     );
 }
 

@@ -11,6 +11,7 @@ pub mod mark_command;
 pub mod marks;
 pub mod names;
 pub mod parse;
+mod pattern;
 pub mod recover;
 pub mod report;
 pub mod rule;

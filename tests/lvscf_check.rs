@@ -7,7 +7,7 @@ use std::time::Duration;
 use xlvs::config::check::check;
 use xlvs::config::names::Names;
 use xlvs::config::parse::parse;
-use xlvs::config::report::{CheckOutcome, check_file, check_lvs};
+use xlvs::config::report::{CheckOutcome, check_file, check_lvs, check_marks, render_errors};
 
 const HEAD: &str = "primary = 192.0.2.1\n";
 
@@ -31,12 +31,14 @@ fn the_shipped_and_a_clean_file_have_no_warnings() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/lvs.cf");
     assert_eq!(checked(&fs::read_to_string(shipped).unwrap()), Vec::<String>::new());
     assert_eq!(checked(&file("", "", "")), Vec::<String>::new());
+    let said = "send = a\nexpect = \"200|\\\\(OK\\\\)\"\nuse_regex = 1\nload_monitor = none\n";
+    assert_eq!(checked(&file("", said, "")), Vec::<String>::new());
 }
 
 #[test]
 fn what_the_original_ignored_is_told() {
     let udp = "protocol = udp\n";
-    let table: [(String, &str); 51] = [
+    let table: [(String, &str); 55] = [
         (
             file("backup = 192.0.2.2\nbackup_active = 1\nheartbeat = 0\n", "", ""),
             "4 heartbeat = 0 has no effect",
@@ -81,6 +83,22 @@ fn what_the_original_ignored_is_told() {
         (file("", "send_program = /x\nexpect = a\nsend = b\n", ""), "8 send is ignored"),
         (file("", "send_program = /x\n", ""), "6 send_program without expect"),
         (file("", "send_program = \"/x http://%h/\"\nexpect = a\n", ""), "6 'http://%h/' is passed as it is"),
+        (
+            file("", "sorry_server = 10.0.0.7\n", ""),
+            "6 sorry_server is not used by this version of xlvs: while no real server is up, new connections fail",
+        ),
+        (
+            file("", "load_monitor = rup\n", ""),
+            "6 load_monitor = rup is not run by this version of xlvs: weights stay as they are written",
+        ),
+        (
+            file("", "load_monitor = \"/usr/bin/load %h\"\n", ""),
+            "6 load_monitor = /usr/bin/load %h is not run",
+        ),
+        (
+            file("", "send = a\nexpect = \"(200|OK\"\nuse_regex = 1\n", ""),
+            "7 expect is not a regular expression (unclosed group), so no check can succeed; correct it",
+        ),
         (file("", "use_regex = 1\n", ""), "6 use_regex has no effect without expect"),
         (file("", "timeout = 0\n", ""), "6 timeout must be at least 1"),
         (file("", "reentry = 0\n", ""), "6 reentry = 0 is taken as 180"),
@@ -179,19 +197,16 @@ fn files_that_cannot_be_read_are_one_clear_error() {
         "FILE: error: no such file; create it or name another one\n"
     );
     assert_eq!(of(folder.path()), "FILE: error: is a directory, not a file; name the file in it\n");
-    assert_eq!(
-        of(Path::new("/dev/zero")),
-        "FILE: error: is larger than 16 MiB; this is not a configuration file\n"
-    );
+    assert_eq!(of(Path::new("/dev/zero")), "FILE: error: is not a regular file; name a file\n");
     for (bytes, expected) in [
         (
             &b""[..],
             "FILE: error: Empty configuration\n    expected at least primary and one virtual block\nFILE: 1 error\n",
         ),
-        (b"a\n\0\n", "FILE:2: error: line 2: has NUL bytes; this is not a text file\n"),
+        (b"a\n\0\n", "FILE:2: error: has NUL bytes; this is not a text file\n"),
         (
             b"# \xe1\nprimary = \xff\n",
-            "FILE:2: error: line 2: is not UTF-8 text; only comments may be in another encoding\n",
+            "FILE:2: error: is not UTF-8 text; only comments may be in another encoding\n",
         ),
     ] {
         let outcome = check_bytes("lvs.cf", bytes);
@@ -218,9 +233,73 @@ fn the_other_files_are_told_apart() {
     assert!(marks.text.starts_with("FILE:2: error: target DROP is not understood"), "{}", marks.text);
     assert!(marks.text.ends_with("\n    -A PREROUTING -j DROP\nFILE: 1 error\n"), "{}", marks.text);
     assert_eq!(check_bytes("xlvs.toml", b"queues = 2\n").text, "FILE: good: settings\n");
+    for (text, quoted) in [
+        ("-A PREROUTING -j MARK --set-mark 1\n", "-A PREROUTING -j MARK --set-mark 1"),
+        ("#!/bin/sh\n\n/sbin/iptables -t mangle -F\n", "/sbin/iptables -t mangle -F"),
+        (":PREROUTING ACCEPT [0:0]\n-A PREROUTING\n", ":PREROUTING ACCEPT [0:0]"),
+    ] {
+        let outcome = check_bytes("rules", text.as_bytes());
+        let expected = format!(
+            "error: the line *mangle is missing above the rules, and COMMIT below them; xlvs reads what \
+             `iptables-save -t mangle` prints, not commands\n    {quoted}\nFILE: 1 error\n"
+        );
+        assert!(outcome.text.ends_with(&expected), "{}", outcome.text);
+    }
+    let pasted = check_bytes("lvs.cf", b"primary = 192.0.2.1\niptables -t mangle -F\n");
+    assert!(pasted.text.starts_with("FILE:2: error: unknown command: 'iptables'"), "{}", pasted.text);
     assert!(
-        check_bytes("xlvs.toml", b"queue = 2\n").text.starts_with("FILE:1: error: unknown field `queue`")
+        check_bytes("xlvs.toml", b"queue = 2\n")
+            .text
+            .starts_with("FILE:1: error: there is no key `queue`; the keys are")
     );
+}
+
+#[test]
+fn misplaced_keys_are_told_their_place() {
+    let expectation = |text: &str| {
+        let outcome = check_lvs("lvs.cf", text, Names::NONE);
+        outcome.text.lines().nth(2).unwrap_or_default().trim().to_owned()
+    };
+    for (text, expected) in [
+        ("virtual v {\nheartbeat = 1\n}\n", "expected heartbeat to stand outside of all blocks"),
+        ("weight = 1\n", "expected weight to stand in a server block"),
+        ("port = 1\n", "expected port to stand in a virtual block or in a server block"),
+        (
+            "virtual v {\nexpect_program = /x\n}\n",
+            "expected this line to be deleted: only the web tool writes it, and nothing reads it",
+        ),
+        ("virtual v {\nnonsense = 1\n}\n", "expected a key of a virtual block"),
+    ] {
+        assert_eq!(expectation(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_file_of_nonsense_is_cut_short_and_counted() {
+    let bad = check_lvs("lvs.cf", &"nonsense = 1\n".repeat(3000), Names::NONE);
+    assert_eq!(bad.errors, 3000);
+    let tail: Vec<&str> = bad.text.lines().skip(50 * 3).collect();
+    assert_eq!(tail, ["lvs.cf: … and 2950 more", "lvs.cf: 3000 errors"]);
+    let parsed = parse(&"nonsense = 1\n".repeat(3000), Names::NONE);
+    assert_eq!((parsed.errors.len(), parsed.errors.total()), (1000, 3000), "what is kept in memory");
+    let reload = render_errors("lvs.cf", &parsed.errors);
+    assert!(reload.ends_with("\nlvs.cf: … and 2950 more\n"), "{reload}");
+    let rules = format!("*mangle\n{}COMMIT\n", "-A PREROUTING -j DROP\n".repeat(51));
+    let bad = check_marks("iptables", &rules, Names::NONE);
+    assert!(bad.text.ends_with("\niptables: … and 1 more\niptables: 51 errors\n"), "{}", bad.text);
+    let exact = check_lvs("lvs.cf", &"nonsense = 1\n".repeat(50), Names::NONE);
+    assert!(!exact.text.contains("more"), "{}", exact.text);
+}
+
+#[test]
+fn a_fifo_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(check_file(&path, Names::NONE).text));
+    let text = receiver.recv_timeout(Duration::from_secs(5)).expect("an answer without a writer");
+    assert!(text.ends_with("/fifo: error: is not a regular file; name a file\n"), "{text}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::check::{Checker, contiguous};
 use super::lvs::{Network, Protocol, RealServer, VirtualServer, port_number};
 use super::parse::{Block, Kind};
+use super::pattern;
 
 /// Adds the warnings of all virtual blocks.
 pub(super) fn blocks(checker: &mut Checker<'_>) {
@@ -18,6 +19,7 @@ pub(super) fn blocks(checker: &mut Checker<'_>) {
         one.health_texts();
         one.health_program();
         one.health_times();
+        one.not_done();
         one.leftovers();
         for (number, real) in server.servers.iter().enumerate() {
             one.real_server(Block::Server(Kind::Virtual, index, number), real);
@@ -139,6 +141,14 @@ impl One<'_, '_> {
                 self.warn(key, text);
             }
         }
+        let pattern = server.expect.as_deref().filter(|_| server.use_regex && server.send_program.is_none());
+        if let Some(reason) = pattern.and_then(pattern::fault) {
+            let text = format!(
+                "expect is not a regular expression ({reason}), so no check can succeed; correct it, or use \
+                 use_regex = 0"
+            );
+            self.warn("expect", text);
+        }
         if server.use_regex && server.expect.is_none() {
             self.warn("use_regex", "use_regex has no effect without expect");
         }
@@ -187,9 +197,22 @@ impl One<'_, '_> {
         if server.reentry < 0 {
             self.warn("reentry", "reentry is negative: a server is used again after one good check");
         }
-        let rsh = &self.checker.parsed.config.rsh_command;
-        if server.load_monitor.as_deref() == Some("uptime") && !["rsh", "ssh"].contains(&rsh.as_str()) {
-            self.warn("load_monitor", "load_monitor = uptime needs rsh_command = rsh or ssh");
+    }
+
+    fn not_done(&mut self) {
+        if self.server.sorry_server.is_some() {
+            self.warn(
+                "sorry_server",
+                "sorry_server is not used by this version of xlvs: while no real server is up, new connections \
+                 fail; delete the line",
+            );
+        }
+        if let Some(monitor) = self.server.load_monitor.as_deref().filter(|monitor| *monitor != "none") {
+            let text = format!(
+                "load_monitor = {monitor} is not run by this version of xlvs: weights stay as they are written; \
+                 use load_monitor = none"
+            );
+            self.warn("load_monitor", text);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What can be wrong with a line of `lvs.cf`.
 
 use std::fmt;
+use std::ops::Deref;
 
 use thiserror::Error;
 
@@ -95,5 +96,53 @@ impl ParseError {
             Some(word) => format!("{}: '{word}'", self.fault.reason),
             None => self.fault.reason.to_string(),
         }
+    }
+}
+
+/// Errors of a file that are kept, so that a file of nonsense does not fill the memory.
+pub const MOST_KEPT: usize = 1000;
+
+/// The first errors of a file, and how many there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaints<E> {
+    kept: Vec<E>,
+    total: usize,
+}
+
+impl<E> Default for Complaints<E> {
+    fn default() -> Self {
+        Complaints { kept: Vec::new(), total: 0 }
+    }
+}
+
+impl<E> Complaints<E> {
+    /// Counts an error and keeps it if there is room.
+    pub fn push(&mut self, error: E) {
+        self.total += 1;
+        if self.kept.len() < MOST_KEPT {
+            self.kept.push(error);
+        }
+    }
+
+    /// All errors, also those that are not kept.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Adds those found elsewhere in the file and puts all in order.
+    pub fn merge<K: Ord>(&mut self, others: Complaints<E>, order: impl Fn(&E) -> K) {
+        self.total += others.total;
+        self.kept.extend(others.kept);
+        self.kept.sort_by_key(order);
+        self.kept.truncate(MOST_KEPT);
+    }
+}
+
+/// Those that are kept.
+impl<E> Deref for Complaints<E> {
+    type Target = [E];
+
+    fn deref(&self) -> &[E] {
+        &self.kept
     }
 }

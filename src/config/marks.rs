@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
+use super::complaint::Complaints;
 use super::names::Names;
 use super::rule::{self, Jump};
 use crate::ipvs::mark::{MarkRules, Rule, Target};
@@ -15,6 +16,10 @@ pub const MOST_RULES_A_PACKET: usize = 65536;
 pub const DEEPEST_CALL: usize = 64;
 
 const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
+const NO_TABLE_OPEN: &str = "no table is open here; expected a line such as *mangle";
+const NO_TABLE: &str = "the line *mangle is missing above the rules, and COMMIT below them; xlvs reads what \
+                        `iptables-save -t mangle` prints, not commands";
 
 /// One thing in the file that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -29,16 +34,23 @@ pub struct MarkError {
 }
 
 /// Reads the text of `iptables-save`. Rules take IPv4 packets unless they say `-6` or name an IPv6 address.
-pub fn parse_marks(text: &str, names: Names<'_>) -> Result<MarkRules, Vec<MarkError>> {
+pub fn parse_marks(text: &str, names: Names<'_>) -> Result<MarkRules, Complaints<MarkError>> {
     let mut file = SavedFile::default();
     file.read(text);
-    let mut reader = Reader { names, file: &file, chains: Vec::new(), calls: Vec::new(), errors: Vec::new() };
+    let mut reader =
+        Reader { names, file: &file, chains: Vec::new(), calls: Vec::new(), errors: Complaints::default() };
     reader.reach();
     let Reader { chains, calls, mut errors, .. } = reader;
-    errors.extend(call_errors(&chains, &calls, &file));
-    errors.extend(file.errors);
-    errors.sort_by_key(|error| error.line);
+    errors.merge(call_errors(&chains, &calls, &file), |error| error.line);
+    errors.merge(file.errors, |error| error.line);
     if errors.is_empty() { Ok(MarkRules { chains }) } else { Err(errors) }
+}
+
+/// Whether a line is of saved rules or of a script that makes them, and of nothing else.
+pub fn is_rule_like(line: &str) -> bool {
+    let first = line.split_ascii_whitespace().next().unwrap_or_default();
+    let program = first.rsplit('/').next();
+    matches!(first, "-A" | "-N" | "-I" | ":PREROUTING") || matches!(program, Some("iptables" | "ip6tables"))
 }
 
 /// Words of a rule; double and single quotes keep blanks, a backslash keeps the next character.
@@ -82,9 +94,10 @@ struct SavedChain<'a> {
 struct SavedFile<'a> {
     table: Option<&'a str>,
     table_line: usize,
+    seen_table: bool,
     stray: bool,
     chains: HashMap<&'a str, SavedChain<'a>>,
-    errors: Vec<MarkError>,
+    errors: Complaints<MarkError>,
 }
 
 impl<'a> SavedFile<'a> {
@@ -106,13 +119,13 @@ impl<'a> SavedFile<'a> {
             if self.table.is_some() {
                 self.error(number, line, "COMMIT is missing before this table");
             }
-            (self.table, self.table_line) = (Some(line), number);
+            (self.table, self.table_line, self.seen_table) = (Some(line), number, true);
             if table.trim() == "mangle" {
                 self.chains = BUILT_IN.map(|name| (name, SavedChain::default())).into();
             }
         } else if self.table.is_none() {
             if !std::mem::replace(&mut self.stray, true) {
-                self.error(number, line, "no table is open here; expected a line such as *mangle");
+                self.error(number, line, if self.seen_table { NO_TABLE_OPEN } else { NO_TABLE });
             }
         } else if line == "COMMIT" {
             self.table = None;
@@ -168,7 +181,7 @@ struct Reader<'a> {
     file: &'a SavedFile<'a>,
     chains: Vec<Vec<Rule>>,
     calls: Vec<Call>,
-    errors: Vec<MarkError>,
+    errors: Complaints<MarkError>,
 }
 
 impl<'a> Reader<'a> {
@@ -182,7 +195,7 @@ impl<'a> Reader<'a> {
             let lines = self.file.chains.get(name).map(|chain| chain.rules.as_slice()).unwrap_or_default();
             let mut rules = Vec::with_capacity(lines.len());
             for &(line, text) in lines {
-                match rule::parse(text, self.names) {
+                match rule::parse(text, self.names, |name| self.known(name).is_some()) {
                     Ok((matches, Jump::Target(target))) => rules.push(Rule { matches, target }),
                     Ok((matches, Jump::Chain { name: called, goto })) => match self.known(&called) {
                         Some(called) => {
@@ -226,19 +239,17 @@ fn quote(chain: &str, rule: &str) -> String {
 }
 
 fn unknown_target(name: &str) -> String {
-    format!(
-        "target {name} is not understood: it is no chain of this table, and xlvs knows MARK, ACCEPT and RETURN; \
-         take the rule out of the path from PREROUTING"
-    )
+    format!("target {name} is not understood: it is no chain of this table; {}", rule::ADVICE)
 }
 
 /// Circles, calls too deep, and chains too long when multiplied out.
-fn call_errors(chains: &[Vec<Rule>], calls: &[Call], file: &SavedFile<'_>) -> Vec<MarkError> {
+fn call_errors(chains: &[Vec<Rule>], calls: &[Call], file: &SavedFile<'_>) -> Complaints<MarkError> {
     let mut outgoing: Vec<Vec<&Call>> = vec![Vec::new(); chains.len()];
     for call in calls {
         outgoing[call.from].push(call);
     }
-    let mut walk = Walk { chains, outgoing, state: vec![State::New; chains.len()], errors: Vec::new() };
+    let mut walk =
+        Walk { chains, outgoing, state: vec![State::New; chains.len()], errors: Complaints::default() };
     let total = walk.visit(0, 1);
     if total.is_some_and(|sum| sum.rules > MOST_RULES_A_PACKET) {
         let line =
@@ -267,7 +278,7 @@ struct Walk<'a> {
     chains: &'a [Vec<Rule>],
     outgoing: Vec<Vec<&'a Call>>,
     state: Vec<State>,
-    errors: Vec<MarkError>,
+    errors: Complaints<MarkError>,
 }
 
 impl Walk<'_> {

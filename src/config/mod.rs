@@ -1,6 +1,7 @@
 //! What the administrator wrote: `lvs.cf`, the saved iptables marks, `xlvs.toml`. Text in, typed values or a list of
 //! complaints out; only [`text::read`] touches a file.
 
+mod bystander;
 pub mod check;
 mod check_virtual;
 pub mod complaint;
@@ -10,6 +11,7 @@ pub mod mark_command;
 pub mod marks;
 pub mod names;
 pub mod parse;
+mod pattern;
 pub mod recover;
 pub mod report;
 pub mod rule;

@@ -1,7 +1,7 @@
 //! The grammar of `lvs.cf` (reference piranha.md, section 1). All errors of a file are collected; the original stops
 //! at the first one. CRLF line ends are accepted, which the original truncates.
 
-use super::complaint::{Fault, ParseError, Reason};
+use super::complaint::{Complaints, Fault, ParseError, Reason};
 use super::lex::{self, MOST_WORDS, Word};
 use super::lvs::{LvsConfig, RealServer, VirtualServer};
 use super::names::Names;
@@ -53,7 +53,7 @@ pub struct Parsed {
     /// Blocks that the end of the file closed.
     pub unclosed: usize,
     /// All errors in file order.
-    pub errors: Vec<ParseError>,
+    pub errors: Complaints<ParseError>,
 }
 
 /// Reads a whole file. A byte order mark at its start is skipped.
@@ -74,7 +74,7 @@ pub fn parse(text: &str, names: Names<'_>) -> Parsed {
 }
 
 /// Reads a whole file, or says everything that is wrong with it.
-pub fn load(text: &str, names: Names<'_>) -> Result<LvsConfig, Vec<ParseError>> {
+pub fn load(text: &str, names: Names<'_>) -> Result<LvsConfig, Complaints<ParseError>> {
     let parsed = parse(text, names);
     if parsed.errors.is_empty() { Ok(parsed.config) } else { Err(parsed.errors) }
 }

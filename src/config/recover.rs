@@ -91,7 +91,7 @@ fn belongs(word: &str, level: Level) -> String {
         "}" => return "no closing brace here: no block is open".to_owned(),
         "debug" => return "debug_level, the key's real name".to_owned(),
         "expect_program" => {
-            return "no such key: only the web tool writes it; delete the line".to_owned();
+            return "this line to be deleted: only the web tool writes it, and nothing reads it".to_owned();
         }
         "virtual" | "failover" => {
             return format!("the closing brace of the open block before a {word} block");
@@ -107,14 +107,14 @@ fn belongs(word: &str, level: Level) -> String {
     let homes = homes(word);
     match homes.is_empty() {
         true => format!("a key of {}", place(level)),
-        false => format!("{word} only in {}", homes.join(" or ")),
+        false => format!("{word} to stand {}", homes.join(" or ")),
     }
 }
 
 fn homes(word: &str) -> Vec<&'static str> {
     let tables: [(&[&str], Level); 3] =
         [(&GLOBAL_KEYS, Level::Top), (&VIRTUAL_KEYS, Level::Virtual), (&SERVER_KEYS, Level::Server)];
-    tables.iter().filter(|(keys, _)| keys.contains(&word)).map(|(_, level)| place(*level)).collect()
+    tables.iter().filter(|(keys, _)| keys.contains(&word)).map(|(_, level)| home(*level)).collect()
 }
 
 /// Whether a word is a key of this level.
@@ -135,5 +135,13 @@ fn place(level: Level) -> &'static str {
         Level::Top => "the top level",
         Level::Virtual => "a virtual block",
         Level::Server => "a server block",
+    }
+}
+
+fn home(level: Level) -> &'static str {
+    match level {
+        Level::Top => "outside of all blocks",
+        Level::Virtual => "in a virtual block",
+        Level::Server => "in a server block",
     }
 }

@@ -4,15 +4,20 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::check::{Warning, check};
-use super::complaint::ParseError;
+use super::complaint::{Complaints, ParseError};
 use super::lvs::LvsConfig;
 use super::marks::{self, MarkError};
 use super::names::Names;
 use super::parse::parse;
+use super::recover::{Level, is_key_of};
 use super::{settings, text};
 
+/// Errors of one file that are printed.
+const MOST_PRINTED: usize = 50;
 /// Longest piece of a line that is quoted, in characters.
 const LONGEST_QUOTE: usize = 160;
+/// Longest message, in characters; it may have words of the file in it.
+const LONGEST_MESSAGE: usize = 480;
 
 /// The outcome of checking one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,24 +30,35 @@ pub struct CheckOutcome {
     pub warnings: usize,
 }
 
-/// Reads and checks a file: `xlvs.toml` by its ending `.toml`, saved iptables rules by a line that begins with `*`,
-/// anything else as `lvs.cf`.
+/// Reads and checks a file: `xlvs.toml` by its ending `.toml`, saved iptables rules by their lines, anything else as
+/// `lvs.cf`.
 pub fn check_file(path: &Path, names: Names<'_>) -> CheckOutcome {
     let file = path.display().to_string();
     let content = match text::read(path) {
         Ok(content) => content,
         Err(error) => {
             let place = error.line().map(|line| format!(":{line}")).unwrap_or_default();
-            return CheckOutcome { text: format!("{file}{place}: error: {error}\n"), errors: 1, warnings: 0 };
+            let text = format!("{file}{place}: error: {}\n", error.reason());
+            return CheckOutcome { text, errors: 1, warnings: 0 };
         }
     };
     if path.extension().is_some_and(|ending| ending == "toml") {
         check_settings(&file, &content)
-    } else if content.lines().any(|line| line.starts_with('*')) {
+    } else if has_rules(&content) {
         check_marks(&file, &content, names)
     } else {
         check_lvs(&file, &content, names)
     }
+}
+
+/// Saved rules that lost their `*mangle` are still no `lvs.cf`, unless one of its keys stands there too.
+fn has_rules(content: &str) -> bool {
+    let of_lvs = |line: &str| {
+        let first = line.split_ascii_whitespace().next().unwrap_or_default();
+        first == "virtual" || is_key_of(first, Level::Top)
+    };
+    content.lines().any(|line| line.starts_with('*'))
+        || content.lines().any(marks::is_rule_like) && !content.lines().any(of_lvs)
 }
 
 /// Checks the text of an `lvs.cf`. Warnings are looked for once there are no errors, since a line that was not
@@ -50,9 +66,7 @@ pub fn check_file(path: &Path, names: Names<'_>) -> CheckOutcome {
 pub fn check_lvs(file: &str, content: &str, names: Names<'_>) -> CheckOutcome {
     let parsed = parse(content, names);
     let mut outcome = CheckOutcome::default();
-    for error in &parsed.errors {
-        outcome.error(file, error.line, &error.headline(), &error.text, Some(&error.fault.expected));
-    }
+    outcome.lvs_errors(file, &parsed.errors);
     if parsed.errors.is_empty() {
         for warning in check(&parsed) {
             outcome.warning(file, &warning);
@@ -69,9 +83,10 @@ pub fn check_marks(file: &str, content: &str, names: Names<'_>) -> CheckOutcome 
     match marks::parse_marks(content, names) {
         Ok(found) => rules = found.chains.iter().map(Vec::len).sum(),
         Err(errors) => {
-            for MarkError { line, text, reason } in &errors {
+            for MarkError { line, text, reason } in errors.iter().take(MOST_PRINTED) {
                 outcome.error(file, *line, reason, text, None);
             }
+            outcome.more(file, errors.total());
         }
     }
     outcome.total(file, &format!("{} that PREROUTING of mangle reaches", count(rules, "rule")))
@@ -88,12 +103,26 @@ pub fn check_settings(file: &str, content: &str) -> CheckOutcome {
 }
 
 impl CheckOutcome {
+    fn lvs_errors(&mut self, file: &str, errors: &Complaints<ParseError>) {
+        for error in errors.iter().take(MOST_PRINTED) {
+            self.error(file, error.line, &error.headline(), &error.text, Some(&error.fault.expected));
+        }
+        self.more(file, errors.total());
+    }
+
+    /// Counts all errors, and says how many were not printed.
+    fn more(&mut self, file: &str, total: usize) {
+        self.errors = total;
+        if let Some(more) = total.checked_sub(MOST_PRINTED).filter(|more| *more > 0) {
+            let _ = writeln!(self.text, "{file}: … and {more} more");
+        }
+    }
+
     fn error(&mut self, file: &str, line: usize, headline: &str, quoted: &str, expected: Option<&str>) {
-        self.errors += 1;
         let place = if line > 0 { format!("{file}:{line}") } else { file.to_owned() };
-        let _ = writeln!(self.text, "{place}: error: {}", printable(headline));
+        let _ = writeln!(self.text, "{place}: error: {}", printable(headline, LONGEST_MESSAGE));
         if !quoted.is_empty() {
-            let _ = writeln!(self.text, "    {}", printable(quoted));
+            let _ = writeln!(self.text, "    {}", printable(quoted, LONGEST_QUOTE));
         }
         if let Some(expected) = expected {
             let _ = writeln!(self.text, "    expected {expected}");
@@ -103,7 +132,7 @@ impl CheckOutcome {
     fn warning(&mut self, file: &str, warning: &Warning) {
         self.warnings += 1;
         let place = warning.line.map(|line| format!(":{line}")).unwrap_or_default();
-        let _ = writeln!(self.text, "{file}{place}: warning: {}", printable(&warning.text));
+        let _ = writeln!(self.text, "{file}{place}: warning: {}", printable(&warning.text, LONGEST_MESSAGE));
     }
 
     fn total(mut self, file: &str, content: &str) -> CheckOutcome {
@@ -117,11 +146,9 @@ impl CheckOutcome {
 }
 
 /// Errors of an `lvs.cf` as [`check_lvs`] prints them, for a log or a reload's answer.
-pub fn render_errors(file: &str, errors: &[ParseError]) -> String {
+pub fn render_errors(file: &str, errors: &Complaints<ParseError>) -> String {
     let mut outcome = CheckOutcome::default();
-    for error in errors {
-        outcome.error(file, error.line, &error.headline(), &error.text, Some(&error.fault.expected));
-    }
+    outcome.lvs_errors(file, errors);
     outcome.text
 }
 
@@ -141,10 +168,10 @@ fn count(number: usize, noun: &str) -> String {
 }
 
 /// Quoted text must not reach a terminal with control characters, nor at any length.
-fn printable(text: &str) -> String {
+fn printable(text: &str, longest: usize) -> String {
     let shown = |letter: char| if letter.is_control() && letter != '\t' { '\u{fffd}' } else { letter };
-    let mut printed: String = text.chars().take(LONGEST_QUOTE).map(shown).collect();
-    if text.chars().nth(LONGEST_QUOTE).is_some() {
+    let mut printed: String = text.chars().take(longest).map(shown).collect();
+    if text.chars().nth(longest).is_some() {
         printed.push('…');
     }
     printed

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
+use super::bystander;
 use super::lex;
 use super::marks::words;
 use super::names::{Names, protocol_of};
@@ -24,10 +25,29 @@ pub enum Jump {
     },
 }
 
-/// Reads the part of a rule after `-A CHAIN`; the error says what is not understood.
-pub fn parse(rule: &str, names: Names<'_>) -> Result<(Vec<Match>, Jump), String> {
+/// What to do about something that is not understood.
+pub(super) const ADVICE: &str = "xlvs understands -s -d -i -p, --sport and --dport (tcp, udp, sctp, multiport), \
+    -m mark, -m comment, and -j MARK, ACCEPT, RETURN or a chain; rewrite the rule, or move it out of mangle PREROUTING";
+
+/// Reads the part of a rule after `-A CHAIN`; the error says what is not understood. `is_chain` tells the chains of the
+/// table from targets. A rule that cannot concern the mark of a balanced packet only counts.
+pub fn parse(
+    rule: &str,
+    names: Names<'_>,
+    is_chain: impl Fn(&str) -> bool,
+) -> Result<(Vec<Match>, Jump), String> {
     let words = words(rule).ok_or("a quote is not closed")?;
     let words: Vec<String> = words.into_iter().flat_map(split_long_option).collect();
+    if bystander::harmless_target(&words).is_some_and(|target| !is_chain(target)) {
+        return Ok((Vec::new(), Jump::Target(Target::Continue)));
+    }
+    match understood(&words, names) {
+        Err(_) if bystander::is_icmp_only(&words) => Ok((Vec::new(), Jump::Target(Target::Continue))),
+        understood => understood,
+    }
+}
+
+fn understood(words: &[String], names: Names<'_>) -> Result<(Vec<Match>, Jump), String> {
     let mut options = Options { words: words.iter(), names, draft: Draft::default() };
     while let Some(word) = options.words.next() {
         options.option(word)?;
@@ -95,6 +115,10 @@ impl Draft {
     }
 }
 
+fn not_understood(what: &str) -> String {
+    format!("{what} is not understood; {ADVICE}")
+}
+
 fn has_ports(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP | Protocol(33 | 136))
 }
@@ -131,7 +155,7 @@ impl<'a> Options<'a> {
                 self.draft.matches.push(Match::Mark(test));
             }
             "--comment" if !self.draft.negated => drop(self.value(option)?),
-            _ if self.draft.negated => return Err(format!("! {option} is not understood")),
+            _ if self.draft.negated => return Err(not_understood(&format!("! {option}"))),
             "-4" | "--ipv4" => self.draft.family = Family::V4,
             "-6" | "--ipv6" => self.draft.family = Family::V6,
             "-j" | "--jump" => self.jump(option, false)?,
@@ -144,7 +168,7 @@ impl<'a> Options<'a> {
 
     fn set_mark(&mut self, option: &str) -> Result<(), String> {
         if !["--set-mark", "--set-xmark", "--or-mark", "--and-mark", "--xor-mark"].contains(&option) {
-            return Err(format!("{option} is not understood"));
+            return Err(not_understood(option));
         }
         let (value, mask) = masked_mark(self.value(option)?)?;
         if mask.is_some() && !option.starts_with("--set") {
@@ -223,7 +247,7 @@ impl<'a> Options<'a> {
     fn module(&mut self, option: &str) -> Result<(), String> {
         match self.value(option)? {
             "tcp" | "udp" | "sctp" | "dccp" | "udplite" | "multiport" | "mark" | "comment" => Ok(()),
-            other => Err(format!("-m {other} is not understood")),
+            other => Err(not_understood(&format!("-m {other}"))),
         }
     }
 

@@ -163,14 +163,49 @@ fn interface_name(name: &str) -> bool {
         && !name.contains(|letter: char| letter.is_whitespace() || letter == '/' || letter == ':')
 }
 
-/// The parser names the key only for some errors, so the key of the line is put in front.
+/// What a key takes, for whoever has never seen a type of Rust.
+fn wanted(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "lvs_cf" | "marks" | "control_socket" => "an absolute path in quotes such as \"/etc/xlvs/file\"",
+        "ports" => "a list of names such as [\"eth0\", \"eth1\"]",
+        "queues" => "a number from 0 to 1024",
+        "frame_size" => "2048 or 4096",
+        "frames" => "a power of two from 512 to 1048576",
+        "xdp_mode" => "one of \"auto\", \"native\", \"skb\"",
+        "zero_copy" => "one of \"auto\", \"on\", \"off\"",
+        "log_level" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
+        _ => return None,
+    })
+}
+
+/// The parser speaks of types and of its grammar; what the key takes is put in its place.
 fn described(message: &str, line: Option<usize>, text: &str) -> String {
     let message = message.trim().replace('\n', "; ");
-    let written = line.and_then(|line| text.lines().nth(line - 1)).and_then(|line| line.split_once('='));
-    match written.map(|(key, _)| key.trim()) {
-        Some(key) if !key.is_empty() && !message.contains(&format!("`{key}`")) => format!("{key}: {message}"),
-        _ => message,
+    if let Some((key, keys)) =
+        message.strip_prefix("unknown field ").and_then(|unknown| unknown.split_once(", expected one of "))
+    {
+        return format!("there is no key {key}; the keys are {keys}");
     }
+    let key = line.and_then(|line| key_at(text, line));
+    match key.and_then(|key| wanted(key).map(|wanted| (key, wanted))) {
+        Some((key, _)) if message == "duplicate key" => format!("{key}: is given twice; delete one of them"),
+        Some((key, wanted)) => format!("{key}: expected {wanted}"),
+        None if message.starts_with("key with no value") => "expected KEY = VALUE".to_owned(),
+        None => message,
+    }
+}
+
+/// The key that a line belongs to; a list may go over several lines.
+fn key_at(text: &str, line: usize) -> Option<&str> {
+    let mut upwards = text.lines().take(line).collect::<Vec<_>>().into_iter().rev().peekable();
+    let named = match upwards.peek()?.contains('=') {
+        true => upwards.next()?,
+        false => upwards
+            .find(|line| line.contains(['=', ']']))
+            .filter(|line| line.contains('[') && !line.contains(']'))?,
+    };
+    let (key, _) = named.split_once(['=', '.'])?;
+    Some(key.trim().trim_matches('"'))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -1,6 +1,6 @@
 //! Reading a configuration file as text.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -18,6 +18,9 @@ pub enum ReadError {
     /// It is a directory.
     #[error("is a directory, not a file; name the file in it")]
     Directory,
+    /// It is a FIFO, a socket or a device, which could be without end.
+    #[error("is not a regular file; name a file")]
+    NotRegular,
     /// The user may not read it.
     #[error("permission denied; run as root or change the file's mode")]
     Permission,
@@ -49,6 +52,13 @@ impl ReadError {
             _ => None,
         }
     }
+
+    /// What is wrong, without the line.
+    pub fn reason(&self) -> String {
+        let whole = self.to_string();
+        let place = self.line().map(|line| format!("line {line}: ")).unwrap_or_default();
+        whole.strip_prefix(&place).unwrap_or(&whole).to_owned()
+    }
 }
 
 impl From<io::Error> for ReadError {
@@ -62,8 +72,15 @@ impl From<io::Error> for ReadError {
     }
 }
 
-/// Reads a configuration file.
+/// Reads a configuration file. Its type is asked for before it is opened, because opening a FIFO waits for a writer.
 pub fn read(path: &Path) -> Result<String, ReadError> {
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_dir() {
+        return Err(ReadError::Directory);
+    }
+    if !kind.is_file() {
+        return Err(ReadError::NotRegular);
+    }
     let mut bytes = Vec::new();
     File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST {

@@ -24,7 +24,7 @@ pub enum AnnounceError {
         address: Ipv4Addr,
     },
     /// The socket refused.
-    #[error("cannot announce {address} on interface {link}: {source} (CAP_NET_RAW is needed)")]
+    #[error("cannot announce {address} on interface {link}: {source}{}", remedy(source))]
     Socket {
         /// Interface index.
         link: u32,
@@ -33,6 +33,13 @@ pub enum AnnounceError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (CAP_NET_RAW is needed)",
+        _ => "",
+    }
 }
 
 /// Announces `address` at `mac` on the interface `link` `times` times, `interval` apart, the first at once. Piranha
@@ -63,4 +70,23 @@ pub async fn announce(
 fn packet_address(link: u32) -> nix::Result<Option<LinkAddr>> {
     let mut addresses = getifaddrs()?.filter_map(|interface| interface.address?.as_link_addr().copied());
     Ok(addresses.find(|address| address.ifindex() == link as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_privilege_is_asked_for_only_where_it_is_missing() {
+        let told = |error: nix::Error| {
+            let address = Ipv4Addr::new(10, 0, 0, 1);
+            AnnounceError::Socket { link: 2, address, source: error.into() }.to_string()
+        };
+        assert!(told(nix::Error::EPERM).ends_with("(os error 1) (CAP_NET_RAW is needed)"));
+        assert!(told(nix::Error::EACCES).ends_with("(os error 13) (CAP_NET_RAW is needed)"));
+        assert_eq!(
+            told(nix::Error::ENETDOWN),
+            "cannot announce 10.0.0.1 on interface 2: Network is down (os error 100)"
+        );
+    }
 }

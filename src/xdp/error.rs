@@ -24,10 +24,19 @@ pub enum XdpError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A tunnel, the loopback or the like, whose frames have no MAC addresses to rewrite.
+    #[error(
+        "{interface} is not an Ethernet interface: leave it out of `ports` in xlvs.toml, or route the servers and \
+         clients through an Ethernet interface"
+    )]
+    NotEthernet {
+        /// Interface name.
+        interface: String,
+    },
     /// Packets that arrive on the other queues would pass by the balancer.
     #[error(
         "{interface} has {present} receive queues, but only {served} can be served, because every interface needs as \
-         many: run `ethtool -L {interface} combined {served}` (or rx {served} tx {served}), or set the number of queues"
+         many: run `ethtool -L {interface} combined {served}` (or rx {served} tx {served}), or set `queues` in xlvs.toml"
     )]
     UnequalQueues {
         /// The interface with too many.
@@ -38,7 +47,7 @@ pub enum XdpError {
         served: u32,
     },
     /// The setting asks for more queues than there are.
-    #[error("{interface} has {present} queues, fewer than the {wanted} that are set")]
+    #[error("{interface} has {present} queues, fewer than the {wanted} that `queues` in xlvs.toml asks for")]
     TooFewQueues {
         /// The interface with too few.
         interface: String,
@@ -49,8 +58,8 @@ pub enum XdpError {
     },
     /// A full-size packet would not fit a frame.
     #[error(
-        "{interface} has MTU {mtu}, but frames of {frame_size} bytes hold packets of {room}: run `ip link set dev \
-         {interface} mtu {room}`, or set a larger frame size (at most 4096)"
+        "{interface} has MTU {mtu}, but frames of {frame_size} bytes hold packets of {room}: {}",
+        mtu_remedy(.interface, *.mtu, *.room, *.frame_size)
     )]
     MtuTooLarge {
         /// The interface.
@@ -116,7 +125,9 @@ pub enum XdpError {
         errno: Option<i32>,
     },
     /// Zero-copy is demanded, and the program runs in generic mode.
-    #[error("{interface}: zero-copy is set to on, but needs native mode: {reason}")]
+    #[error(
+        "{interface}: zero_copy = \"on\" in xlvs.toml needs native mode: {reason}; set zero_copy = \"auto\""
+    )]
     NoZeroCopy {
         /// Interface name.
         interface: String,
@@ -193,17 +204,37 @@ fn remedy(errno: Option<i32>) -> &'static str {
         Some(libc::ENOBUFS) => {
             "; raise the limit of locked memory (LimitMEMLOCK=infinity), or give CAP_IPC_LOCK"
         }
-        Some(libc::ENOMEM) => "; free memory, or set fewer frames",
-        Some(libc::ERANGE) => "; the MTU is too large for native mode, lower it or set the mode to skb",
-        Some(libc::EOPNOTSUPP) => "; the driver has no native XDP, set the mode to skb or auto",
+        Some(libc::ENOMEM) => "; free memory, or set fewer `frames` in xlvs.toml",
+        Some(libc::ERANGE) => {
+            "; the MTU is too large for native mode, lower it or set xdp_mode = \"skb\" in xlvs.toml"
+        }
+        Some(libc::EOPNOTSUPP) => {
+            "; the driver has no native XDP, set xdp_mode = \"auto\" or \"skb\" in xlvs.toml"
+        }
         _ => "",
+    }
+}
+
+/// Largest `frame_size`, in bytes.
+const LARGEST_FRAME: u32 = 4096;
+
+fn mtu_remedy(interface: &str, mtu: u32, room: u32, frame_size: u32) -> String {
+    let lower = |room: u32| format!("run `ip link set dev {interface} mtu {room}`");
+    let most = room + LARGEST_FRAME.saturating_sub(frame_size);
+    match (mtu <= most, frame_size < LARGEST_FRAME) {
+        (true, _) => format!("{}, or set frame_size = {LARGEST_FRAME} in xlvs.toml", lower(room)),
+        (false, true) => format!(
+            "MTUs over {most} are not supported; {}, or at most mtu {most} with frame_size = {LARGEST_FRAME} in xlvs.toml",
+            lower(room)
+        ),
+        (false, false) => format!("MTUs over {most} are not supported; {}", lower(most)),
     }
 }
 
 fn bind_remedy(errno: Option<i32>) -> &'static str {
     match errno {
         Some(libc::EBUSY) => "; another program has an AF_XDP socket on this queue, stop it",
-        Some(libc::EOPNOTSUPP | libc::EINVAL) => "; set zero-copy to auto or off",
+        Some(libc::EOPNOTSUPP | libc::EINVAL) => "; set zero_copy = \"auto\" or \"off\" in xlvs.toml",
         _ => remedy(errno),
     }
 }
@@ -219,6 +250,30 @@ mod tests {
             error.to_string(),
             "cannot load the XDP program: no; run as root, or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and \
              CAP_IPC_LOCK"
+        );
+    }
+
+    #[test]
+    fn a_large_mtu_has_a_remedy_that_helps() {
+        let told = |mtu, frame_size: u32| {
+            let error =
+                XdpError::MtuTooLarge { interface: "eth1".into(), mtu, room: frame_size - 278, frame_size };
+            error.to_string()
+        };
+        assert_eq!(
+            told(1800, 2048),
+            "eth1 has MTU 1800, but frames of 2048 bytes hold packets of 1770: run `ip link set dev eth1 mtu 1770`, or \
+             set frame_size = 4096 in xlvs.toml"
+        );
+        assert_eq!(
+            told(9000, 2048),
+            "eth1 has MTU 9000, but frames of 2048 bytes hold packets of 1770: MTUs over 3818 are not supported; run \
+             `ip link set dev eth1 mtu 1770`, or at most mtu 3818 with frame_size = 4096 in xlvs.toml"
+        );
+        assert_eq!(
+            told(9000, 4096),
+            "eth1 has MTU 9000, but frames of 4096 bytes hold packets of 3818: MTUs over 3818 are not supported; run \
+             `ip link set dev eth1 mtu 3818`"
         );
     }
 

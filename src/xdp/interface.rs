@@ -1,4 +1,4 @@
-//! What a network interface says about itself: queues and MTU.
+//! What a network interface says about itself: link type, queues and MTU.
 
 use std::fs;
 use std::io;
@@ -71,6 +71,19 @@ pub(super) fn mtu(interface: &str) -> Result<u32, XdpError> {
     Ok(u32::try_from(mtu).unwrap_or(u32::MAX))
 }
 
+/// Whether frames of `interface` have Ethernet headers with real MAC addresses; those of the loopback do not.
+pub(super) fn is_ethernet(interface: &str) -> Result<bool, XdpError> {
+    let mut request = request_for(interface);
+    submit(libc::SIOCGIFHWADDR, &mut request).map_err(|source| XdpError::Interface {
+        interface: interface.into(),
+        what: "link type",
+        source,
+    })?;
+    // SAFETY: SIOCGIFHWADDR succeeded, so the kernel has written the `ifru_hwaddr` member.
+    let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+    Ok(address.sa_family == libc::ARPHRD_ETHER)
+}
+
 /// A request that names the interface; a name that is too long is cut, and then unknown to the kernel.
 fn request_for(interface: &str) -> libc::ifreq {
     // SAFETY: ifreq is plain data for which all zeros is a valid value.
@@ -88,4 +101,16 @@ fn submit(command: libc::Ioctl, request: &mut libc::ifreq) -> io::Result<()> {
     // command's type; the kernel keeps neither.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), command, &raw mut *request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_is_not_ethernet() {
+        assert!(!is_ethernet("lo").unwrap());
+        let error = is_ethernet("no-such").unwrap_err().to_string();
+        assert!(error.starts_with("no-such: cannot read its link type: No such device"), "{error}");
+    }
 }

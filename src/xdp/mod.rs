@@ -236,6 +236,9 @@ fn survey(config: &XdpConfig) -> Result<(u32, Vec<PortStatus>), XdpError> {
     }
     let mut present = Vec::new();
     for port in &config.ports {
+        if !interface::is_ethernet(&port.name)? {
+            return Err(XdpError::NotEthernet { interface: port.name.clone() });
+        }
         present.push((interface::queues(&port.name)?, checked_mtu(&port.name, config.frame_size)?));
     }
     let usable = present.iter().map(|(queues, _)| queues.receive.min(queues.transmit).max(1)).min();

@@ -87,7 +87,7 @@ fn a_large_mtu_is_refused_with_the_remedy() {
     assert_eq!(
         error.to_string(),
         "back has MTU 1800, but frames of 2048 bytes hold packets of 1770: run `ip link set dev back mtu 1770`, or set \
-         a larger frame size (at most 4096)"
+         frame_size = 4096 in xlvs.toml"
     );
 }
 

@@ -272,12 +272,24 @@ fn a_stop_takes_addresses_back_before_the_table() {
 fn what_cannot_be_run_is_said_and_refused_on_reload() {
     let mut site = Site::new();
     let direct: LvsConfig = load(&ARTICLE.replace("network = nat", "network = direct"), Names::NONE).unwrap();
-    let objection = site.director.objection(&direct).expect("nothing of it can be run");
+    let marks = parse_marks(MARKS, Names::NONE).unwrap();
+    let objection = site.director.objection(&direct, &marks).expect("nothing of it can be run");
     assert!(objection.contains("only nat is balanced"), "{objection}");
     site = Site::article();
-    assert!(site.director.objection(&direct).is_some(), "it would end what runs");
+    assert!(site.director.objection(&direct, &marks).is_some(), "it would end what runs");
     let same: LvsConfig = load(ARTICLE, Names::NONE).unwrap();
-    assert_eq!(site.director.objection(&same), None);
+    assert_eq!(site.director.objection(&same, &marks), None);
+    let text = "virtual http_server: no saved iptables rule gives mark 80, so no packet reaches it";
+    let objection = site.director.objection(&same, &MarkRules::default());
+    assert_eq!(objection.as_deref(), Some(text), "a marks file that lost its rule");
+}
+
+#[test]
+fn a_mark_that_no_rule_gives_is_told_at_the_start() {
+    let mut site = Site::new();
+    site.configure(&ARTICLE.replace("fwmark = 80", "fwmark = 81"));
+    let text = "virtual http_server: no saved iptables rule gives mark 81, so no packet reaches it";
+    assert!(site.logged(Level::Warn, text), "{:#?}", site.effects);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -67,20 +68,25 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let task = match parse(arguments) {
         Ok(task) => task,
         Err(error) => {
-            eprintln!("xlvs: {error}\nSee `xlvs help'.");
+            say(&mut std::io::stderr(), &format!("xlvs: {error}\nSee `xlvs help'.\n"));
             return ExitCode::from(2);
         }
     };
     match perform(task) {
         Ok(text) => {
-            print!("{text}");
+            say(&mut std::io::stdout(), &text);
             ExitCode::SUCCESS
         }
         Err(text) => {
-            eprintln!("{}", text.trim_end());
+            say(&mut std::io::stderr(), &format!("{}\n", text.trim_end()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The task is done whether or not somebody still reads: `xlvs status | head -1` is no failure.
+fn say(out: &mut dyn Write, text: &str) {
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn parse(arguments: Vec<OsString>) -> Result<Task, UsageError> {

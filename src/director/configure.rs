@@ -22,6 +22,10 @@ impl Director {
         for note in next.notes.iter().filter(|note| !former.notes.contains(note)) {
             self.log(Level::Warn, note.clone());
         }
+        let unmarked = former.unmarked(&self.draft.marks);
+        for text in next.unmarked(&marks).into_iter().filter(|text| !unmarked.contains(text)) {
+            self.log(Level::Warn, text);
+        }
         self.draft.marks = marks;
         self.remove_addresses(&former, &next);
         self.set_timeouts(&former, &next);

@@ -205,13 +205,17 @@ impl Director {
         own
     }
 
-    /// Why a configuration must not replace the present one: a virtual server in it cannot be run. At the start, when there
-    /// is nothing to lose, only if none can.
-    pub fn objection(&self, config: &LvsConfig) -> Option<String> {
+    /// Why a configuration must not replace the present one: a virtual server in it cannot be run, or gets no packets any
+    /// more. At the start, when there is nothing to lose, only if none can be run.
+    pub fn objection(&self, config: &LvsConfig, marks: &MarkRules) -> Option<String> {
         let next = Wanted::new(config);
-        let refused = next.newly_refused(&self.wanted);
-        let lost = !self.wanted.services.is_empty() || next.services.is_empty();
-        (lost && !refused.is_empty()).then(|| refused.join("\n"))
+        let mut objections = next.newly_refused(&self.wanted);
+        if self.wanted.services.is_empty() {
+            return (next.services.is_empty() && !objections.is_empty()).then(|| objections.join("\n"));
+        }
+        let known = self.wanted.unmarked(&self.draft.marks);
+        objections.extend(next.unmarked(marks).into_iter().filter(|text| !known.contains(text)));
+        (!objections.is_empty()).then(|| objections.join("\n"))
     }
 
     fn tick(&mut self, now: Instant) {

@@ -14,7 +14,10 @@ impl Director {
         let former = std::mem::replace(&mut self.network, network);
         self.publish();
         self.look_at_ports(&former);
-        self.restore_addresses(&former);
+        // Without one of its interfaces the daemon ends: nothing is put back then.
+        if !self.effects.iter().any(|effect| matches!(effect, Effect::PortGone(_))) {
+            self.restore_addresses(&former);
+        }
     }
 
     /// Interfaces that went down, came back, or are gone for good.

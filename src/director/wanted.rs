@@ -7,6 +7,7 @@ use crate::config::lvs::{DeviceAddress, LvsConfig, Network, Service, VirtualServ
 use crate::ipvs::edit::{
     ClientMask, Forward, Persistence, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
 };
+use crate::ipvs::mark::MarkRules;
 use crate::ipvs::scheduler;
 use crate::nanny::Check;
 use crate::net::addr::Family;
@@ -118,6 +119,20 @@ impl Wanted {
             address: place.address,
             prefix_len: mask.map(|mask| u32::from(mask).leading_ones() as u8),
         });
+    }
+
+    /// Virtual servers that go by a mark which no rule gives, so that no packet reaches them.
+    pub fn unmarked(&self, marks: &MarkRules) -> Vec<String> {
+        let given = marks.destinations();
+        let is_given = |mark: u32| given.iter().any(|(given, _)| given.is_none_or(|given| given == mark));
+        let unmarked = self.services.iter().filter_map(|service| match service.spec.id {
+            ServiceId::FwMark { mark, .. } if !is_given(mark) => Some((&service.name, mark)),
+            _ => None,
+        });
+        let text = |(name, mark): (&String, u32)| {
+            format!("virtual {name}: no saved iptables rule gives mark {mark}, so no packet reaches it")
+        };
+        unmarked.map(text).collect()
     }
 
     /// What this refuses that `former` did not.

@@ -60,16 +60,10 @@ impl Files {
         with_system_names(|names| {
             let lvs = self.read_lvs(names);
             let marks = self.read_marks(names);
-            let ((lvs, mut warnings), marks) = match (lvs, marks) {
+            let ((lvs, warnings), marks) = match (lvs, marks) {
                 (Ok(lvs), Ok(marks)) => (lvs, marks),
                 (lvs, marks) => return Err(lvs.err().into_iter().chain(marks.err()).collect()),
             };
-            if marks.is_none() && lvs.virtuals.iter().any(|block| block.active && block.fwmark != 0) {
-                let file = self.marks.display();
-                warnings.push(format!(
-                    "{file}: no such file, so no packet gets a mark; virtual servers with fwmark stay idle"
-                ));
-            }
             Ok(Configuration { lvs, marks: Arc::new(marks.unwrap_or_default()), warnings })
         })
     }

@@ -266,7 +266,7 @@ impl Daemon {
     }
 
     fn judge(&self, configuration: Configuration) -> Result<Configuration, String> {
-        if let Some(objection) = self.director.objection(&configuration.lvs) {
+        if let Some(objection) = self.director.objection(&configuration.lvs, &configuration.marks) {
             return Err(objection);
         }
         if let Some(ports) = &self.found_ports {

@@ -34,7 +34,8 @@ fn half_made_checksums_are_completed() {
     let listener = rig.server.enter(|| TcpListener::bind("10.2.0.2:8080").unwrap());
     rig.exchange(&listener, &at(80), PATIENCE, &megabyte());
     let packets = daemon.stop();
-    assert!(packets.transmitted > 2 * SEGMENTS, "{packets:?}");
+    // Until the daemon has learnt a neighbour, the kernel sends for it.
+    assert!(packets.transmitted + packets.handed_over > 2 * SEGMENTS, "{packets:?}");
     assert!(packets.dropped.is_empty(), "{packets:?}");
 }
 

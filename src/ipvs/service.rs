@@ -90,13 +90,18 @@ pub struct Services {
     by_id: HashMap<ServiceId, Arc<VirtualService>, RandomState>,
     any_port: usize,
     marks: usize,
+    /// How many services have a server at an address and port, by protocol; a mark's servers stand for any.
+    servers: HashMap<(Option<Protocol>, ServerId), usize, RandomState>,
 }
 
 impl Services {
     /// Puts a service in, in place of one of the same identity.
     pub fn insert(&mut self, service: Arc<VirtualService>) {
         let port = service.port();
-        if self.by_id.insert(service.spec.id, service).is_none() {
+        self.count_servers(&service, 1);
+        if let Some(former) = self.by_id.insert(service.spec.id, service) {
+            self.count_servers(&former, -1);
+        } else {
             self.any_port += usize::from(port == Some(0));
             self.marks += usize::from(port.is_none());
         }
@@ -105,9 +110,30 @@ impl Services {
     /// Takes a service out.
     pub fn remove(&mut self, id: &ServiceId) -> Option<Arc<VirtualService>> {
         let service = self.by_id.remove(id)?;
+        self.count_servers(&service, -1);
         self.any_port -= usize::from(service.port() == Some(0));
         self.marks -= usize::from(service.port().is_none());
         Some(service)
+    }
+
+    fn count_servers(&mut self, service: &VirtualService, change: isize) {
+        let protocol = match service.spec.id {
+            ServiceId::Address { protocol, .. } => Some(protocol),
+            ServiceId::FwMark { .. } => None,
+        };
+        for server in &service.servers {
+            let count = self.servers.entry((protocol, server.id())).or_default();
+            *count = count.saturating_add_signed(change);
+            if *count == 0 {
+                self.servers.remove(&(protocol, server.id()));
+            }
+        }
+    }
+
+    /// Whether some service has a real server here.
+    pub fn has_server(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
+        let id = ServerId { address, port };
+        self.servers.contains_key(&(Some(protocol), id)) || self.servers.contains_key(&(None, id))
     }
 
     /// The service of this identity.

@@ -12,13 +12,21 @@ pub struct Sysctls {
     pub expire_nodest_conn: i32,
     /// Not 0: a template of a server of weight 0 no longer counts.
     pub expire_quiescent_template: i32,
+    /// Not 0: a packet of a real server without a connection is answered by a port unreachable.
+    pub nat_icmp_send: i32,
     /// Not 0: any TCP packet but a RST may create a connection.
     pub sloppy_tcp: i32,
 }
 
 impl Default for Sysctls {
     fn default() -> Self {
-        Sysctls { conn_reuse_mode: 1, expire_nodest_conn: 0, expire_quiescent_template: 0, sloppy_tcp: 0 }
+        Sysctls {
+            conn_reuse_mode: 1,
+            expire_nodest_conn: 0,
+            expire_quiescent_template: 0,
+            nat_icmp_send: 0,
+            sloppy_tcp: 0,
+        }
     }
 }
 
@@ -33,7 +41,8 @@ pub enum SysctlError {
     NotANumber(String, String),
 }
 
-const NAMES: [&str; 4] = ["conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template", "sloppy_tcp"];
+const NAMES: [&str; 5] =
+    ["conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template", "nat_icmp_send", "sloppy_tcp"];
 
 impl Sysctls {
     fn slot(&mut self, name: &str) -> Result<&mut i32, SysctlError> {
@@ -41,6 +50,7 @@ impl Sysctls {
             "conn_reuse_mode" => Ok(&mut self.conn_reuse_mode),
             "expire_nodest_conn" => Ok(&mut self.expire_nodest_conn),
             "expire_quiescent_template" => Ok(&mut self.expire_quiescent_template),
+            "nat_icmp_send" => Ok(&mut self.nat_icmp_send),
             "sloppy_tcp" => Ok(&mut self.sloppy_tcp),
             _ => Err(SysctlError::Unknown(name.to_owned())),
         }

@@ -53,6 +53,8 @@ drop_reasons! {
     ServerDeleted = "server deleted",
     /// No server to choose, and nothing may be answered (an ICMP error about an ICMP packet).
     NoDestination = "no destination",
+    /// A real server's packet of no connection, which may not be answered.
+    NoConnection = "no connection",
     /// TTL ran out, and nothing may be answered.
     TtlExceeded = "TTL exceeded",
     /// No route to the chosen server.

@@ -137,6 +137,7 @@ pub struct RouteTable {
     local: HashSet<IpAddr, RandomState>,
     ports: HashMap<u32, PortLink, RandomState>,
     port_macs: Vec<Option<MacAddr>>,
+    port_addresses: Vec<Option<IpAddr>>,
 }
 
 impl RouteTable {
@@ -153,6 +154,8 @@ impl RouteTable {
         for (port, index) in (0..).map(PortIndex).zip(ports) {
             let link = network.links.iter().find(|link| link.index == *index);
             table.port_macs.push(link.map(|link| link.mac));
+            let mut own = network.addresses.iter().filter(|own| own.link == *index && own.address.is_ipv4());
+            table.port_addresses.push(own.next().map(|own| own.address));
             if let Some(link) = link {
                 table.ports.insert(*index, PortLink { port, mac: link.mac, mtu: link.mtu });
             }
@@ -171,6 +174,11 @@ impl RouteTable {
     /// Our hardware address on a port; `None` if its interface has gone.
     pub fn port_mac(&self, port: PortIndex) -> Option<MacAddr> {
         self.port_macs.get(usize::from(port.0)).copied().flatten()
+    }
+
+    /// Our first IPv4 address on a port, which the kernel speaks from there.
+    pub fn port_address(&self, port: PortIndex) -> Option<IpAddr> {
+        self.port_addresses.get(usize::from(port.0)).copied().flatten()
     }
 
     /// Whether `address` is this machine's own.

@@ -30,6 +30,11 @@ impl Datapath {
     pub(super) fn open(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
         let burst = passage.burst;
         let Snapshot { sysctls, routes, .. } = burst.snapshot;
+        if is_stray_reply(passage, flow)
+            && let Some(own) = routes.port_address(passage.frame.port())
+        {
+            return self.answer_from(own, passage, IcmpError::PortUnreachable, DropReason::NoConnection);
+        }
         if !may_open(&passage.packet, flow, sysctls) || !routes.is_local(flow.destination) {
             return Verdict::Pass;
         }
@@ -116,6 +121,13 @@ impl Datapath {
         templates.retire(&template);
         None
     }
+}
+
+/// Whether `nat_icmp_send` tells a real server that nobody awaits its packet (ipvs.md section 2.7).
+fn is_stray_reply(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
+    let Snapshot { sysctls, services, .. } = passage.burst.snapshot;
+    let reset = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.rst);
+    sysctls.nat_icmp_send != 0 && !reset && services.has_server(flow.protocol, flow.source, flow.source_port)
 }
 
 /// Whether a packet without a connection may create one (ipvs.md section 2.3).

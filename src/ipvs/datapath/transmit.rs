@@ -125,6 +125,17 @@ impl Datapath {
         error: IcmpError,
         reason: DropReason,
     ) -> Verdict {
+        self.answer_from(passage.packet.destination, passage, error, reason)
+    }
+
+    /// The same from another address of ours.
+    pub(super) fn answer_from(
+        &mut self,
+        source: IpAddr,
+        passage: &mut Passage<'_, '_>,
+        error: IcmpError,
+        reason: DropReason,
+    ) -> Verdict {
         let packet = &passage.packet;
         if !icmp::may_answer(packet) {
             return Verdict::Drop(reason);
@@ -133,7 +144,7 @@ impl Datapath {
         if !self.icmp_limit.allow(passage.burst.now) {
             return Verdict::Drop(DropReason::IcmpLimit);
         }
-        let (source, id) = (packet.destination, self.take_id());
+        let id = self.take_id();
         if !icmp::make_error(passage.frame, packet, error, source, id, &egress.unwrap_or(NO_EGRESS)) {
             return Verdict::Drop(DropReason::NoRoom);
         }

@@ -225,7 +225,7 @@ impl ServiceTable {
     }
 }
 
-/// What can be served so far: TCP, UDP and marks over IPv4, connection by connection.
+/// What can be served so far: TCP, UDP and marks over IPv4.
 fn check_service(spec: &ServiceSpec) -> Result<(), Errno> {
     if spec.id.family() == Family::V6 {
         return Err(Errno::EAFNOSUPPORT);
@@ -235,13 +235,10 @@ fn check_service(spec: &ServiceSpec) -> Result<(), Errno> {
     {
         return Err(Errno::EOPNOTSUPP);
     }
-    match (&spec.engine, spec.one_packet, &spec.persistence) {
-        (Some(_), _, _) => Err(Errno::ENOENT),
-        (None, true, _) => Err(Errno::EOPNOTSUPP),
-        (None, false, Some(persistence)) if matches!(persistence.mask, ClientMask::V6(_)) => {
-            Err(Errno::EINVAL)
-        }
-        (None, false, _) => Ok(()),
+    match (&spec.engine, &spec.persistence) {
+        (Some(_), _) => Err(Errno::ENOENT),
+        (None, Some(persistence)) if matches!(persistence.mask, ClientMask::V6(_)) => Err(Errno::EINVAL),
+        (None, _) => Ok(()),
     }
 }
 

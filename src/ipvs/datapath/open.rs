@@ -16,7 +16,7 @@ use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::timer::Fate;
 use crate::ipvs::verdict::{DropReason, Verdict};
-use crate::net::addr::PortIndex;
+use crate::net::addr::{PortIndex, Protocol};
 use crate::net::flow::FlowKey;
 use crate::net::icmp::IcmpError;
 use crate::net::parse::{Packet, Transport};
@@ -41,7 +41,15 @@ impl Datapath {
         let port = passage.frame.port();
         let Some(service) = service_of(burst, flow, port) else { return Verdict::Pass };
         match self.schedule(burst, service, flow) {
-            Some(connection) => self.forward_request(passage, &connection),
+            Some(connection) if is_one_packet(service, flow) => {
+                let verdict = self.forward_one_packet(passage, &connection);
+                connection.unbind();
+                verdict
+            }
+            Some(connection) => {
+                self.tables.connections.insert(&connection);
+                self.forward_request(passage, &connection)
+            }
             None => self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination),
         }
     }
@@ -69,12 +77,11 @@ impl Datapath {
         }
     }
 
-    /// Puts a connection into the table. Its first packet gives it the timeout of a state; until then it must not look as
-    /// if its time were up to another worker.
+    /// Counts a new connection. Its first packet gives it the timeout of a state; until then it must not look as if its time
+    /// were up to another worker.
     fn connect(&self, burst: &Burst<'_>, connection: Connection) -> Arc<Connection> {
         connection.life.set_deadline(burst.now + NEW_CONNECTION_TIME);
         let connection = Arc::new(connection);
-        self.tables.connections.insert(&connection);
         connection.server.count(self.worker, |cell| cell.add_connection());
         self.tables.total.cell(self.worker).add_connection();
         connection
@@ -121,6 +128,12 @@ impl Datapath {
         templates.retire(&template);
         None
     }
+}
+
+/// One-packet scheduling: the connection lives for this packet only and nobody finds it, so that answers leave as they are
+/// (golden `udp-ops`). Under a mark it concerns UDP alone.
+fn is_one_packet(service: &VirtualService, flow: &FlowKey) -> bool {
+    service.spec.one_packet && flow.protocol == Protocol::UDP
 }
 
 /// Whether `nat_icmp_send` tells a real server that nobody awaits its packet (ipvs.md section 2.7).

@@ -46,8 +46,17 @@ impl Datapath {
         passage: &mut Passage<'_, '_>,
         connection: &Arc<Connection>,
     ) -> Verdict {
-        self.count_in(connection, &passage.packet);
         self.touch(passage, connection, Direction::In);
+        self.forward_one_packet(passage, connection)
+    }
+
+    /// A client's packet to its server, without any trace in the connection's state.
+    pub(super) fn forward_one_packet(
+        &mut self,
+        passage: &mut Passage<'_, '_>,
+        connection: &Connection,
+    ) -> Verdict {
+        self.count_in(connection, &passage.packet);
         let server = connection.server_address.ip();
         let egress = match passage.way(server) {
             Ok(_) | Err(NextHop::Local) if server.is_loopback() => {

@@ -35,7 +35,7 @@ impl Director {
         next.services.retain(|service| self.begin_service(&former, service));
         self.change_servers(&former, &next);
         for address in &next.addresses {
-            if !former.addresses.contains(address) || !self.has_address(&self.network, address) {
+            if !former.addresses.contains(address) || !address.is_on(&self.network) {
                 self.effects.push(Effect::AddAddress(address.clone()));
             }
         }

@@ -1,6 +1,5 @@
 //! What the director does when the kernel's network changes under it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::wanted::WantedAddress;
@@ -48,7 +47,7 @@ impl Director {
     /// Addresses of ours that somebody has taken away come back: a network script that flushes an interface knows nothing
     /// of them.
     fn restore_addresses(&mut self, former: &HostNetwork) {
-        let lost = |address: &&WantedAddress| self.has_address(former, address);
+        let lost = |address: &&WantedAddress| address.is_on(former);
         let lost: Vec<WantedAddress> = self.missing_addresses().filter(lost).cloned().collect();
         self.put_back(lost);
     }
@@ -60,7 +59,7 @@ impl Director {
     }
 
     fn missing_addresses(&self) -> impl Iterator<Item = &WantedAddress> {
-        self.wanted.addresses.iter().filter(|address| !self.has_address(&self.network, address))
+        self.wanted.addresses.iter().filter(|address| !address.is_on(&self.network))
     }
 
     fn put_back(&mut self, missing: Vec<WantedAddress>) {
@@ -69,9 +68,5 @@ impl Director {
             self.log(Level::Warn, format!("address {ip} has vanished from {interface}, it is put back"));
             self.effects.push(Effect::AddAddress(address));
         }
-    }
-
-    pub(super) fn has_address(&self, network: &HostNetwork, wanted: &WantedAddress) -> bool {
-        network.addresses.iter().any(|present| present.address == IpAddr::V4(wanted.address))
     }
 }

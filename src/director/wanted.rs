@@ -11,6 +11,7 @@ use crate::ipvs::mark::MarkRules;
 use crate::ipvs::scheduler;
 use crate::nanny::Check;
 use crate::net::addr::Family;
+use crate::net::route::HostNetwork;
 
 /// An address that the director puts on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,13 @@ pub struct WantedAddress {
     pub address: Ipv4Addr,
     /// Prefix length, if the configuration gives a netmask.
     pub prefix_len: Option<u8>,
+}
+
+impl WantedAddress {
+    /// Whether the machine has the address.
+    pub fn is_on(&self, network: &HostNetwork) -> bool {
+        network.addresses.iter().any(|present| present.address == IpAddr::V4(self.address))
+    }
 }
 
 /// A real server, and how its health is checked.

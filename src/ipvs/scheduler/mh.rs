@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use siphasher::sip::SipHasher13;
 
 use super::hash::address_word;
-use super::{Arrival, Change, Scheduler, is_usable};
+use super::{Arrival, Change, Scheduler, common_divisor, is_usable};
 use crate::ipvs::server::RealServer;
 
 /// The kernel's default table size, a prime.
@@ -58,15 +58,11 @@ impl<'a> Claim<'a> {
     }
 }
 
-fn greatest_common_divisor(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
-
 /// How many slots in a row a server of a weight claims: by the weights' ratio, but never more than the table has room for.
 fn turns(servers: &[Arc<RealServer>]) -> impl Fn(i64) -> i64 {
     let weights =
         || servers.iter().map(|server| i64::from(server.last_weight())).filter(|weight| *weight > 0);
-    let divisor = weights().fold(0, greatest_common_divisor).max(1);
+    let divisor = common_divisor(weights());
     let largest = weights().max().unwrap_or(0) / divisor;
     let bits = i64::BITS - largest.leading_zeros();
     let shift = bits.saturating_sub(TURN_BITS);

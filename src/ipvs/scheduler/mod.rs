@@ -98,6 +98,14 @@ fn is_usable(server: &RealServer) -> bool {
     server.weight() > 0 && !server.is_overloaded()
 }
 
+/// The greatest common divisor of weights; 1 if there are none.
+fn common_divisor(weights: impl Iterator<Item = i64>) -> i64 {
+    fn of_two(a: i64, b: i64) -> i64 {
+        if b == 0 { a } else { of_two(b, a % b) }
+    }
+    weights.fold(0, of_two).max(1)
+}
+
 /// The server of the least `cost` for its weight; on a tie the earlier in the list.
 fn least_by_weight<'a>(
     servers: impl Iterator<Item = &'a Arc<RealServer>>,

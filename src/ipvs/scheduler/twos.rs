@@ -25,10 +25,12 @@ impl TwoChoices {
     fn draw<'a>(&self, usable: &[&'a Arc<RealServer>], total: u64) -> Option<&'a Arc<RealServer>> {
         let counter = self.drawn.fetch_add(1, Ordering::Relaxed);
         let mut ticket = (mix(counter) % (total + 1)) as i64;
-        usable.iter().copied().find(|server| {
+        let drawn = usable.iter().find(|server| {
             ticket -= i64::from(server.weight());
             ticket <= 0
-        })
+        });
+        // A weight may have been edited since the sum was taken.
+        drawn.or(usable.last()).copied()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::{Arrival, Change, Scheduler, is_usable};
+use super::{Arrival, Change, Scheduler, common_divisor, is_usable};
 use crate::ipvs::server::RealServer;
 
 /// Where the round stands.
@@ -22,16 +22,12 @@ struct Round {
     step: i64,
 }
 
-fn greatest_common_divisor(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
-
 impl Round {
     /// After a change of the list: from its head on, at a level of the new scale.
     fn recompute(&mut self, servers: &[Arc<RealServer>]) {
         let weights = || servers.iter().map(|server| i64::from(server.weight())).filter(|weight| *weight > 0);
         let heaviest = weights().max().unwrap_or(0);
-        self.step = weights().fold(0, greatest_common_divisor).max(1);
+        self.step = common_divisor(weights());
         self.top = heaviest - (self.step - 1);
         self.last = Weak::new();
         if self.level > self.top || self.level == 0 {
@@ -47,7 +43,8 @@ impl Round {
         }
         let is_last = |server: &Arc<RealServer>| std::ptr::eq(Arc::as_ptr(server), self.last.as_ptr());
         let mut from = servers.iter().position(is_last).map_or(0, |last| last + 1);
-        loop {
+        // A full round at every level ends where it began. Another worker may overload the last usable server meanwhile.
+        for _ in 0..=self.top / self.step + 1 {
             let reaches = |server: &&Arc<RealServer>| {
                 !server.is_overloaded() && i64::from(server.weight()) >= self.level
             };
@@ -61,6 +58,7 @@ impl Round {
                 self.level = self.top;
             }
         }
+        None
     }
 }
 

@@ -83,6 +83,7 @@ pub enum RunError {
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: RunOptions) -> Result<(), RunError> {
+    let mut signals = Signals::listen()?;
     let settings = files::read_settings(&options)?;
     start_log(&settings);
     privilege::require()?;
@@ -91,7 +92,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let mut daemon = Daemon::start(settings, files, &configuration).await?;
     daemon.configure(configuration).await;
     daemon.notify(NotifyState::Ready);
-    let outcome = daemon.serve().await;
+    let outcome = daemon.serve(&mut signals).await;
     daemon.stop().await;
     outcome
 }
@@ -181,15 +182,9 @@ impl Daemon {
         })
     }
 
-    async fn serve(&mut self) -> Result<(), RunError> {
-        let hook = |kind, what| signal(kind).map_err(|error| RunError::System(what, error));
-        let mut signals = Signals {
-            reload: hook(SignalKind::hangup(), "listen for SIGHUP")?,
-            terminate: hook(SignalKind::terminate(), "listen for SIGTERM")?,
-            interrupt: hook(SignalKind::interrupt(), "listen for SIGINT")?,
-        };
+    async fn serve(&mut self, signals: &mut Signals) -> Result<(), RunError> {
         loop {
-            match self.next(&mut signals).await {
+            match self.next(signals).await {
                 Happening::Asked(asked) => self.serve_request(asked).await,
                 Happening::Health(report) => self.take_health(report).await,
                 Happening::Network => {
@@ -343,6 +338,18 @@ struct Signals {
     reload: Signal,
     terminate: Signal,
     interrupt: Signal,
+}
+
+impl Signals {
+    /// From the very start: a SIGHUP that comes before the daemon serves must not end it.
+    fn listen() -> Result<Self, RunError> {
+        let hook = |kind, what| signal(kind).map_err(|error| RunError::System(what, error));
+        Ok(Signals {
+            reload: hook(SignalKind::hangup(), "listen for SIGHUP")?,
+            terminate: hook(SignalKind::terminate(), "listen for SIGTERM")?,
+            interrupt: hook(SignalKind::interrupt(), "listen for SIGINT")?,
+        })
+    }
 }
 
 fn warn_about_forwarding(ports: &[super::Port]) {

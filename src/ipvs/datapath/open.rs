@@ -21,6 +21,7 @@ use crate::net::flow::FlowKey;
 use crate::net::icmp::IcmpError;
 use crate::net::parse::{Packet, Transport};
 use crate::net::rewrite;
+use crate::net::route::RouteTable;
 
 /// The kernel's initial timeout of a connection.
 const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
@@ -36,7 +37,10 @@ impl Datapath {
         {
             return self.refuse_stray(own, passage);
         }
-        if !may_open(&passage.packet, flow, sysctls) || !routes.is_local(flow.destination) {
+        if !may_open(&passage.packet, flow, sysctls)
+            || !routes.is_local(flow.destination)
+            || is_martian(flow.source, routes)
+        {
             return Verdict::Pass;
         }
         let port = passage.frame.port();
@@ -161,6 +165,16 @@ fn may_open(packet: &Packet, flow: &FlowKey, sysctls: &Sysctls) -> bool {
         _ => true,
     };
     by_protocol && flow.source_port != FTP_DATA
+}
+
+/// Whether the kernel refuses a source before IPVS sees the packet (RFC 1812 section 5.3.7, RFC 4291 section 2.7). One that is
+/// the machine's own is refused in IPv4 alone (goldens `odd-sources`, `ipv6-edges`).
+fn is_martian(source: IpAddr, routes: &RouteTable) -> bool {
+    let refused = match source {
+        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.is_broadcast() || routes.is_local(source),
+        IpAddr::V6(v6) => v6.is_unspecified(),
+    };
+    refused || source.is_multicast() || source.is_loopback()
 }
 
 fn pick(burst: &Burst<'_>, service: &VirtualService, flow: &FlowKey) -> Option<Arc<RealServer>> {

@@ -51,6 +51,8 @@ drop_reasons! {
     BadIcmpChecksum = "bad ICMP checksum",
     /// The connection's server was deleted (`expire_nodest_conn` = 0).
     ServerDeleted = "server deleted",
+    /// `drop_packet` of the defence against floods.
+    Defence = "drop_packet defence",
     /// No server to choose, and nothing may be answered (an ICMP error about an ICMP packet).
     NoDestination = "no destination",
     /// A real server's packet of no connection, which may not be answered.

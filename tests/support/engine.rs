@@ -91,12 +91,21 @@ impl Router {
     }
 
     fn sysctl(&mut self, words: &[&str]) -> Result<(), String> {
-        for word in words.iter().filter(|word| !word.starts_with('-')) {
+        let words =
+            words.iter().skip_while(|word| word.starts_with('-')).copied().collect::<Vec<_>>().join(" ");
+        let settings = if words.contains(['"', '\'']) {
+            vec![words.replace(['"', '\''], "")]
+        } else {
+            words.split(' ').map(str::to_owned).collect()
+        };
+        for word in settings {
             let (name, value) = word.split_once('=').ok_or("no value")?;
             let name = name.strip_prefix("net.ipv4.vs.").ok_or("not a setting of IPVS")?.to_owned();
             let request = Request::Sysctl { name, value: Some(value.to_owned()) };
             match self.call(request).map_err(|error| error.to_string())? {
                 Reply::Text(_) => {}
+                // The explanation below it is ours.
+                Reply::Failed(text) => return Err(text.lines().next().unwrap_or_default().to_owned() + "\n"),
                 other => return Err(format!("{other:?}")),
             }
         }

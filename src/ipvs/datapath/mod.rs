@@ -163,7 +163,7 @@ impl Datapath {
         let sysctls = &passage.burst.snapshot.sysctls;
         let opening = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.syn);
         let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
-        if opening && (quiesced || (sysctls.conn_reuse_mode != 0 && is_finished(connection))) {
+        if opening && (quiesced || is_reusable(connection, sysctls.conn_reuse_mode)) {
             return Fitness::Over;
         }
         match (connection.server.is_available(), sysctls.expire_nodest_conn) {
@@ -203,9 +203,15 @@ enum Fitness {
     Useless,
 }
 
-/// In TIME_WAIT or CLOSE, and not bound to a template: a SYN starts something new.
-fn is_finished(connection: &Connection) -> bool {
-    connection.template.is_none() && matches!(connection.tcp_state(), State::TimeWait | State::Close)
+/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template. One in
+/// FIN_WAIT may have ended unseen if its server answers past us.
+fn is_reusable(connection: &Connection, mode: i64) -> bool {
+    let has_ended = match connection.tcp_state() {
+        State::TimeWait | State::Close => true,
+        State::FinWait => mode & 2 != 0 && connection.has_no_output(),
+        _ => false,
+    };
+    mode != 0 && connection.template.is_none() && has_ended
 }
 
 fn refuse(error: ParseError) -> Verdict {

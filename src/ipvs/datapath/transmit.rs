@@ -47,6 +47,7 @@ impl Datapath {
         connection: &Arc<Connection>,
     ) -> Verdict {
         self.touch(passage, connection, Direction::In);
+        connection.count_packet();
         self.forward_one_packet(passage, connection)
     }
 

@@ -23,6 +23,7 @@ use xlvs::net::frame::Frame;
 use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind};
 use xlvs::net::time::Instant;
 
+use crate::support::decode::decode;
 use crate::support::device::{CommandOutput, Device, Side};
 use crate::support::ethernet;
 use crate::support::host::HostModel;
@@ -131,10 +132,27 @@ impl Router {
     pub fn process(&mut self, side: Side, bytes: &[u8]) -> (Verdict, Vec<u8>) {
         let mut buffer = [0; FRAME];
         buffer[..bytes.len()].copy_from_slice(bytes);
-        let mut frames = [Frame::new(&mut buffer, bytes.len(), port(side))];
+        self.decide(Frame::new(&mut buffer, bytes.len(), port(side)))
+    }
+
+    fn decide(&mut self, frame: Frame<'_>) -> (Verdict, Vec<u8>) {
+        let mut frames = [frame];
         let mut verdicts = Vec::new();
         self.datapath.process(self.now, &mut frames, &mut verdicts);
         (verdicts[0], frames[0].bytes().to_vec())
+    }
+
+    /// What the host sends comes by the engine before it leaves, if it has made it.
+    fn leave(&mut self, side: Side, packet: Vec<u8>) -> Option<(Side, Vec<u8>)> {
+        let source = decode(&packet).packet()?.source;
+        if !self.network.addresses.iter().any(|own| own.address == source) {
+            return Some((side, packet));
+        }
+        let mut frame = ethernet::frame_of_router(side, &packet);
+        let length = frame.len();
+        let (verdict, frame) = self.decide(Frame::outgoing(&mut frame, length, port(side)));
+        let sent = ethernet::packet(&frame).unwrap_or_default().to_vec();
+        (verdict == Verdict::Pass).then_some((side, sent))
     }
 
     /// One packet through the datapath, and through the host where the verdict says so.
@@ -144,7 +162,10 @@ impl Router {
         match verdict {
             Verdict::Transmit(PortIndex(0)) => vec![(Side::Client, sent)],
             Verdict::Transmit(_) => vec![(Side::Server, sent)],
-            Verdict::Pass => self.host.receive(side, &sent),
+            Verdict::Pass => {
+                let answers = self.host.receive(side, &sent);
+                answers.into_iter().filter_map(|(side, packet)| self.leave(side, packet)).collect()
+            }
             Verdict::HandOver => self.host.route(&sent).into_iter().collect(),
             Verdict::Drop(_) => Vec::new(),
         }

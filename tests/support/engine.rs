@@ -258,13 +258,25 @@ fn network(neighbours: Neighbours) -> HostNetwork {
     let servers = ethernet::servers().map(|address| neighbour(2, address, Side::Server));
     HostNetwork {
         links: vec![link(1, "eth0", Side::Client), link(2, "eth1", Side::Server)],
-        addresses: vec![own(1, "10.10.1.1", 24), own(1, "10.10.1.30", 32), own(2, "10.8.8.1", 24)],
+        addresses: vec![
+            own(1, "10.10.1.1", 24),
+            own(1, "10.10.1.30", 32),
+            own(2, "10.8.8.1", 24),
+            own(1, "fd00:10::1", 64),
+            own(1, "fd00:10::30", 128),
+            own(2, "fd00:8::1", 64),
+        ],
         routes: vec![
             route("0.0.0.0/0", Some("10.10.1.254"), 1),
             route("10.10.1.0/24", None, 1),
             route("10.8.8.0/24", None, 2),
+            route("::/0", Some("fd00:10::fe"), 1),
+            route("fd00:10::/64", None, 1),
+            route("fd00:8::/64", None, 2),
         ],
-        neighbours: servers.chain([neighbour(1, ip("10.10.1.254"), Side::Client)]).collect(),
+        neighbours: servers
+            .chain(["10.10.1.254", "fd00:10::fe"].map(|gateway| neighbour(1, ip(gateway), Side::Client)))
+            .collect(),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::ipvs::timer::{Fate, Life, Timed, Wheel};
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::flow::FlowKey;
 use crate::net::frame::Frame;
-use crate::net::icmp::FLOW_ERRORS;
+use crate::net::icmp::is_flow_error;
 use crate::net::parse::{Fragment, Packet, ParseError, Transport, parse_frame};
 use crate::net::rewrite;
 use crate::net::time::Instant;
@@ -120,12 +120,10 @@ impl Datapath {
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
         let mut passage = Passage { burst, frame, packet };
-        match packet.transport {
-            Transport::Icmp { kind, .. } if FLOW_ERRORS.contains(&kind) => self.icmp_error(&mut passage),
-            _ => match packet.flow() {
-                Some(flow) => self.flow_packet(&mut passage, &flow),
-                None => Verdict::Pass,
-            },
+        match packet.flow() {
+            Some(flow) => self.flow_packet(&mut passage, &flow),
+            None if is_flow_error(&packet) => self.icmp_error(&mut passage),
+            None => Verdict::Pass,
         }
     }
 

@@ -31,7 +31,7 @@ impl Datapath {
         let burst = passage.burst;
         let Snapshot { sysctls, routes, .. } = burst.snapshot;
         if is_stray_reply(passage, flow)
-            && let Some(own) = routes.port_address(passage.frame.port())
+            && let Some(own) = routes.port_address(passage.frame.port(), flow.source)
         {
             return self.answer_from(own, passage, IcmpError::PortUnreachable, DropReason::NoConnection);
         }

@@ -2,6 +2,7 @@
 
 mod icmp;
 mod limit;
+mod local;
 mod open;
 mod transmit;
 
@@ -13,13 +14,13 @@ use arc_swap::{ArcSwap, Cache};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::Direction;
-use crate::ipvs::protocol::tcp::State;
+use crate::ipvs::protocol::tcp::{State, StateTables};
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::timer::{Fate, Life, Timed, Wheel};
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::flow::FlowKey;
 use crate::net::frame::Frame;
-use crate::net::icmp::FLOW_ERRORS;
+use crate::net::icmp::is_flow_error;
 use crate::net::parse::{Fragment, Packet, ParseError, Transport, parse_frame};
 use crate::net::rewrite;
 use crate::net::time::Instant;
@@ -108,7 +109,11 @@ impl Datapath {
     /// takes only what is addressed to this machine, which a promiscuous interface does not guarantee.
     fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
         let snapshot = burst.snapshot;
-        if snapshot.services.is_empty() || frame.destination() != snapshot.routes.port_mac(frame.port()) {
+        let port_mac = snapshot.routes.port_mac(frame.port());
+        if frame.is_outgoing() && frame.source() != port_mac {
+            return Verdict::Drop(DropReason::Stray);
+        }
+        if snapshot.services.is_empty() || (!frame.is_outgoing() && frame.destination() != port_mac) {
             return Verdict::Pass;
         }
         let packet = match parse_frame(frame.bytes()) {
@@ -120,12 +125,11 @@ impl Datapath {
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
         let mut passage = Passage { burst, frame, packet };
-        match packet.transport {
-            Transport::Icmp { kind, .. } if FLOW_ERRORS.contains(&kind) => self.icmp_error(&mut passage),
-            _ => match packet.flow() {
-                Some(flow) => self.flow_packet(&mut passage, &flow),
-                None => Verdict::Pass,
-            },
+        match packet.flow() {
+            _ if passage.frame.is_outgoing() => self.outgoing_packet(&mut passage),
+            Some(flow) => self.flow_packet(&mut passage, &flow),
+            None if is_flow_error(&packet) => self.icmp_error(&mut passage),
+            None => Verdict::Pass,
         }
     }
 
@@ -165,7 +169,7 @@ impl Datapath {
         let sysctls = &passage.burst.snapshot.sysctls;
         let opening = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.syn);
         let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
-        if opening && (quiesced || (sysctls.conn_reuse_mode != 0 && is_finished(connection))) {
+        if opening && (quiesced || is_reusable(connection, sysctls.conn_reuse_mode)) {
             return Fitness::Over;
         }
         match (connection.server.is_available(), sysctls.expire_nodest_conn) {
@@ -181,7 +185,9 @@ impl Datapath {
         let timeouts = &snapshot.timeouts;
         let (timeout, alive) = match passage.packet.transport {
             Transport::Tcp { flags, .. } => {
-                let state = connection.step(|state| state.next(way, flags));
+                let tables = StateTables::new(snapshot.sysctls.is_tcp_secure());
+                let course = connection.course(way);
+                let state = connection.step(|state| state.next(tables, course, flags));
                 (timeouts.tcp(state), state == State::Established)
             }
             _ => (timeouts.udp(), way == Direction::Out),
@@ -203,9 +209,15 @@ enum Fitness {
     Useless,
 }
 
-/// In TIME_WAIT or CLOSE, and not bound to a template: a SYN starts something new.
-fn is_finished(connection: &Connection) -> bool {
-    connection.template.is_none() && matches!(connection.tcp_state(), State::TimeWait | State::Close)
+/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template. One in
+/// FIN_WAIT may have ended unseen if its server answers past us.
+fn is_reusable(connection: &Connection, mode: i64) -> bool {
+    let has_ended = match connection.tcp_state() {
+        State::TimeWait | State::Close => true,
+        State::FinWait => mode & 2 != 0 && connection.has_no_output(),
+        _ => false,
+    };
+    mode != 0 && connection.template.is_none() && has_ended
 }
 
 fn refuse(error: ParseError) -> Verdict {

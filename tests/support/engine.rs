@@ -33,12 +33,7 @@ const FRAME: usize = 2048;
 /// How finely the clock ticks while time passes, so that timers fire in order.
 const STEP: Duration = Duration::from_millis(100);
 
-/// A fresh router at time 0.
-pub fn device() -> Box<dyn Device> {
-    Box::new(Router::new())
-}
-
-/// The same among the neighbours of a scenario.
+/// A fresh router at time 0 among the neighbours of a scenario.
 pub fn device_among(neighbours: Neighbours) -> Box<dyn Device> {
     Box::new(Router::among(neighbours))
 }
@@ -165,6 +160,19 @@ impl Router {
         let mut buffer = [0; FRAME];
         buffer[..bytes.len()].copy_from_slice(bytes);
         self.decide(Frame::new(&mut buffer, bytes.len(), port(side)))
+    }
+
+    /// The same with several frames at once.
+    pub fn burst(&mut self, frames: &[(Side, Vec<u8>)]) -> Vec<(Verdict, Vec<u8>)> {
+        let mut buffers = vec![[0; FRAME]; frames.len()];
+        let filled = frames.iter().zip(&mut buffers).map(|((side, bytes), buffer)| {
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            Frame::new(buffer, bytes.len(), port(*side))
+        });
+        let mut frames: Vec<Frame<'_>> = filled.collect();
+        let mut verdicts = Vec::new();
+        self.datapath.process(self.now, &mut frames, &mut verdicts);
+        verdicts.into_iter().zip(&frames).map(|(verdict, frame)| (verdict, frame.bytes().to_vec())).collect()
     }
 
     fn decide(&mut self, frame: Frame<'_>) -> (Verdict, Vec<u8>) {

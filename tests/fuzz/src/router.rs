@@ -75,7 +75,8 @@ impl Fuzzed {
         match verdict {
             Verdict::Transmit(port) => {
                 let packet = ethernet::packet(&after);
-                let packet = packet.unwrap_or_else(|| panic!("{verdict:?} of what is no IP packet: {after:02x?}"));
+                let packet =
+                    packet.unwrap_or_else(|| panic!("{verdict:?} of what is no IP packet: {after:02x?}"));
                 let side = if port.0 == 0 { Side::Client } else { Side::Server };
                 Some((side, packet.to_vec()))
             }
@@ -114,14 +115,22 @@ impl Fuzzed {
         // A template may find its last connection alive, and looks again a minute later.
         self.router.leap(TIME);
         (0..2).for_each(|_| self.router.leap(Duration::from_secs(100)));
-        assert_eq!(self.servers_count(), 0, "servers still count connections when all have come to their end");
+        assert_eq!(
+            self.servers_count(),
+            0,
+            "servers still count connections when all have come to their end"
+        );
         assert_eq!(self.connections(), [], "connections that never end");
     }
 
     fn servers_count(&mut self) -> u64 {
         let of_service = |service: &ServiceView| -> u64 {
             let servers = service.servers.iter();
-            servers.map(|server| u64::from(server.active) + u64::from(server.inactive) + u64::from(server.persistent)).sum()
+            servers
+                .map(|server| {
+                    u64::from(server.active) + u64::from(server.inactive) + u64::from(server.persistent)
+                })
+                .sum()
         };
         self.services().iter().map(of_service).sum()
     }

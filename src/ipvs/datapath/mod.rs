@@ -14,7 +14,7 @@ use crate::ipvs::connection::Connection;
 use crate::ipvs::outbox::Outbox;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::Direction;
-use crate::ipvs::protocol::tcp::State;
+use crate::ipvs::protocol::tcp::{State, StateTables};
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::timer::{Fate, Life, Timed, Wheel};
 use crate::ipvs::verdict::{DropReason, Verdict};
@@ -197,7 +197,9 @@ impl Datapath {
         let timeouts = &snapshot.timeouts;
         let (timeout, alive) = match passage.packet.transport {
             Transport::Tcp { flags, .. } => {
-                let state = connection.step(|state| state.next(way, flags));
+                let tables = StateTables::new(snapshot.sysctls.is_tcp_secure());
+                let course = connection.course(way);
+                let state = connection.step(|state| state.next(tables, course, flags));
                 (timeouts.tcp(state), state == State::Established)
             }
             _ => (timeouts.udp(), way == Direction::Out),

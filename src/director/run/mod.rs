@@ -156,9 +156,10 @@ impl Daemon {
         let ports = ports::choose(&settings.ports, &wanted, &now_network)?;
         warn_about_forwarding(&ports);
         let queues = workers::queues(&settings, &ports)?;
-        let tables = Arc::new(Tables::new(queues));
+        let tables = Arc::new(Tables::new(queues + workers::FOR_LOCAL_SERVERS));
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
-        let mut director = Director::new(clock.now(), tables, queues, ports.clone());
+        let mut director =
+            Director::new(clock.now(), tables, queues + workers::FOR_LOCAL_SERVERS, ports.clone());
         director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
         director.handle(clock.now(), Command::Network((*now_network).clone()));
         let (to_requests, requests) = mpsc::channel(INBOX);

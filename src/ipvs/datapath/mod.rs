@@ -2,6 +2,7 @@
 
 mod icmp;
 mod limit;
+mod local;
 mod open;
 mod transmit;
 
@@ -108,7 +109,11 @@ impl Datapath {
     /// takes only what is addressed to this machine, which a promiscuous interface does not guarantee.
     fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
         let snapshot = burst.snapshot;
-        if snapshot.services.is_empty() || frame.destination() != snapshot.routes.port_mac(frame.port()) {
+        let port_mac = snapshot.routes.port_mac(frame.port());
+        if frame.is_outgoing() && frame.source() != port_mac {
+            return Verdict::Drop(DropReason::Stray);
+        }
+        if snapshot.services.is_empty() || (!frame.is_outgoing() && frame.destination() != port_mac) {
             return Verdict::Pass;
         }
         let packet = match parse_frame(frame.bytes()) {
@@ -121,6 +126,7 @@ impl Datapath {
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
         let mut passage = Passage { burst, frame, packet };
         match packet.flow() {
+            _ if passage.frame.is_outgoing() => self.outgoing_packet(&mut passage),
             Some(flow) => self.flow_packet(&mut passage, &flow),
             None if is_flow_error(&packet) => self.icmp_error(&mut passage),
             None => Verdict::Pass,

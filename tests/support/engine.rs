@@ -105,26 +105,28 @@ impl Router {
         self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks: Arc::new(marks) });
     }
 
-    fn sysctl(&mut self, words: &[&str]) -> Result<(), String> {
-        let words =
-            words.iter().skip_while(|word| word.starts_with('-')).copied().collect::<Vec<_>>().join(" ");
-        let settings = if words.contains(['"', '\'']) {
-            vec![words.replace(['"', '\''], "")]
-        } else {
-            words.split(' ').map(str::to_owned).collect()
-        };
-        for word in settings {
-            let (name, value) = word.split_once('=').ok_or("no value")?;
-            let name = name.strip_prefix("net.ipv4.vs.").ok_or("not a setting of IPVS")?.to_owned();
-            let request = Request::Sysctl { name, value: Some(value.to_owned()) };
-            match self.call(request).map_err(|error| error.to_string())? {
+    /// As sysctl(8): each word a setting, read or set. What the refusal explains below its first line is ours.
+    fn sysctl(&mut self, words: &[&str]) -> CommandOutput {
+        let mut output = CommandOutput::default();
+        let quiet = words.iter().any(|word| word.starts_with('-') && word.contains('q'));
+        for word in words.iter().filter(|word| !word.starts_with('-')) {
+            let (name, value) = match word.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (*word, None),
+            };
+            let name = name.strip_prefix("net.ipv4.vs.").unwrap_or(name).to_owned();
+            let quiet = quiet && value.is_some();
+            match self.call(Request::Sysctl { name, value }).expect("a transport that does not fail") {
+                Reply::Text(text) if !quiet => output.stdout += &(text + "\n"),
                 Reply::Text(_) => {}
-                // The explanation below it is ours.
-                Reply::Failed(text) => return Err(text.lines().next().unwrap_or_default().to_owned() + "\n"),
-                other => return Err(format!("{other:?}")),
+                Reply::Failed(text) => {
+                    output.code = 1;
+                    output.stderr += &(text.lines().next().unwrap_or_default().to_owned() + "\n");
+                }
+                other => panic!("{other:?}"),
             }
         }
-        Ok(())
+        output
     }
 
     fn ip(&mut self, words: &[&str]) -> Result<(), String> {
@@ -230,7 +232,7 @@ impl Device for Router {
         let result = match words[..] {
             ["ipvsadm", ref rest @ ..] => return self.ipvsadm(rest),
             ["iptables" | "ip6tables", ..] => self.iptables(command),
-            ["sysctl", ref rest @ ..] => self.sysctl(rest),
+            ["sysctl", ref rest @ ..] => return self.sysctl(rest),
             ["ip", ref rest @ ..] => self.ip(rest),
             _ => Err("not a command of this device".into()),
         };

@@ -270,6 +270,12 @@ INLINE bool is_icmp_error(__u8 protocol, __u8 type)
 	return type >= FIRST_ICMPV6_ERROR && type <= LAST_ICMPV6_ERROR;
 }
 
+// What may carry a packet to a real server through a tunnel: this machine sends that itself and gets the errors about it.
+INLINE bool may_be_tunnel(__u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE || protocol == IPPROTO_UDP;
+}
+
 // A client's side complains about what the service sent, or anyone about what was sent to a real server.
 INLINE bool about_balanced_flow(const struct packet *packet, const struct packet *quoted)
 {
@@ -278,7 +284,7 @@ INLINE bool about_balanced_flow(const struct packet *packet, const struct packet
 		return 1;
 	return contains(bpf_map_lookup_elem(&servers, &quoted->destination), quoted->protocol,
 			quoted->destination_port, 0) &&
-	       !is_own(&packet->destination);
+	       (may_be_tunnel(quoted->protocol) || !is_own(&packet->destination));
 }
 
 INLINE bool is_steered_error(const struct packet *packet, void *end)

@@ -11,7 +11,7 @@ use crate::net::time::Instant;
 /// What the title line of a listing says, as the kernel's default table has it. Ours has no such limit.
 const CONN_TAB_SIZE: u32 = 4096;
 
-const NOT_SUPPORTED: &str = "Operation not supported: xlvs balances TCP, UDP and marks over IPv4 by NAT (-m)";
+const NOT_SUPPORTED: &str = "Operation not supported: xlvs balances TCP, UDP, SCTP and marks";
 
 impl Director {
     pub(super) fn request(&mut self, now: Instant, request: Request) -> Reply {

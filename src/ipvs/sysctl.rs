@@ -5,7 +5,8 @@ use thiserror::Error;
 /// Values of one snapshot; the names are the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sysctls {
-    /// Bit 0: a SYN on a connection in TIME_WAIT or CLOSE is scheduled anew.
+    /// Not 0: a SYN on a connection in TIME_WAIT or CLOSE is scheduled anew; bit 1: one in FIN_WAIT too, if the server answers past
+    /// us.
     pub conn_reuse_mode: i32,
     /// Not 0: connections of a deleted server end at their next packet instead of losing it; a SYN on a connection of a
     /// server of weight 0 is scheduled anew.
@@ -14,6 +15,9 @@ pub struct Sysctls {
     pub expire_quiescent_template: i32,
     /// Not 0: a packet of a real server without a connection is answered by a port unreachable.
     pub nat_icmp_send: i32,
+    /// Not 0: a packet that is too large for a tunnel and may not be fragmented is told to its sender; 0: the tunnel packet is
+    /// fragmented.
+    pub pmtu_disc: i32,
     /// Above 1: connections follow the `secure_tcp` state tables.
     pub secure_tcp: i32,
     /// Not 0: any TCP packet but a RST may create a connection.
@@ -27,6 +31,7 @@ impl Default for Sysctls {
             expire_nodest_conn: 0,
             expire_quiescent_template: 0,
             nat_icmp_send: 0,
+            pmtu_disc: 1,
             secure_tcp: 0,
             sloppy_tcp: 0,
         }
@@ -44,11 +49,12 @@ pub enum SysctlError {
     NotANumber(String, String),
 }
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "conn_reuse_mode",
     "expire_nodest_conn",
     "expire_quiescent_template",
     "nat_icmp_send",
+    "pmtu_disc",
     "secure_tcp",
     "sloppy_tcp",
 ];
@@ -60,6 +66,7 @@ impl Sysctls {
             "expire_nodest_conn" => Ok(&mut self.expire_nodest_conn),
             "expire_quiescent_template" => Ok(&mut self.expire_quiescent_template),
             "nat_icmp_send" => Ok(&mut self.nat_icmp_send),
+            "pmtu_disc" => Ok(&mut self.pmtu_disc),
             "secure_tcp" => Ok(&mut self.secure_tcp),
             "sloppy_tcp" => Ok(&mut self.sloppy_tcp),
             _ => Err(SysctlError::Unknown(name.to_owned())),

@@ -11,3 +11,4 @@ pub mod parse;
 pub mod rewrite;
 pub mod route;
 pub mod time;
+pub mod tunnel;

@@ -1,9 +1,11 @@
 //! The packet's path, readable as a short list of questions (ipvs.md section 2).
 
+mod direct;
 mod icmp;
 mod limit;
 mod open;
 mod transmit;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,7 +165,7 @@ impl Datapath {
         let sysctls = &passage.burst.snapshot.sysctls;
         let opening = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.syn);
         let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
-        if opening && (quiesced || (sysctls.conn_reuse_mode != 0 && is_finished(connection))) {
+        if opening && (quiesced || is_finished(connection, sysctls.conn_reuse_mode)) {
             return Fitness::Over;
         }
         match (connection.server.is_available(), sysctls.expire_nodest_conn) {
@@ -203,9 +205,15 @@ enum Fitness {
     Useless,
 }
 
-/// In TIME_WAIT or CLOSE, and not bound to a template: a SYN starts something new.
-fn is_finished(connection: &Connection) -> bool {
-    connection.template.is_none() && matches!(connection.tcp_state(), State::TimeWait | State::Close)
+/// Over for its client, and not bound to a template: under `conn_reuse_mode` a SYN starts something new. Bit 1 adds what looks half
+/// closed only because the server's FIN does not come by here (golden `dr-reuse`).
+fn is_finished(connection: &Connection, conn_reuse_mode: i32) -> bool {
+    let over = match connection.tcp_state() {
+        State::TimeWait | State::Close => conn_reuse_mode != 0,
+        State::FinWait => conn_reuse_mode & 2 != 0 && connection.has_no_output(),
+        _ => false,
+    };
+    over && connection.template.is_none()
 }
 
 fn refuse(error: ParseError) -> Verdict {

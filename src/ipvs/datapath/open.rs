@@ -1,6 +1,6 @@
 //! The first packet of a connection: mark or address → service → template or scheduler (ipvs.md sections 2.3, 2.4 and 4.2).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use crate::net::addr::{PortIndex, Protocol};
 use crate::net::flow::FlowKey;
 use crate::net::icmp::IcmpError;
 use crate::net::parse::{Packet, Transport};
+use crate::net::rewrite;
+use crate::net::route::RouteTable;
 
 /// The kernel's initial timeout of a connection.
 const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
@@ -33,9 +35,12 @@ impl Datapath {
         if is_stray_reply(passage, flow)
             && let Some(own) = routes.port_address(passage.frame.port(), flow.source)
         {
-            return self.answer_from(own, passage, IcmpError::PortUnreachable, DropReason::NoConnection);
+            return self.refuse_stray(own, passage);
         }
-        if !may_open(&passage.packet, flow, sysctls) || !routes.is_local(flow.destination) {
+        if !may_open(&passage.packet, flow, sysctls)
+            || !routes.is_local(flow.destination)
+            || is_martian(flow.source, routes)
+        {
             return Verdict::Pass;
         }
         let port = passage.frame.port();
@@ -52,6 +57,16 @@ impl Datapath {
             }
             None => self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination),
         }
+    }
+
+    /// Routing comes first: what it refuses is the kernel's to answer, and the quoted packet has its TTL already decremented
+    /// (golden `ipv6-nat-icmp-send`).
+    fn refuse_stray(&mut self, own: IpAddr, passage: &mut Passage<'_, '_>) -> Verdict {
+        if passage.packet.ttl <= 1 || passage.way(passage.packet.destination).is_err() {
+            return Verdict::Pass;
+        }
+        rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
+        self.answer_from(own, passage, IcmpError::PortUnreachable, DropReason::NoConnection)
     }
 
     /// A new connection for the flow, or `None` if no server may take it.
@@ -150,6 +165,16 @@ fn may_open(packet: &Packet, flow: &FlowKey, sysctls: &Sysctls) -> bool {
         _ => true,
     };
     by_protocol && flow.source_port != FTP_DATA
+}
+
+/// Whether the kernel refuses a source before IPVS sees the packet (RFC 1812 section 5.3.7, RFC 4291 section 2.7). One that is
+/// the machine's own is refused in IPv4 alone (goldens `odd-sources`, `ipv6-edges`).
+fn is_martian(source: IpAddr, routes: &RouteTable) -> bool {
+    let refused = match source {
+        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.is_broadcast() || routes.is_local(source),
+        IpAddr::V6(v6) => v6.is_unspecified(),
+    };
+    refused || source.is_multicast() || source.is_loopback()
 }
 
 fn pick(burst: &Burst<'_>, service: &VirtualService, flow: &FlowKey) -> Option<Arc<RealServer>> {

@@ -5,6 +5,7 @@ pub mod datapath;
 pub mod edit;
 pub mod estimator;
 pub mod mark;
+pub mod outbox;
 pub mod persistence;
 pub mod protocol;
 pub mod scheduler;

@@ -29,10 +29,10 @@ impl Datapath {
         if passage.packet.ttl <= 1 {
             return self.answer(passage, IcmpError::TimeExceeded, DropReason::TtlExceeded);
         }
-        if passage.is_too_big(Some(egress)) {
+        if passage.packet.dont_fragment && passage.is_too_big(Some(egress)) {
             return self.too_big(passage, &egress);
         }
-        passage.send(Some(egress))
+        self.send(passage, Some(egress))
     }
 
     /// A server's answer that comes by here although it need not. The kernel refuses packets that come from one of its own

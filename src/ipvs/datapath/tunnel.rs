@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::transmit::NO_EGRESS;
+use super::transmit::{ETHERNET_LEN, NO_EGRESS};
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
+use crate::ipvs::outbox::Exit;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
+use crate::net::fragment::Cut;
 use crate::net::icmp::IcmpError;
 use crate::net::parse::Transport;
 use crate::net::rewrite;
@@ -40,20 +42,12 @@ impl Datapath {
         if passage.packet.ttl <= 1 {
             return self.answer(passage, IcmpError::TimeExceeded, DropReason::TtlExceeded);
         }
-        let room = self.room(passage, connection, egress);
-        let must_fit = passage.may_not_be_fragmented();
-        if must_fit && passage.packet.ip_len() > room {
+        let mtu = mtu_of(passage, connection, egress);
+        let room = mtu.saturating_sub(connection.server.tunnel().overhead(server));
+        if passage.may_not_be_fragmented() && passage.packet.ip_len() > room {
             return self.tell_mtu(passage, room);
         }
-        self.wrap(passage, connection, source, egress)
-    }
-
-    /// Size of the largest packet that fits the tunnel.
-    fn room(&self, passage: &Passage<'_, '_>, connection: &Connection, egress: Option<Egress>) -> usize {
-        let server = connection.server_address.ip();
-        let link = egress.map_or(u32::MAX, |egress| egress.mtu);
-        let path = connection.server.path_mtu(passage.burst.now).unwrap_or(u32::MAX);
-        (link.min(path) as usize).saturating_sub(connection.server.tunnel().overhead(server))
+        self.wrap(passage, connection, source, egress.map(|egress| Egress { mtu: mtu as u32, ..egress }))
     }
 
     fn wrap(
@@ -75,7 +69,8 @@ impl Datapath {
         }
         let Some(egress) = egress else { return Verdict::HandOver };
         if passage.frame.len() - ETHERNET_LEN > egress.mtu as usize {
-            return Verdict::Drop(DropReason::TooBig);
+            let cut = Cut::Size(egress.mtu as usize);
+            return self.send_fragments(passage.frame.bytes(), cut, Exit::Port(egress.port));
         }
         Verdict::Transmit(egress.port)
     }
@@ -108,14 +103,19 @@ impl Datapath {
     }
 }
 
-const ETHERNET_LEN: usize = 14;
-
 impl Passage<'_, '_> {
     /// IPv6 routers never fragment; with `pmtu_disc` = 0 a tunnel packet around IPv4 always may be.
     fn may_not_be_fragmented(&self) -> bool {
         let obey = !self.packet.is_ipv4() || self.burst.snapshot.sysctls.pmtu_disc != 0;
         self.packet.dont_fragment && obey
     }
+}
+
+/// Size of the largest packet that reaches the other end of the tunnel, as far as is known.
+fn mtu_of(passage: &Passage<'_, '_>, connection: &Connection, egress: Option<Egress>) -> usize {
+    let link = egress.map_or(u32::MAX, |egress| egress.mtu);
+    let path = connection.server.path_mtu(passage.burst.now).unwrap_or(u32::MAX);
+    link.min(path) as usize
 }
 
 fn is_about(quote: &TunnelQuote, connection: &Connection) -> bool {

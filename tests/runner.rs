@@ -16,7 +16,7 @@ use crate::support::{ethernet, suite};
 /// the router changes, and what its own stack answers in the name of another.
 fn beyond_replay(play: &Play) -> bool {
     let name = &play.scenario.name;
-    let marks = ["inner(", "inner=", "frag=", "sctp ", "ipip", "gre ", "gue "];
+    let marks = ["inner(", "inner=", "frag=", "sctp ", "ipip", "ip6ip", "gre ", "gue ", "via="];
     let lines = || play.golden.steps.iter().flat_map(|step| &step.out);
     name == "local-server"
         || name.contains("ftp")

@@ -39,6 +39,7 @@ pub struct Connection {
     /// Deadline.
     pub life: Life,
     status: AtomicU32,
+    packets_in: AtomicU32,
 }
 
 impl Connection {
@@ -65,6 +66,7 @@ impl Connection {
             template,
             life: Life::default(),
             status: AtomicU32::new(tcp::State::None as u32 | no_output),
+            packets_in: AtomicU32::new(0),
         }
     }
 
@@ -80,6 +82,16 @@ impl Connection {
             Forward::Local | Forward::Tunnel | Forward::Route => self.virtual_address,
         };
         FlowKey::new(self.protocol, source, self.client)
+    }
+
+    /// One more packet of the client.
+    pub fn count_packet(&self) {
+        self.packets_in.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Packets of the client so far.
+    pub fn packets_in(&self) -> u32 {
+        self.packets_in.load(Ordering::Relaxed)
     }
 
     /// The TCP state.

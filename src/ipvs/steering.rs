@@ -55,7 +55,7 @@ impl Reach {
                     .collect(),
             };
             for server in &service.servers {
-                reach.servers.extend(endpoints_of(server, &destinations));
+                reach.servers.extend(endpoints_of(server, &destinations, own));
             }
             reach.destinations.extend(destinations);
         }
@@ -109,19 +109,19 @@ impl Reach {
     }
 }
 
-/// What a server's packets come from: its own address and ports, or the virtual one where there is no NAT. What is sent to
-/// the end of a tunnel counts as well, for the errors about it.
-fn endpoints_of(server: &RealServer, destinations: &[Endpoint]) -> Vec<Endpoint> {
+/// What a server's packets come from. Without NAT they do not come by here, unless the server is this machine; but there are
+/// errors about what was sent to the end of a tunnel.
+fn endpoints_of(server: &RealServer, destinations: &[Endpoint], own: &[IpAddr]) -> Vec<Endpoint> {
     let ServerId { address, port } = server.id();
     match server.forward() {
         Forward::Masquerade => {
             let ranges = destinations.iter().flat_map(|(_, range)| ports_at_server(range, port));
             ranges.map(|range| (address, range)).collect()
         }
-        Forward::Local | Forward::Route => destinations.to_vec(),
-        Forward::Tunnel => {
-            destinations.iter().cloned().chain(tunnel_ends(address, server.tunnel())).collect()
-        }
+        _ if address.is_loopback() || own.contains(&address) => destinations.to_vec(),
+        Forward::Local => destinations.to_vec(),
+        Forward::Route => Vec::new(),
+        Forward::Tunnel => tunnel_ends(address, server.tunnel()).collect(),
     }
 }
 

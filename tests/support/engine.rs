@@ -106,12 +106,21 @@ impl Router {
     }
 
     fn sysctl(&mut self, words: &[&str]) -> Result<(), String> {
-        for word in words.iter().filter(|word| !word.starts_with('-')) {
+        let words =
+            words.iter().skip_while(|word| word.starts_with('-')).copied().collect::<Vec<_>>().join(" ");
+        let settings = if words.contains(['"', '\'']) {
+            vec![words.replace(['"', '\''], "")]
+        } else {
+            words.split(' ').map(str::to_owned).collect()
+        };
+        for word in settings {
             let (name, value) = word.split_once('=').ok_or("no value")?;
             let name = name.strip_prefix("net.ipv4.vs.").ok_or("not a setting of IPVS")?.to_owned();
             let request = Request::Sysctl { name, value: Some(value.to_owned()) };
             match self.call(request).map_err(|error| error.to_string())? {
                 Reply::Text(_) => {}
+                // The explanation below it is ours.
+                Reply::Failed(text) => return Err(text.lines().next().unwrap_or_default().to_owned() + "\n"),
                 other => return Err(format!("{other:?}")),
             }
         }
@@ -137,10 +146,27 @@ impl Router {
     pub fn process(&mut self, side: Side, bytes: &[u8]) -> (Verdict, Vec<u8>) {
         let mut buffer = [0; FRAME];
         buffer[..bytes.len()].copy_from_slice(bytes);
-        let mut frames = [Frame::new(&mut buffer, bytes.len(), port(side))];
+        self.decide(Frame::new(&mut buffer, bytes.len(), port(side)))
+    }
+
+    fn decide(&mut self, frame: Frame<'_>) -> (Verdict, Vec<u8>) {
+        let mut frames = [frame];
         let mut verdicts = Vec::new();
         self.datapath.process(self.now, &mut frames, &mut verdicts);
         (verdicts[0], frames[0].bytes().to_vec())
+    }
+
+    /// What the host sends comes by the engine before it leaves, if it has made it.
+    fn leave(&mut self, side: Side, packet: Vec<u8>) -> Option<(Side, Vec<u8>)> {
+        let source = decode(&packet).packet()?.source;
+        if !self.network.addresses.iter().any(|own| own.address == source) {
+            return Some((side, packet));
+        }
+        let mut frame = ethernet::frame_of_router(side, &packet);
+        let length = frame.len();
+        let (verdict, frame) = self.decide(Frame::outgoing(&mut frame, length, port(side)));
+        let sent = ethernet::packet(&frame).unwrap_or_default().to_vec();
+        (verdict == Verdict::Pass).then_some((side, sent))
     }
 
     /// One packet through the datapath, and through the host where the verdict says so.
@@ -169,7 +195,10 @@ impl Router {
                 let to = ethernet::receiver(frame);
                 return vec![Departure { side: side_of(port), to, packet: packet.to_vec() }];
             }
-            Exit::Stack(port) => self.host.receive(side_of(port), packet),
+            Exit::Stack(port) => {
+                let answers = self.host.receive(side_of(port), packet);
+                answers.into_iter().filter_map(|(side, packet)| self.leave(side, packet)).collect()
+            }
             Exit::Kernel => self.host.route(packet).into_iter().collect(),
         };
         let neighbours = self.neighbours;

@@ -82,8 +82,16 @@ pub fn frame(side: Side, packet: &[u8]) -> Vec<u8> {
     } else {
         router_mac(side)
     };
-    let ether_type: [u8; 2] = if version == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
-    [&destination[..], &neighbour_mac(side), &ether_type, packet].concat()
+    [&destination[..], &neighbour_mac(side), &ether_type(version), packet].concat()
+}
+
+/// The frame by which the router gives `packet` to the neighbour on `side`.
+pub fn frame_of_router(side: Side, packet: &[u8]) -> Vec<u8> {
+    [&neighbour_mac(side)[..], &router_mac(side), &ether_type(packet[0] >> 4), packet].concat()
+}
+
+fn ether_type(version: u8) -> [u8; 2] {
+    if version == 4 { [0x08, 0x00] } else { [0x86, 0xdd] }
 }
 
 /// The IP packet in a frame, without Ethernet padding; `None` for anything else (ARP, a frame cut short).

@@ -3,6 +3,7 @@
 mod direct;
 mod icmp;
 mod limit;
+mod local;
 mod open;
 mod transmit;
 mod tunnel;
@@ -128,7 +129,11 @@ impl Datapath {
     /// takes only what is addressed to this machine, which a promiscuous interface does not guarantee.
     fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
         let snapshot = burst.snapshot;
-        if snapshot.services.is_empty() || frame.destination() != snapshot.routes.port_mac(frame.port()) {
+        let port_mac = snapshot.routes.port_mac(frame.port());
+        if frame.is_outgoing() && frame.source() != port_mac {
+            return Verdict::Drop(DropReason::Stray);
+        }
+        if snapshot.services.is_empty() || (!frame.is_outgoing() && frame.destination() != port_mac) {
             return Verdict::Pass;
         }
         let packet = match parse_frame(frame.bytes()) {
@@ -141,6 +146,7 @@ impl Datapath {
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
         let mut passage = Passage { burst, frame, packet };
         match packet.flow() {
+            _ if passage.frame.is_outgoing() => self.outgoing_packet(&mut passage),
             Some(flow) => self.flow_packet(&mut passage, &flow),
             None if is_flow_error(&packet) => self.icmp_error(&mut passage),
             None => Verdict::Pass,
@@ -183,7 +189,7 @@ impl Datapath {
         let sysctls = &passage.burst.snapshot.sysctls;
         let opening = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.syn);
         let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
-        if opening && (quiesced || is_finished(connection, sysctls.conn_reuse_mode)) {
+        if opening && (quiesced || is_reusable(connection, sysctls.conn_reuse_mode)) {
             return Fitness::Over;
         }
         match (connection.server.is_available(), sysctls.expire_nodest_conn) {
@@ -223,15 +229,15 @@ enum Fitness {
     Useless,
 }
 
-/// Over for its client, and not bound to a template: under `conn_reuse_mode` a SYN starts something new. Bit 1 adds what looks half
-/// closed only because the server's FIN does not come by here (golden `dr-reuse`).
-fn is_finished(connection: &Connection, conn_reuse_mode: i32) -> bool {
-    let over = match connection.tcp_state() {
-        State::TimeWait | State::Close => conn_reuse_mode != 0,
-        State::FinWait => conn_reuse_mode & 2 != 0 && connection.has_no_output(),
+/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template. One in
+/// FIN_WAIT may have ended unseen if its server answers past us.
+fn is_reusable(connection: &Connection, mode: i64) -> bool {
+    let has_ended = match connection.tcp_state() {
+        State::TimeWait | State::Close => true,
+        State::FinWait => mode & 2 != 0 && connection.has_no_output(),
         _ => false,
     };
-    over && connection.template.is_none()
+    mode != 0 && connection.template.is_none() && has_ended
 }
 
 fn refuse(error: ParseError) -> Verdict {

@@ -45,6 +45,7 @@ impl Datapath {
         connection: &Arc<Connection>,
     ) -> Verdict {
         self.touch(passage, connection, Direction::In);
+        connection.count_packet();
         self.forward_one_packet(passage, connection)
     }
 
@@ -66,11 +67,9 @@ impl Datapath {
     fn translate(&mut self, passage: &mut Passage<'_, '_>, connection: &Connection) -> Verdict {
         let server = connection.server_address.ip();
         let egress = match passage.way(server) {
-            Ok(_) | Err(NextHop::Local) if server.is_loopback() => {
-                return Verdict::Drop(DropReason::LoopbackServer);
-            }
+            Ok(_) if server.is_loopback() => return Verdict::Drop(DropReason::LoopbackServer),
             Ok(egress) => egress,
-            Err(NextHop::Local) => return Verdict::Drop(DropReason::LocalServer),
+            Err(NextHop::Local) => return passage.deliver(connection),
             Err(_) => return self.answer(passage, IcmpError::HostUnreachable, DropReason::Unreachable),
         };
         if passage.packet.ttl <= 1 {

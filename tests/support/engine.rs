@@ -105,26 +105,28 @@ impl Router {
         self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks: Arc::new(marks) });
     }
 
-    fn sysctl(&mut self, words: &[&str]) -> Result<(), String> {
-        let words =
-            words.iter().skip_while(|word| word.starts_with('-')).copied().collect::<Vec<_>>().join(" ");
-        let settings = if words.contains(['"', '\'']) {
-            vec![words.replace(['"', '\''], "")]
-        } else {
-            words.split(' ').map(str::to_owned).collect()
-        };
-        for word in settings {
-            let (name, value) = word.split_once('=').ok_or("no value")?;
-            let name = name.strip_prefix("net.ipv4.vs.").ok_or("not a setting of IPVS")?.to_owned();
-            let request = Request::Sysctl { name, value: Some(value.to_owned()) };
-            match self.call(request).map_err(|error| error.to_string())? {
+    /// As sysctl(8): each word a setting, read or set. What the refusal explains below its first line is ours.
+    fn sysctl(&mut self, words: &[&str]) -> CommandOutput {
+        let mut output = CommandOutput::default();
+        let quiet = words.iter().any(|word| word.starts_with('-') && word.contains('q'));
+        for word in words.iter().filter(|word| !word.starts_with('-')) {
+            let (name, value) = match word.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (*word, None),
+            };
+            let name = name.strip_prefix("net.ipv4.vs.").unwrap_or(name).to_owned();
+            let quiet = quiet && value.is_some();
+            match self.call(Request::Sysctl { name, value }).expect("a transport that does not fail") {
+                Reply::Text(text) if !quiet => output.stdout += &(text + "\n"),
                 Reply::Text(_) => {}
-                // The explanation below it is ours.
-                Reply::Failed(text) => return Err(text.lines().next().unwrap_or_default().to_owned() + "\n"),
-                other => return Err(format!("{other:?}")),
+                Reply::Failed(text) => {
+                    output.code = 1;
+                    output.stderr += &(text.lines().next().unwrap_or_default().to_owned() + "\n");
+                }
+                other => panic!("{other:?}"),
             }
         }
-        Ok(())
+        output
     }
 
     fn ip(&mut self, words: &[&str]) -> Result<(), String> {
@@ -173,9 +175,9 @@ impl Router {
     fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
         let (verdict, frame) = self.process(side, &ethernet::frame(side, packet));
         let mut out = match verdict {
-            Verdict::Transmit(way_out) => self.emit(Exit::Port(way_out), &frame),
-            Verdict::Pass => self.emit(Exit::Stack(port(side)), &frame),
-            Verdict::HandOver => self.emit(Exit::Kernel, &frame),
+            Verdict::Transmit(way_out) => self.depart(Exit::Port(way_out), &frame),
+            Verdict::Pass => self.depart(Exit::Stack(port(side)), &frame),
+            Verdict::HandOver => self.depart(Exit::Kernel, &frame),
             Verdict::Drop(_) | Verdict::Hold => Vec::new(),
         };
         out.extend(self.take_made());
@@ -185,10 +187,10 @@ impl Router {
     /// What the datapath has made besides, as it leaves.
     fn take_made(&mut self) -> Vec<Departure> {
         let outbox = mem::take(self.datapath.outbox());
-        outbox.frames().flat_map(|made| self.emit(made.exit, made.bytes)).collect()
+        outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect()
     }
 
-    fn emit(&mut self, exit: Exit, frame: &[u8]) -> Vec<Departure> {
+    fn depart(&mut self, exit: Exit, frame: &[u8]) -> Vec<Departure> {
         let packet = ethernet::packet(frame).unwrap_or_default();
         let by_kernel = match exit {
             Exit::Port(port) => {
@@ -199,16 +201,17 @@ impl Router {
                 let answers = self.host.receive(side_of(port), packet);
                 answers.into_iter().filter_map(|(side, packet)| self.leave(side, packet)).collect()
             }
-            Exit::Kernel => self.host.route(packet).into_iter().collect(),
+            Exit::Kernel => self.host.route(packet).into_iter().collect::<Vec<_>>(),
         };
-        let neighbours = self.neighbours;
-        let departure = |(side, packet): (Side, Vec<u8>)| {
-            let decoded = decode(&packet);
-            let destination = decoded.packet().map(|header| header.destination);
-            let to = destination.map_or([0; 6], |destination| neighbours.mac(side, destination));
-            Departure { side, to, packet }
-        };
-        by_kernel.into_iter().map(departure).collect()
+        by_kernel.into_iter().map(|(side, packet)| self.departure(side, packet)).collect()
+    }
+
+    /// What the kernel sends goes to whom its routes and neighbours name.
+    fn departure(&self, side: Side, packet: Vec<u8>) -> Departure {
+        let decoded = decode(&packet);
+        let destination = decoded.packet().map(|header| header.destination);
+        let to = destination.map_or([0; 6], |destination| self.neighbours.mac(side, destination));
+        Departure { side, to, packet }
     }
 }
 
@@ -229,7 +232,7 @@ impl Device for Router {
         let result = match words[..] {
             ["ipvsadm", ref rest @ ..] => return self.ipvsadm(rest),
             ["iptables" | "ip6tables", ..] => self.iptables(command),
-            ["sysctl", ref rest @ ..] => self.sysctl(rest),
+            ["sysctl", ref rest @ ..] => return self.sysctl(rest),
             ["ip", ref rest @ ..] => self.ip(rest),
             _ => Err("not a command of this device".into()),
         };

@@ -76,30 +76,26 @@ impl Datapath {
     }
 
     /// An error about a tunnel packet that one of this machine's addresses sent: the client is told (golden
-    /// `tun-icmp-error`).
-    pub(super) fn tunnel_error(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
+    /// `tun-icmp-error`). `None` if it is about something else.
+    pub(super) fn tunnel_error(&mut self, passage: &mut Passage<'_, '_>) -> Option<Verdict> {
         let packet = passage.packet;
-        let quote = parse_tunnel_quote(passage.frame.bytes(), &packet);
-        let Some(quote) = quote.filter(|quote| quote.source == packet.destination) else {
-            return Verdict::Pass;
-        };
-        let Some((connection, Direction::In)) = self.find(passage.burst, &quote.inner.flow) else {
-            return Verdict::Pass;
-        };
-        if !is_about(&quote, &connection) {
-            return Verdict::Pass;
+        let quote = parse_tunnel_quote(passage.frame.bytes(), &packet)?;
+        let (connection, direction) = self.find(passage.burst, &quote.inner.flow)?;
+        let ours = quote.source == packet.destination && direction == Direction::In;
+        if !ours || !is_about(&quote, &connection) {
+            return None;
         }
         if !rewrite::icmp_checksum_ok(passage.frame.bytes(), &packet) {
-            return Verdict::Drop(DropReason::BadIcmpChecksum);
+            return Some(Verdict::Drop(DropReason::BadIcmpChecksum));
         }
-        let Some(error) = relayed(passage, &connection, &quote) else { return Verdict::Pass };
+        let error = relayed(passage, &connection, &quote)?;
         passage.packet = quoted_packet(&quote.inner, packet.end);
         self.count_out(&connection, passage.packet.ip_len());
         let verdict = self.answer(passage, error, DropReason::TunnelError);
         if let Verdict::Transmit(_) | Verdict::HandOver = verdict {
             self.count_out(&connection, passage.frame.len() - ETHERNET_LEN);
         }
-        verdict
+        Some(verdict)
     }
 }
 

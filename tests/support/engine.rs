@@ -97,12 +97,25 @@ impl Router {
     fn iptables(&mut self, command: &str) -> Result<(), String> {
         self.saved_marks = apply_command(&self.saved_marks, command)?;
         let marks = parse_marks(&self.saved_marks, Names::NONE).map_err(|errors| format!("{errors:?}"))?;
-        self.configure(marks);
+        self.set_marks(Arc::new(marks));
         Ok(())
     }
 
-    fn configure(&mut self, marks: MarkRules) {
-        self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks: Arc::new(marks) });
+    /// Takes over the marks of a saved configuration.
+    pub fn set_marks(&mut self, marks: Arc<MarkRules>) {
+        self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks });
+    }
+
+    /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point.
+    pub fn pass(&mut self, by: Duration, step: Duration) {
+        let end = self.now + by;
+        while self.now < end {
+            self.now = (self.now + step).min(end).min(self.director.next_deadline().max(self.now));
+            self.datapath.advance(self.now);
+            if self.director.next_deadline() <= self.now {
+                self.command(Command::Tick);
+            }
+        }
     }
 
     /// As sysctl(8): each word a setting, read or set. What the refusal explains below its first line is ours.
@@ -256,14 +269,7 @@ impl Device for Router {
     }
 
     fn advance(&mut self, by: Duration) {
-        let end = self.now + by;
-        while self.now < end {
-            self.now = (self.now + STEP).min(end);
-            self.datapath.advance(self.now);
-            if self.director.next_deadline() <= self.now {
-                self.command(Command::Tick);
-            }
-        }
+        self.pass(by, STEP);
     }
 
     fn dump(&mut self, sections: &[String]) -> String {

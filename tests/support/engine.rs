@@ -151,6 +151,11 @@ impl Router {
         Ok(())
     }
 
+    /// Tells how much memory is free, in pages.
+    pub fn set_free_memory(&mut self, pages: u64) {
+        self.command(Command::FreeMemory(pages));
+    }
+
     /// Changes what the kernel knows about the network.
     pub fn change_network(&mut self, change: impl FnOnce(&mut HostNetwork)) {
         change(&mut self.network);

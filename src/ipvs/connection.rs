@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::ipvs::persistence::PersistenceTemplate;
-use crate::ipvs::protocol::{state_name, tcp};
+use crate::ipvs::protocol::{Course, Direction, state_name, tcp};
 use crate::ipvs::server::RealServer;
 use crate::ipvs::timer::Life;
 use crate::ipvs::view::ConnectionView;
@@ -16,6 +16,7 @@ use crate::net::time::Instant;
 const STATE: u32 = 0xff;
 const ACTIVE: u32 = 1 << 8;
 const REMOVED: u32 = 1 << 9;
+const NO_OUTPUT: u32 = 1 << 10;
 
 /// A NAT connection.
 #[derive(Debug)]
@@ -74,6 +75,30 @@ impl Connection {
     /// The TCP state.
     pub fn tcp_state(&self) -> tcp::State {
         tcp::State::from_number((self.status.load(Ordering::Relaxed) & STATE) as u8)
+    }
+
+    /// Notes that the server answers past us, until a packet of it shows otherwise (the kernel's NOOUTPUT flag).
+    pub fn expect_no_output(&self) {
+        self.status.fetch_or(NO_OUTPUT, Ordering::Relaxed);
+    }
+
+    /// Whether only the client's packets are seen here so far.
+    pub fn has_no_output(&self) -> bool {
+        self.status.load(Ordering::Relaxed) & NO_OUTPUT != 0
+    }
+
+    /// Which table a packet is looked up in. The first one of the server shows that it answers through us after all.
+    pub fn course(&self, direction: Direction) -> Course {
+        match direction {
+            Direction::In if self.has_no_output() => Course::InputOnly,
+            Direction::In => Course::Input,
+            Direction::Out => {
+                if self.has_no_output() {
+                    self.status.fetch_and(!NO_OUTPUT, Ordering::Relaxed);
+                }
+                Course::Output
+            }
+        }
     }
 
     /// Goes from one TCP state to the next by `step`; the server's count of active connections follows. Returns the state.

@@ -1,6 +1,6 @@
 //! Persistence: a client's template remembers its server (ipvs.md section 4).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::ipvs::server::RealServer;
 use crate::ipvs::service::mask_client;
 use crate::ipvs::timer::{Fate, Life};
 use crate::ipvs::view::ConnectionView;
-use crate::net::addr::Protocol;
+use crate::net::addr::{Family, Protocol};
 use crate::net::flow::FlowKey;
 use crate::net::time::Instant;
 
@@ -38,13 +38,23 @@ impl TemplateKey {
     pub fn new(id: &ServiceId, persistence: &Persistence, flow: &FlowKey) -> Self {
         let client = mask_client(flow.source, persistence.mask);
         let (protocol, virtual_address) = match *id {
-            ServiceId::FwMark { mark, .. } => (Protocol::IP, SocketAddr::new(Ipv4Addr::from(mark).into(), 0)),
+            ServiceId::FwMark { mark, family } => {
+                (Protocol::IP, SocketAddr::new(mark_address(mark, family), 0))
+            }
             ServiceId::Address { port, .. } if port == flow.destination_port => {
                 (flow.protocol, flow.destination())
             }
             ServiceId::Address { .. } => (flow.protocol, SocketAddr::new(flow.destination, 0)),
         };
         TemplateKey { protocol, client, virtual_address }
+    }
+}
+
+/// A mark in the place of an address: in the first four bytes, as the kernel keeps and shows it.
+fn mark_address(mark: u32, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from(mark).into(),
+        Family::V6 => Ipv6Addr::from(u128::from(mark) << 96).into(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::stats::Stats;
 use crate::ipvs::view::ServiceView;
 use crate::net::addr::{Family, Protocol};
+use crate::net::route::{RouteTable, is_link_local};
 use crate::net::time::Instant;
 
 /// How long a deleted server that nothing points at can still be revived by adding it again.
@@ -56,8 +57,8 @@ impl ServiceTable {
             Edit::EditService(spec) => edit_service(&mut draft.services, spec),
             Edit::DeleteService(id) => self.delete_service(draft, id),
             Edit::Flush => self.flush(draft),
-            Edit::AddServer(id, spec) => self.add_server(&mut draft.services, id, spec),
-            Edit::EditServer(id, spec) => edit_server(&draft.services, id, spec),
+            Edit::AddServer(id, spec) => self.add_server(draft, id, spec),
+            Edit::EditServer(id, spec) => edit_server(draft, id, spec),
             Edit::DeleteServer(id, server) => self.delete_server(draft, id, *server),
             Edit::Zero(id) => self.zero(&draft.services, id.as_ref()),
             Edit::SetTimeouts { tcp, tcp_fin, udp } => {
@@ -110,14 +111,9 @@ impl ServiceTable {
         Ok(())
     }
 
-    fn add_server(
-        &mut self,
-        services: &mut Services,
-        id: &ServiceId,
-        spec: &ServerSpec,
-    ) -> Result<(), Errno> {
-        let service = services.get(id).ok_or(Errno::ESRCH)?;
-        check_server(id, spec)?;
+    fn add_server(&mut self, draft: &mut Snapshot, id: &ServiceId, spec: &ServerSpec) -> Result<(), Errno> {
+        let service = draft.services.get(id).ok_or(Errno::ESRCH)?;
+        check_server(id, spec, &draft.routes)?;
         if service.server(spec.id).is_some() {
             return Err(Errno::EEXIST);
         }
@@ -127,7 +123,8 @@ impl ServiceTable {
         let mut servers = vec![server];
         servers.extend(service.servers.iter().cloned());
         service.scheduler.servers_changed(&servers, Change::Added);
-        services.insert(Arc::new(service.with_servers(servers)));
+        let service = service.with_servers(servers);
+        draft.services.insert(Arc::new(service));
         Ok(())
     }
 
@@ -225,20 +222,20 @@ impl ServiceTable {
     }
 }
 
-/// What can be served so far: TCP, UDP and marks over IPv4.
 fn check_service(spec: &ServiceSpec) -> Result<(), Errno> {
-    if spec.id.family() == Family::V6 {
-        return Err(Errno::EAFNOSUPPORT);
-    }
     if let ServiceId::Address { protocol, .. } = spec.id
-        && !matches!(protocol, Protocol::TCP | Protocol::UDP)
+        && !matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP)
     {
         return Err(Errno::EOPNOTSUPP);
     }
-    match (&spec.engine, &spec.persistence) {
-        (Some(_), _) => Err(Errno::ENOENT),
-        (None, Some(persistence)) if matches!(persistence.mask, ClientMask::V6(_)) => Err(Errno::EINVAL),
-        (None, _) => Ok(()),
+    if spec.engine.is_some() {
+        return Err(Errno::ENOENT);
+    }
+    match (spec.id.family(), spec.persistence.map(|persistence| persistence.mask)) {
+        (_, None) | (Family::V4, Some(ClientMask::V4(_))) | (Family::V6, Some(ClientMask::V6(1..=128))) => {
+            Ok(())
+        }
+        _ => Err(Errno::EINVAL),
     }
 }
 
@@ -261,21 +258,21 @@ fn edit_service(services: &mut Services, spec: &ServiceSpec) -> Result<(), Errno
     Ok(())
 }
 
-fn edit_server(services: &Services, id: &ServiceId, spec: &ServerSpec) -> Result<(), Errno> {
-    let service = services.get(id).ok_or(Errno::ESRCH)?;
-    check_server(id, spec)?;
+fn edit_server(draft: &Snapshot, id: &ServiceId, spec: &ServerSpec) -> Result<(), Errno> {
+    let service = draft.services.get(id).ok_or(Errno::ESRCH)?;
+    check_server(id, spec, &draft.routes)?;
     service.server(spec.id).ok_or(Errno::ENOENT)?.update(spec);
     service.scheduler.servers_changed(&service.servers, Change::Edited);
     Ok(())
 }
 
-fn check_server(service: &ServiceId, spec: &ServerSpec) -> Result<(), Errno> {
+fn check_server(service: &ServiceId, spec: &ServerSpec, routes: &RouteTable) -> Result<(), Errno> {
     if spec.weight < 0 || spec.lower_threshold > spec.upper_threshold {
         return Err(Errno::ERANGE);
     }
     if spec.upper_threshold > i32::MAX as u32
         || Family::from(spec.id.address) != service.family()
-        || !is_unicast(spec.id.address)
+        || !is_unicast(spec.id.address, routes)
     {
         return Err(Errno::EINVAL);
     }
@@ -285,11 +282,15 @@ fn check_server(service: &ServiceId, spec: &ServerSpec) -> Result<(), Errno> {
     }
 }
 
-fn is_unicast(address: IpAddr) -> bool {
+/// A link-local address may only be this machine's own (ipvs.md section 1.2).
+fn is_unicast(address: IpAddr, routes: &RouteTable) -> bool {
     match address {
         IpAddr::V4(address) => {
             !address.is_multicast() && !address.is_broadcast() && !address.is_unspecified()
         }
-        IpAddr::V6(address) => !address.is_multicast() && !address.is_unspecified(),
+        IpAddr::V6(v6) => {
+            let foreign_link = is_link_local(address) && !routes.is_local(address);
+            !v6.is_multicast() && !v6.is_unspecified() && !foreign_link
+        }
     }
 }

@@ -14,6 +14,8 @@ pub struct Sysctls {
     pub expire_quiescent_template: i32,
     /// Not 0: a packet of a real server without a connection is answered by a port unreachable.
     pub nat_icmp_send: i32,
+    /// Above 1: connections follow the `secure_tcp` state tables.
+    pub secure_tcp: i32,
     /// Not 0: any TCP packet but a RST may create a connection.
     pub sloppy_tcp: i32,
 }
@@ -25,6 +27,7 @@ impl Default for Sysctls {
             expire_nodest_conn: 0,
             expire_quiescent_template: 0,
             nat_icmp_send: 0,
+            secure_tcp: 0,
             sloppy_tcp: 0,
         }
     }
@@ -41,8 +44,14 @@ pub enum SysctlError {
     NotANumber(String, String),
 }
 
-const NAMES: [&str; 5] =
-    ["conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template", "nat_icmp_send", "sloppy_tcp"];
+const NAMES: [&str; 6] = [
+    "conn_reuse_mode",
+    "expire_nodest_conn",
+    "expire_quiescent_template",
+    "nat_icmp_send",
+    "secure_tcp",
+    "sloppy_tcp",
+];
 
 impl Sysctls {
     fn slot(&mut self, name: &str) -> Result<&mut i32, SysctlError> {
@@ -51,9 +60,15 @@ impl Sysctls {
             "expire_nodest_conn" => Ok(&mut self.expire_nodest_conn),
             "expire_quiescent_template" => Ok(&mut self.expire_quiescent_template),
             "nat_icmp_send" => Ok(&mut self.nat_icmp_send),
+            "secure_tcp" => Ok(&mut self.secure_tcp),
             "sloppy_tcp" => Ok(&mut self.sloppy_tcp),
             _ => Err(SysctlError::Unknown(name.to_owned())),
         }
+    }
+
+    /// Whether the `secure_tcp` state tables apply (ipvs.md section 6.6).
+    pub fn is_tcp_secure(&self) -> bool {
+        self.secure_tcp > 1
     }
 
     /// The value of a setting by its name without `net.ipv4.vs.`.

@@ -3,6 +3,7 @@
 pub mod addr;
 pub mod announce;
 pub mod checksum;
+pub mod extension;
 pub mod flow;
 pub mod frame;
 pub mod icmp;

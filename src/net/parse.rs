@@ -2,17 +2,21 @@
 
 use std::net::IpAddr;
 
-use etherparse::{Ipv4HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
+use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
 use thiserror::Error;
 
 use crate::net::addr::Protocol;
 use crate::net::checksum::Sum;
+use crate::net::extension::{self, Piece};
 use crate::net::flow::FlowKey;
 
 const ETHERNET_LEN: usize = 14;
 const VLAN_LEN: usize = 4;
 const VLAN_MAX: usize = 2;
 const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const IPV6_LEN: usize = 40;
+const SCTP_LEN: usize = 12;
 const ETHERTYPES_VLAN: [u16; 2] = [0x8100, 0x88a8];
 
 /// Why a frame has no [`Packet`].
@@ -64,7 +68,16 @@ pub enum Transport {
         /// Destination port.
         destination: u16,
     },
-    /// ICMP.
+    /// SCTP with a whole common header and the header of a first chunk.
+    Sctp {
+        /// Source port.
+        source: u16,
+        /// Destination port.
+        destination: u16,
+        /// Type of the chunk that decides about the state: the first one, or an ABORT behind a COOKIE.
+        chunk: u8,
+    },
+    /// ICMP or ICMPv6.
     Icmp {
         /// Type.
         kind: u8,
@@ -101,6 +114,8 @@ pub struct Packet {
     pub dont_fragment: bool,
     /// Whether it is a fragment.
     pub fragment: Fragment,
+    /// Which part of which datagram, if it is a fragment.
+    pub piece: Option<Piece>,
     /// The transport header.
     pub transport: Transport,
     /// Offset of the IP header.
@@ -117,7 +132,12 @@ impl Packet {
         self.end - self.l3
     }
 
-    /// The flow of a TCP or UDP packet.
+    /// Whether it is an IPv4 packet.
+    pub fn is_ipv4(&self) -> bool {
+        self.source.is_ipv4()
+    }
+
+    /// The flow of a TCP, UDP or SCTP packet.
     pub fn flow(&self) -> Option<FlowKey> {
         let (source_port, destination_port) = self.ports()?;
         let Packet { source, destination, protocol, .. } = *self;
@@ -127,9 +147,9 @@ impl Packet {
     /// Source and destination port.
     pub fn ports(&self) -> Option<(u16, u16)> {
         match self.transport {
-            Transport::Tcp { source, destination, .. } | Transport::Udp { source, destination } => {
-                Some((source, destination))
-            }
+            Transport::Tcp { source, destination, .. }
+            | Transport::Udp { source, destination }
+            | Transport::Sctp { source, destination, .. } => Some((source, destination)),
             Transport::Icmp { .. } | Transport::Other => None,
         }
     }
@@ -137,7 +157,14 @@ impl Packet {
 
 /// Finds the IP packet in an Ethernet frame with up to two VLAN tags and checks it as the kernel does on receipt.
 pub fn parse_frame(frame: &[u8]) -> Result<Packet, ParseError> {
-    let l3 = network_offset(frame)?;
+    let (l3, ethertype) = network_offset(frame)?;
+    match ethertype {
+        ETHERTYPE_IPV4 => parse_ipv4(frame, l3),
+        _ => parse_ipv6(frame, l3),
+    }
+}
+
+fn parse_ipv4(frame: &[u8], l3: usize) -> Result<Packet, ParseError> {
     let header = Ipv4HeaderSlice::from_slice(&frame[l3..]).map_err(|_| ParseError::Malformed)?;
     let header_len = header.slice().len();
     let total_len = usize::from(header.total_len());
@@ -161,6 +188,7 @@ pub fn parse_frame(frame: &[u8]) -> Result<Packet, ParseError> {
         ttl: header.ttl(),
         dont_fragment: header.dont_fragment(),
         fragment,
+        piece: (fragment != Fragment::Whole).then(|| piece_of(&header, l3)),
         transport: transport(protocol, fragment, &frame[l4..end])?,
         l3,
         l4,
@@ -168,13 +196,42 @@ pub fn parse_frame(frame: &[u8]) -> Result<Packet, ParseError> {
     })
 }
 
-fn network_offset(frame: &[u8]) -> Result<usize, ParseError> {
+fn parse_ipv6(frame: &[u8], l3: usize) -> Result<Packet, ParseError> {
+    let header = Ipv6HeaderSlice::from_slice(&frame[l3..]).map_err(|_| ParseError::Malformed)?;
+    let end = l3 + IPV6_LEN + usize::from(header.payload_length());
+    if end > frame.len() {
+        return Err(ParseError::Truncated);
+    }
+    let chain = extension::walk(&frame[..end], l3 + IPV6_LEN, header.next_header().0);
+    let chain = chain.ok_or(ParseError::Malformed)?;
+    let fragment = match chain.piece {
+        None => Fragment::Whole,
+        Some(Piece { offset: 0, .. }) => Fragment::First,
+        Some(_) => Fragment::Later,
+    };
+    Ok(Packet {
+        source: header.source_addr().into(),
+        destination: header.destination_addr().into(),
+        protocol: chain.protocol,
+        ttl: header.hop_limit(),
+        dont_fragment: true,
+        fragment,
+        piece: chain.piece,
+        transport: transport(chain.protocol, fragment, &frame[chain.l4..end])?,
+        l3,
+        l4: chain.l4,
+        end,
+    })
+}
+
+/// Offset of the IP header, and the EtherType that announced it.
+fn network_offset(frame: &[u8]) -> Result<(usize, u16), ParseError> {
     let mut offset = ETHERNET_LEN;
     for _ in 0..=VLAN_MAX {
         let Some(bytes) = frame.get(offset - 2..offset) else { return Err(ParseError::NotIp) };
         let ethertype = u16::from_be_bytes([bytes[0], bytes[1]]);
-        if ethertype == ETHERTYPE_IPV4 {
-            return Ok(offset);
+        if matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
+            return Ok((offset, ethertype));
         }
         if !ETHERTYPES_VLAN.contains(&ethertype) {
             break;
@@ -194,14 +251,30 @@ fn fragment_of(header: &Ipv4HeaderSlice<'_>) -> Fragment {
     }
 }
 
-fn transport(protocol: Protocol, fragment: Fragment, bytes: &[u8]) -> Result<Transport, ParseError> {
-    if fragment == Fragment::Later {
-        return Ok(Transport::Other);
+fn piece_of(header: &Ipv4HeaderSlice<'_>, l3: usize) -> Piece {
+    Piece {
+        id: u32::from(header.identification()),
+        offset: usize::from(header.fragments_offset().byte_offset()),
+        more: header.more_fragments(),
+        header: l3,
     }
+}
+
+fn transport(protocol: Protocol, fragment: Fragment, bytes: &[u8]) -> Result<Transport, ParseError> {
+    match fragment {
+        Fragment::Whole => whole_transport(protocol, bytes),
+        // Nothing says that a first fragment has all of the header (golden `fragments-tcp`).
+        Fragment::First => Ok(whole_transport(protocol, bytes).unwrap_or(Transport::Other)),
+        Fragment::Later => Ok(Transport::Other),
+    }
+}
+
+fn whole_transport(protocol: Protocol, bytes: &[u8]) -> Result<Transport, ParseError> {
     match protocol {
         Protocol::TCP => tcp(bytes),
         Protocol::UDP => udp(bytes),
-        Protocol::ICMP => match bytes {
+        Protocol::SCTP => sctp(bytes),
+        Protocol::ICMP | Protocol::ICMPV6 => match bytes {
             [kind, code, ..] if bytes.len() >= 8 => Ok(Transport::Icmp { kind: *kind, code: *code }),
             _ => Err(ParseError::Truncated),
         },
@@ -220,6 +293,27 @@ fn udp(bytes: &[u8]) -> Result<Transport, ParseError> {
     Ok(Transport::Udp { source: header.source_port(), destination: header.destination_port() })
 }
 
+fn sctp(bytes: &[u8]) -> Result<Transport, ParseError> {
+    let ports = bytes.first_chunk::<4>().ok_or(ParseError::Truncated)?;
+    let chunks = bytes.get(SCTP_LEN..).ok_or(ParseError::Truncated)?;
+    Ok(Transport::Sctp {
+        source: u16::from_be_bytes([ports[0], ports[1]]),
+        destination: u16::from_be_bytes([ports[2], ports[3]]),
+        chunk: deciding_chunk(chunks).ok_or(ParseError::Truncated)?,
+    })
+}
+
+/// RFC 9260 section 3.2: chunks are padded to four bytes. An ABORT bundled behind a COOKIE ECHO or COOKIE ACK outweighs it
+/// (ipvs.md section 3.3).
+fn deciding_chunk(chunks: &[u8]) -> Option<u8> {
+    const ABORT: u8 = 6;
+    const COOKIES: [u8; 2] = [10, 11];
+    let [kind, _, high, low] = *chunks.first_chunk::<4>()?;
+    let next = usize::from(u16::from_be_bytes([high, low])).next_multiple_of(4);
+    let aborts = COOKIES.contains(&kind) && next >= 4 && chunks.get(next) == Some(&ABORT);
+    Some(if aborts { ABORT } else { kind })
+}
+
 /// The packet quoted by an ICMP error, as far as the quote reaches.
 #[derive(Clone, Copy, Debug)]
 pub struct Quote {
@@ -231,23 +325,44 @@ pub struct Quote {
     pub l4: usize,
 }
 
-/// The quote of an ICMP error. `None` when it is no TCP or UDP packet, a later fragment, or too short for its ports:
-/// then the error is not about a balanced flow.
+/// The quote of an ICMP error. `None` when it is no TCP, UDP or SCTP packet, a later fragment, or too short for its
+/// ports: then the error is not about a balanced flow.
 pub fn parse_quote(frame: &[u8], packet: &Packet) -> Option<Quote> {
     let l3 = packet.l4 + 8;
-    let bytes = frame.get(l3..packet.end)?;
-    let header = Ipv4HeaderSlice::from_slice(bytes).ok()?;
-    let protocol = Protocol(header.protocol().0);
-    if fragment_of(&header) == Fragment::Later || !matches!(protocol, Protocol::TCP | Protocol::UDP) {
+    let bytes = frame.get(..packet.end)?;
+    let (source, destination, protocol, l4) = match packet.protocol {
+        Protocol::ICMP => quoted_ipv4(bytes, l3)?,
+        _ => quoted_ipv6(bytes, l3)?,
+    };
+    if !matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP) {
         return None;
     }
-    let ports = bytes.get(header.slice().len()..header.slice().len() + 4)?;
+    let ports = bytes.get(l4..l4 + 4)?;
     let flow = FlowKey {
-        source: header.source_addr().into(),
-        destination: header.destination_addr().into(),
+        source,
+        destination,
         source_port: u16::from_be_bytes([ports[0], ports[1]]),
         destination_port: u16::from_be_bytes([ports[2], ports[3]]),
         protocol,
     };
-    Some(Quote { flow, l3, l4: l3 + header.slice().len() })
+    Some(Quote { flow, l3, l4 })
+}
+
+fn quoted_ipv4(bytes: &[u8], l3: usize) -> Option<(IpAddr, IpAddr, Protocol, usize)> {
+    let header = Ipv4HeaderSlice::from_slice(bytes.get(l3..)?).ok()?;
+    if fragment_of(&header) == Fragment::Later {
+        return None;
+    }
+    let protocol = Protocol(header.protocol().0);
+    let l4 = l3 + header.slice().len();
+    Some((header.source_addr().into(), header.destination_addr().into(), protocol, l4))
+}
+
+fn quoted_ipv6(bytes: &[u8], l3: usize) -> Option<(IpAddr, IpAddr, Protocol, usize)> {
+    let header = Ipv6HeaderSlice::from_slice(bytes.get(l3..)?).ok()?;
+    let chain = extension::walk(bytes, l3 + IPV6_LEN, header.next_header().0)?;
+    if chain.piece.is_some_and(|piece| piece.offset != 0) {
+        return None;
+    }
+    Some((header.source_addr().into(), header.destination_addr().into(), chain.protocol, chain.l4))
 }

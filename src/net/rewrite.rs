@@ -8,13 +8,13 @@ use crate::net::frame::Frame;
 use crate::net::parse::{Packet, Quote, Transport};
 use crate::net::route::Egress;
 
-const IP_TTL: usize = 8;
-const IP_CHECKSUM: usize = 10;
-const IP_SOURCE: usize = 12;
-const IP_DESTINATION: usize = 16;
+const IPV4_TTL: usize = 8;
+const IPV4_CHECKSUM: usize = 10;
+const IPV6_HOP_LIMIT: usize = 7;
 const ICMP_CHECKSUM: usize = 2;
 const ETHERNET_LEN: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// Which end of a packet is rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +26,12 @@ pub enum End {
 }
 
 impl End {
-    fn address_offset(self) -> usize {
-        match self {
-            End::Source => IP_SOURCE,
-            End::Destination => IP_DESTINATION,
+    fn address_offset(self, address: IpAddr) -> usize {
+        match (self, address) {
+            (End::Source, IpAddr::V4(_)) => 12,
+            (End::Destination, IpAddr::V4(_)) => 16,
+            (End::Source, IpAddr::V6(_)) => 8,
+            (End::Destination, IpAddr::V6(_)) => 24,
         }
     }
 
@@ -49,20 +51,17 @@ fn write_u16(bytes: &mut [u8], offset: usize, value: u16) {
     bytes[offset..offset + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-fn read_address(bytes: &[u8], offset: usize) -> [u8; 4] {
-    [bytes[offset], bytes[offset + 1], bytes[offset + 2], bytes[offset + 3]]
-}
-
-/// Puts an IPv4 address into the header at `l3` and mends that header's checksum. Returns the address replaced.
-fn replace_address(bytes: &mut [u8], l3: usize, end: End, new: IpAddr) -> IpAddr {
-    let offset = l3 + end.address_offset();
-    let old = IpAddr::from(read_address(bytes, offset));
-    if let IpAddr::V4(new) = new {
-        bytes[offset..offset + 4].copy_from_slice(&new.octets());
+/// Puts an address into the header at `l3` in place of one of its family; an IPv4 header's checksum follows.
+fn replace_address(bytes: &mut [u8], l3: usize, end: End, old: IpAddr, new: IpAddr) {
+    let offset = l3 + end.address_offset(new);
+    match new {
+        IpAddr::V4(address) => {
+            bytes[offset..offset + 4].copy_from_slice(&address.octets());
+            let checksum = read_u16(bytes, l3 + IPV4_CHECKSUM);
+            write_u16(bytes, l3 + IPV4_CHECKSUM, Change::default().address(old, new).apply(checksum));
+        }
+        IpAddr::V6(address) => bytes[offset..offset + 16].copy_from_slice(&address.octets()),
     }
-    let checksum = read_u16(bytes, l3 + IP_CHECKSUM);
-    write_u16(bytes, l3 + IP_CHECKSUM, Change::default().address(old, new).apply(checksum));
-    old
 }
 
 /// Offset of the checksum within the transport header.
@@ -77,7 +76,11 @@ fn checksum_offset(protocol: Protocol) -> Option<usize> {
 /// Rewrites one end of a TCP or UDP packet. The transport checksum is updated, not recomputed, so that a packet that
 /// came corrupt leaves corrupt; a UDP checksum of 0 ("none") becomes a computed one, as IPVS does it.
 pub fn set_end(frame: &mut [u8], packet: &Packet, end: End, new: SocketAddr) {
-    let old_address = replace_address(frame, packet.l3, end, new.ip());
+    let old_address = match end {
+        End::Source => packet.source,
+        End::Destination => packet.destination,
+    };
+    replace_address(frame, packet.l3, end, old_address, new.ip());
     let port_offset = packet.l4 + end.port_offset();
     let old_port = read_u16(frame, port_offset);
     write_u16(frame, port_offset, new.port());
@@ -129,38 +132,55 @@ pub fn complete_checksum(frame: &mut [u8], packet: &Packet) -> bool {
     half_made
 }
 
-/// Takes one from the TTL and mends the header checksum. The TTL must not be 0.
+/// Takes one from the TTL or hop limit; an IPv4 header's checksum follows. The TTL must not be 0.
 pub fn decrement_ttl(frame: &mut [u8], packet: &Packet) {
-    let offset = packet.l3 + IP_TTL;
+    if !packet.is_ipv4() {
+        frame[packet.l3 + IPV6_HOP_LIMIT] -= 1;
+        return;
+    }
+    let offset = packet.l3 + IPV4_TTL;
     let old = read_u16(frame, offset);
     frame[offset] -= 1;
     let new = read_u16(frame, offset);
-    let checksum = read_u16(frame, packet.l3 + IP_CHECKSUM);
-    write_u16(frame, packet.l3 + IP_CHECKSUM, Change::default().word(old, new).apply(checksum));
+    let checksum = read_u16(frame, packet.l3 + IPV4_CHECKSUM);
+    write_u16(frame, packet.l3 + IPV4_CHECKSUM, Change::default().word(old, new).apply(checksum));
+}
+
+/// The ICMP checksum over what the packet has now; ICMPv6 covers a pseudo header (RFC 4443 section 2.3).
+fn icmp_sum(frame: &[u8], packet: &Packet, source: IpAddr, destination: IpAddr) -> u16 {
+    let start = match packet.protocol {
+        Protocol::ICMPV6 => pseudo_header(source, destination, Protocol::ICMPV6.0, packet.end - packet.l4),
+        _ => Sum::default(),
+    };
+    start.bytes(&frame[packet.l4..packet.end]).finish()
 }
 
 /// Whether the checksum of an ICMP message is right.
 pub fn icmp_checksum_ok(frame: &[u8], packet: &Packet) -> bool {
-    Sum::default().bytes(&frame[packet.l4..packet.end]).finish() == 0
+    icmp_sum(frame, packet, packet.source, packet.destination) == 0
 }
 
 /// Rewrites an ICMP error: `outer` names the end of the error itself that gets `new`'s address; in the quoted packet the
 /// opposite end gets address and port, since it travelled the other way. The quoted transport checksum stays as it is
-/// (golden `icmp-from-server`); that of the quoted IP header is computed anew, right or wrong as it was (golden
+/// (golden `icmp-from-server`); that of the quoted IPv4 header is computed anew, right or wrong as it was (golden
 /// `icmp-quote-checksum`), and so is the ICMP checksum.
 pub fn set_icmp_end(frame: &mut [u8], packet: &Packet, quote: &Quote, outer: End, new: SocketAddr) {
-    let inner = match outer {
-        End::Source => End::Destination,
-        End::Destination => End::Source,
+    let address = new.ip();
+    let (inner, old, quoted, source, destination) = match outer {
+        End::Source => (End::Destination, packet.source, quote.flow.destination, address, packet.destination),
+        End::Destination => (End::Source, packet.destination, quote.flow.source, packet.source, address),
     };
-    replace_address(frame, packet.l3, outer, new.ip());
-    replace_address(frame, quote.l3, inner, new.ip());
-    write_u16(frame, quote.l3 + IP_CHECKSUM, 0);
-    let checksum = Sum::default().bytes(&frame[quote.l3..quote.l4]).finish();
-    write_u16(frame, quote.l3 + IP_CHECKSUM, checksum);
+    replace_address(frame, packet.l3, outer, old, address);
+    replace_address(frame, quote.l3, inner, quoted, address);
+    if packet.is_ipv4() {
+        write_u16(frame, quote.l3 + IPV4_CHECKSUM, 0);
+        let header_len = usize::from(frame[quote.l3] & 0xf) * 4;
+        let checksum = Sum::default().bytes(&frame[quote.l3..quote.l3 + header_len]).finish();
+        write_u16(frame, quote.l3 + IPV4_CHECKSUM, checksum);
+    }
     write_u16(frame, quote.l4 + inner.port_offset(), new.port());
     write_u16(frame, packet.l4 + ICMP_CHECKSUM, 0);
-    let checksum = Sum::default().bytes(&frame[packet.l4..packet.end]).finish();
+    let checksum = icmp_sum(frame, packet, source, destination);
     write_u16(frame, packet.l4 + ICMP_CHECKSUM, checksum);
 }
 
@@ -171,14 +191,15 @@ pub fn set_ethernet(frame: &mut Frame<'_>, packet: &Packet, egress: &Egress) {
     if packet.l3 != ETHERNET_LEN {
         bytes.copy_within(packet.l3..packet.end, ETHERNET_LEN);
     }
-    write_ethernet(bytes, egress.source, egress.destination);
+    write_ethernet(bytes, packet.source, egress.source, egress.destination);
     let shorter = frame.resize(ETHERNET_LEN + packet.ip_len());
     debug_assert!(shorter, "a frame without tags and padding is not longer than with them");
 }
 
-/// Writes an Ethernet header for IPv4 at the frame's start.
-pub fn write_ethernet(bytes: &mut [u8], source: MacAddr, destination: MacAddr) {
+/// Writes an Ethernet header at the frame's start, for an IP packet of the family of `like`.
+pub fn write_ethernet(bytes: &mut [u8], like: IpAddr, source: MacAddr, destination: MacAddr) {
     bytes[0..6].copy_from_slice(&destination.0);
     bytes[6..12].copy_from_slice(&source.0);
-    bytes[12..14].copy_from_slice(&ETHERTYPE_IPV4);
+    let ethertype = if like.is_ipv4() { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 };
+    bytes[12..14].copy_from_slice(&ethertype);
 }

@@ -128,6 +128,28 @@ struct PortLink {
     mtu: u32,
 }
 
+/// What the kernel calls itself on a port.
+#[derive(Clone, Copy, Debug, Default)]
+struct PortAddresses {
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+}
+
+impl PortAddresses {
+    fn of(network: &HostNetwork, link: u32) -> Self {
+        let own = || network.addresses.iter().filter(move |own| own.link == link).map(|own| own.address);
+        PortAddresses {
+            v4: own().find(IpAddr::is_ipv4),
+            v6: own().find(|address| address.is_ipv6() && !is_link_local(*address)),
+        }
+    }
+}
+
+/// Whether an address is an IPv6 link-local one, which means nothing off its link.
+pub fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
 /// Longest-prefix routes, resolved neighbours and the machine's own addresses, ready for per-packet lookups.
 #[derive(Debug, Default)]
 pub struct RouteTable {
@@ -137,7 +159,7 @@ pub struct RouteTable {
     local: HashSet<IpAddr, RandomState>,
     ports: HashMap<u32, PortLink, RandomState>,
     port_macs: Vec<Option<MacAddr>>,
-    port_addresses: Vec<Option<IpAddr>>,
+    port_addresses: Vec<PortAddresses>,
 }
 
 impl RouteTable {
@@ -154,8 +176,7 @@ impl RouteTable {
         for (port, index) in (0..).map(PortIndex).zip(ports) {
             let link = network.links.iter().find(|link| link.index == *index);
             table.port_macs.push(link.map(|link| link.mac));
-            let mut own = network.addresses.iter().filter(|own| own.link == *index && own.address.is_ipv4());
-            table.port_addresses.push(own.next().map(|own| own.address));
+            table.port_addresses.push(PortAddresses::of(network, *index));
             if let Some(link) = link {
                 table.ports.insert(*index, PortLink { port, mac: link.mac, mtu: link.mtu });
             }
@@ -176,9 +197,10 @@ impl RouteTable {
         self.port_macs.get(usize::from(port.0)).copied().flatten()
     }
 
-    /// Our first IPv4 address on a port, which the kernel speaks from there.
-    pub fn port_address(&self, port: PortIndex) -> Option<IpAddr> {
-        self.port_addresses.get(usize::from(port.0)).copied().flatten()
+    /// Our first address of the family of `like` on a port, which the kernel speaks from there.
+    pub fn port_address(&self, port: PortIndex, like: IpAddr) -> Option<IpAddr> {
+        let addresses = self.port_addresses.get(usize::from(port.0))?;
+        if like.is_ipv4() { addresses.v4 } else { addresses.v6 }
     }
 
     /// Whether `address` is this machine's own.

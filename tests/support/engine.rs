@@ -233,16 +233,33 @@ fn network() -> HostNetwork {
     };
     let neighbour =
         |link, address, side| Neighbour { link, address, mac: MacAddr(ethernet::neighbour_mac(side)) };
-    let servers = (33..=44).map(|host| neighbour(2, IpAddr::from([10, 8, 8, host]), Side::Server));
+    let servers = (33..=44).flat_map(|host: u8| {
+        let v4 = IpAddr::from([10, 8, 8, host]);
+        // The last group of an address is written in hexadecimal: fd00:8::33 has the host number 33 only on paper.
+        let v6 = ip(&format!("fd00:8::{host}"));
+        [neighbour(2, v4, Side::Server), neighbour(2, v6, Side::Server)]
+    });
     HostNetwork {
         links: vec![link(1, "eth0", Side::Client), link(2, "eth1", Side::Server)],
-        addresses: vec![own(1, "10.10.1.1", 24), own(1, "10.10.1.30", 32), own(2, "10.8.8.1", 24)],
+        addresses: vec![
+            own(1, "10.10.1.1", 24),
+            own(1, "10.10.1.30", 32),
+            own(2, "10.8.8.1", 24),
+            own(1, "fd00:10::1", 64),
+            own(1, "fd00:10::30", 128),
+            own(2, "fd00:8::1", 64),
+        ],
         routes: vec![
             route("0.0.0.0/0", Some("10.10.1.254"), 1),
             route("10.10.1.0/24", None, 1),
             route("10.8.8.0/24", None, 2),
+            route("::/0", Some("fd00:10::fe"), 1),
+            route("fd00:10::/64", None, 1),
+            route("fd00:8::/64", None, 2),
         ],
-        neighbours: servers.chain([neighbour(1, ip("10.10.1.254"), Side::Client)]).collect(),
+        neighbours: servers
+            .chain(["10.10.1.254", "fd00:10::fe"].map(|gateway| neighbour(1, ip(gateway), Side::Client)))
+            .collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::ipvs::edit::ServiceId;
 use crate::ipvs::view::{ServerView, ServiceView};
-use crate::net::addr::{Family, Protocol};
+use crate::net::addr::Protocol;
 
 /// Services by mark, family, protocol, address and port, or as they are.
 pub fn services(services: &[ServiceView], sorted: bool) -> Vec<&ServiceView> {
@@ -41,30 +41,24 @@ fn compare_services(a: &ServiceId, b: &ServiceId) -> Ordering {
         .then(a_port.cmp(&b_port))
 }
 
+/// Word by word, each subtracted for itself (golden `ipv6-odd-edits`).
 fn compare_addresses(a: IpAddr, b: IpAddr) -> Ordering {
-    match Family::from(a) {
-        Family::V4 => subtract(first_word(a), first_word(b)),
-        Family::V6 => octets(a).cmp(&octets(b)),
-    }
+    let words = words(a).into_iter().zip(words(b));
+    words.map(|(a, b)| subtract(a, b)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 fn subtract(a: u32, b: u32) -> Ordering {
     a.wrapping_sub(b).cast_signed().cmp(&0)
 }
 
-fn octets(address: IpAddr) -> [u8; 16] {
+fn words(address: IpAddr) -> [u32; 4] {
     match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        IpAddr::V4(address) => [u32::from(address), 0, 0, 0],
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
         }
-        IpAddr::V6(address) => address.octets(),
     }
-}
-
-fn first_word(address: IpAddr) -> u32 {
-    let [a, b, c, d, ..] = octets(address);
-    u32::from_be_bytes([a, b, c, d])
 }
 
 fn merge_sort<T>(mut list: Vec<&T>, compare: impl Fn(&T, &T) -> Ordering + Copy) -> Vec<&T> {

@@ -13,13 +13,13 @@ use arc_swap::{ArcSwap, Cache};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::Direction;
-use crate::ipvs::protocol::tcp::State;
+use crate::ipvs::protocol::tcp::{State, StateTables};
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::timer::{Fate, Life, Timed, Wheel};
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::flow::FlowKey;
 use crate::net::frame::Frame;
-use crate::net::icmp::FLOW_ERRORS;
+use crate::net::icmp::is_flow_error;
 use crate::net::parse::{Fragment, Packet, ParseError, Transport, parse_frame};
 use crate::net::rewrite;
 use crate::net::time::Instant;
@@ -120,12 +120,10 @@ impl Datapath {
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
         let mut passage = Passage { burst, frame, packet };
-        match packet.transport {
-            Transport::Icmp { kind, .. } if FLOW_ERRORS.contains(&kind) => self.icmp_error(&mut passage),
-            _ => match packet.flow() {
-                Some(flow) => self.flow_packet(&mut passage, &flow),
-                None => Verdict::Pass,
-            },
+        match packet.flow() {
+            Some(flow) => self.flow_packet(&mut passage, &flow),
+            None if is_flow_error(&packet) => self.icmp_error(&mut passage),
+            None => Verdict::Pass,
         }
     }
 
@@ -181,7 +179,9 @@ impl Datapath {
         let timeouts = &snapshot.timeouts;
         let (timeout, alive) = match passage.packet.transport {
             Transport::Tcp { flags, .. } => {
-                let state = connection.step(|state| state.next(way, flags));
+                let tables = StateTables::new(snapshot.sysctls.is_tcp_secure());
+                let course = connection.course(way);
+                let state = connection.step(|state| state.next(tables, course, flags));
                 (timeouts.tcp(state), state == State::Established)
             }
             _ => (timeouts.udp(), way == Direction::Out),

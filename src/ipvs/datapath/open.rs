@@ -1,6 +1,6 @@
 //! The first packet of a connection: mark or address → service → template or scheduler (ipvs.md sections 2.3, 2.4 and 4.2).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::net::addr::{PortIndex, Protocol};
 use crate::net::flow::FlowKey;
 use crate::net::icmp::IcmpError;
 use crate::net::parse::{Packet, Transport};
+use crate::net::rewrite;
 
 /// The kernel's initial timeout of a connection.
 const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
@@ -31,9 +32,9 @@ impl Datapath {
         let burst = passage.burst;
         let Snapshot { sysctls, routes, .. } = burst.snapshot;
         if is_stray_reply(passage, flow)
-            && let Some(own) = routes.port_address(passage.frame.port())
+            && let Some(own) = routes.port_address(passage.frame.port(), flow.source)
         {
-            return self.answer_from(own, passage, IcmpError::PortUnreachable, DropReason::NoConnection);
+            return self.refuse_stray(own, passage);
         }
         if !may_open(&passage.packet, flow, sysctls) || !routes.is_local(flow.destination) {
             return Verdict::Pass;
@@ -52,6 +53,16 @@ impl Datapath {
             }
             None => self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination),
         }
+    }
+
+    /// Routing comes first: what it refuses is the kernel's to answer, and the quoted packet has its TTL already decremented
+    /// (golden `ipv6-nat-icmp-send`).
+    fn refuse_stray(&mut self, own: IpAddr, passage: &mut Passage<'_, '_>) -> Verdict {
+        if passage.packet.ttl <= 1 || passage.way(passage.packet.destination).is_err() {
+            return Verdict::Pass;
+        }
+        rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
+        self.answer_from(own, passage, IcmpError::PortUnreachable, DropReason::NoConnection)
     }
 
     /// A new connection for the flow, or `None` if no server may take it.

@@ -14,6 +14,17 @@ pub enum Direction {
     Out,
 }
 
+/// Which of a protocol's tables a packet is looked up in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// From the client, of a connection both of whose ways lead through here.
+    Input,
+    /// From the server.
+    Output,
+    /// From the client, of a connection whose server answers past us (direct routing, tunnels).
+    InputOnly,
+}
+
 /// Timeouts in seconds: one a TCP state, one for UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {

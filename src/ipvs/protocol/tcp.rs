@@ -1,6 +1,6 @@
 //! The TCP state table of IPVS (ipvs.md section 3.1): no windows, no sequence numbers, only flags.
 
-use super::Direction;
+use super::Course;
 use crate::net::parse::TcpFlags;
 
 /// Number of states.
@@ -47,19 +47,71 @@ const ALL: [State; STATES] = [NO, ES, SS, SR, FW, TW, CL, CW, LA, LI, SA];
 /// Rows: SYN, FIN, ACK, RST; columns: the state before.
 type Table = [[State; STATES]; 4];
 
-const INPUT: Table = [
-    [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
-    [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW],
-    [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
-    [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR],
-];
+/// The next states for each [`Course`].
+#[derive(Debug)]
+pub struct StateTables {
+    input: Table,
+    output: Table,
+    input_only: Table,
+}
 
-const OUTPUT: Table = [
-    [SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR],
-    [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW],
-    [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
-    [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
-];
+const NORMAL: StateTables = StateTables {
+    input: [
+        [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
+        [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW],
+        [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+        [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR],
+    ],
+    output: [
+        [SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR],
+        [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW],
+        [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
+        [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
+    ],
+    input_only: [
+        [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR],
+        [CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW],
+        [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+        [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
+    ],
+};
+
+/// `secure_tcp`: only what the server sends makes a connection established.
+const SECURE: StateTables = StateTables {
+    input: [
+        [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SA],
+        [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, SA],
+        [ES, ES, SS, SR, FW, TW, CL, CW, CL, LI, SA],
+        [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
+    ],
+    output: [
+        [SS, ES, SS, SA, SS, SS, SS, SS, SS, LI, SA],
+        [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW],
+        [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
+        [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
+    ],
+    input_only: [
+        [SA, ES, ES, SR, SA, SA, SA, SA, SA, SA, SA],
+        [CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW],
+        [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES],
+        [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
+    ],
+};
+
+impl StateTables {
+    /// The tables of normal times, or those of `secure_tcp`.
+    pub fn new(secure: bool) -> &'static StateTables {
+        if secure { &SECURE } else { &NORMAL }
+    }
+
+    fn of(&self, course: Course) -> &Table {
+        match course {
+            Course::Input => &self.input,
+            Course::Output => &self.output,
+            Course::InputOnly => &self.input_only,
+        }
+    }
+}
 
 impl State {
     /// The state of a number; numbers past the last are `None`, which nothing produces.
@@ -68,7 +120,7 @@ impl State {
     }
 
     /// The state after a segment. RST outweighs SYN, SYN outweighs FIN, FIN outweighs ACK; none of them closes.
-    pub fn next(self, direction: Direction, flags: TcpFlags) -> State {
+    pub fn next(self, tables: &StateTables, course: Course, flags: TcpFlags) -> State {
         let row = match flags {
             TcpFlags { rst: true, .. } => 3,
             TcpFlags { syn: true, .. } => 0,
@@ -76,11 +128,7 @@ impl State {
             TcpFlags { ack: true, .. } => 2,
             _ => return CL,
         };
-        let table = match direction {
-            Direction::In => &INPUT,
-            Direction::Out => &OUTPUT,
-        };
-        table[row][self as usize]
+        tables.of(course)[row][self as usize]
     }
 
     /// Whether a connection in this state counts as active.

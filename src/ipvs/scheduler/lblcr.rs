@@ -1,7 +1,6 @@
 //! Locality-based least-connection with replication: a destination address stays with a set of servers, which grows when
 //! they are busy and shrinks when it has not changed for long.
 
-use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::locality::{EXPIRATION, LocalityCache, is_alive, is_busy};
@@ -17,6 +16,7 @@ pub struct ReplicatedLocality {
 }
 
 struct Replicas {
+    /// Newest first: a tie goes to the one added last (golden `edits-midcycle-lblcr`).
     servers: Vec<Arc<RealServer>>,
     changed: Instant,
 }
@@ -24,27 +24,32 @@ struct Replicas {
 impl Replicas {
     /// The least loaded of the set. One that has long been the same loses its most loaded member.
     fn least(&mut self, now: Instant) -> Option<Arc<RealServer>> {
-        let alive = self.servers.iter().filter(|server| is_alive(server));
+        let alive = self.servers.iter().filter(|server| is_alive(server) && !server.is_overloaded());
         let least = least_by_weight(alive, RealServer::overhead).cloned();
         if self.servers.len() > 1 && now.saturating_since(self.changed) >= EXPIRATION {
-            self.servers.sort_by_key(|server| Reverse(load(server)));
-            self.servers.remove(0);
+            self.drop_most_loaded();
             self.changed = now;
         }
         least
     }
 
+    fn drop_most_loaded(&mut self) {
+        let heavier = |server: &RealServer, than: &RealServer| {
+            server.overhead() * i64::from(than.weight()) > than.overhead() * i64::from(server.weight())
+        };
+        let loaded = self.servers.iter().enumerate().filter(|(_, server)| server.weight() > 0);
+        let most = loaded.reduce(|most, next| if heavier(next.1, most.1) { next } else { most });
+        if let Some((position, _)) = most {
+            self.servers.remove(position);
+        }
+    }
+
     fn add(&mut self, server: &Arc<RealServer>, now: Instant) {
         if !self.servers.iter().any(|member| Arc::ptr_eq(member, server)) {
-            self.servers.push(Arc::clone(server));
+            self.servers.insert(0, Arc::clone(server));
             self.changed = now;
         }
     }
-}
-
-/// Overhead for its weight in units of a thousandth.
-fn load(server: &RealServer) -> i64 {
-    server.overhead() * 1000 / i64::from(server.weight().max(1))
 }
 
 impl Scheduler for ReplicatedLocality {

@@ -1,0 +1,74 @@
+//! IPv6 extension headers (RFC 8200 section 4): the way from the fixed header to the transport header.
+
+use crate::net::addr::Protocol;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const NO_NEXT: u8 = 59;
+const DESTINATION_OPTIONS: u8 = 60;
+/// No sender has a use for more; bounds the work on a hostile packet.
+const HEADERS_MAX: usize = 8;
+
+/// Which part of which datagram a fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Identification of the datagram.
+    pub id: u32,
+    /// Where its bytes belong, counted from the end of the unfragmentable part.
+    pub offset: usize,
+    /// Whether others follow behind it.
+    pub more: bool,
+    /// Offset in the frame of the header that says so: the IPv4 header or the IPv6 fragment header.
+    pub header: usize,
+}
+
+/// Where a chain of extension headers leads.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain {
+    /// The protocol behind it.
+    pub protocol: Protocol,
+    /// Offset of the transport header; within the packet, or at its end.
+    pub l4: usize,
+    /// What its fragment header says, if it has one.
+    pub piece: Option<Piece>,
+}
+
+/// Follows the extension headers of the packet that ends with `bytes`, from the one at `at`, which is of type `next`.
+/// Behind the fragment header of a later fragment there is payload, so the walk ends there. `None` if a header is cut off, or
+/// if there are too many.
+pub fn walk(bytes: &[u8], mut at: usize, mut next: u8) -> Option<Chain> {
+    let mut piece = None;
+    for _ in 0..HEADERS_MAX {
+        let len = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => 8 + 8 * usize::from(*bytes.get(at + 1)?),
+            AUTHENTICATION => 8 + 4 * usize::from(*bytes.get(at + 1)?),
+            FRAGMENT => {
+                let found = fragment_header(bytes, at)?;
+                // A whole datagram in one "atomic fragment" (RFC 6946) is no fragment.
+                if found.offset != 0 || found.more {
+                    piece = Some(found);
+                }
+                8
+            }
+            _ => return Some(Chain { protocol: Protocol(next), l4: at, piece }),
+        };
+        next = *bytes.get(at)?;
+        at += len;
+        if at > bytes.len() {
+            return None;
+        }
+        if next == NO_NEXT || piece.is_some_and(|piece| piece.offset != 0) {
+            return Some(Chain { protocol: Protocol(next), l4: at, piece });
+        }
+    }
+    None
+}
+
+fn fragment_header(bytes: &[u8], at: usize) -> Option<Piece> {
+    let header = bytes.get(at..)?.first_chunk::<8>()?;
+    let field = u16::from_be_bytes([header[2], header[3]]);
+    let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    Some(Piece { id, offset: usize::from(field & !7), more: field & 1 != 0, header: at })
+}

@@ -12,7 +12,7 @@
 #define MAX_RANGES 16
 #define MAX_PORTS 256
 #define MAX_VLAN_TAGS 2
-#define MAX_EXTENSIONS 6
+#define MAX_EXTENSIONS 8 // HEADERS_MAX of user space, which refuses longer chains
 #define MAX_OFFSET 0x7fff // beyond all headers at their longest, for the verifier
 #define IPV4_FRAGMENT 0x3fff // more fragments, or an offset
 #define IPV4_OFFSET 0x1fff
@@ -221,7 +221,7 @@ INLINE bool parse_extensions(struct packet *packet, struct xdp_md *frame, __u32 
 	packet->later = chain.later;
 	packet->protocol = chain.fragment ? chain.fragmented : chain.kind;
 	packet->any_protocol = is_extension(packet->protocol);
-	return !chain.cut;
+	return !chain.cut && (chain.fragment || !packet->any_protocol);
 }
 
 INLINE bool parse_ipv6(struct packet *packet, struct xdp_md *frame, __u32 offset)

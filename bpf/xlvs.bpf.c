@@ -6,6 +6,7 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
 
 #include "bpf_call.h"
 
@@ -19,6 +20,9 @@
 #define IPV6_FRAGMENT 0xfff9 // the same of IPv6 (RFC 8200 section 4.5)
 #define IPV6_OFFSET 0xfff8
 #define ICMP_HEADER_LENGTH 8
+// Ethernet with two tags, two of the longest IPv4 headers, an ICMP header and the quoted ports; IPv6 with extension headers
+// of usual lengths.
+#define HEADERS_LENGTH 256
 #define KEY_EXCHANGE_PORT 500 // of UDP (RFC 7296)
 
 // The errors that IPVS relates to a connection (RFC 792); <linux/icmp.h> would need the C library of a 32-bit host.
@@ -96,6 +100,14 @@ struct {
 	MAP_TYPE(value, __u8);
 } own SEC(".maps");
 
+// Where what this machine sends as a real server leaves an interface instead: both are interface indexes.
+struct {
+	MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
+	MAP_NUMBER(max_entries, MAX_PORTS);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, __u32);
+} detours SEC(".maps");
+
 // What user space puts before a frame that it gives back to an interface in generic mode, where the frame comes by here
 // a second time: an Ethernet header of type ETH_P_LOCAL and a secret. The original frame follows.
 #define ETH_P_LOCAL 0x88b5 // IEEE 802 local experimental
@@ -122,12 +134,30 @@ struct packet {
 	bool any_protocol;
 };
 
-// Bytes of the frame, or none where it is shorter.
-INLINE void *bytes(struct xdp_md *frame, __u32 offset, __u32 length)
-{
-	void *at = (void *)(long)frame->data + (offset & MAX_OFFSET);
+// A frame as one of the programs knows it: `skb` says which type `context` has, and is a constant wherever it is used.
+struct frame {
+	void *context;
+	bool skb;
+};
 
-	return at + length > (void *)(long)frame->data_end ? 0 : at;
+INLINE void *start(struct frame frame)
+{
+	return frame.skb ? (void *)(long)((struct __sk_buff *)frame.context)->data :
+			   (void *)(long)((struct xdp_md *)frame.context)->data;
+}
+
+INLINE void *end(struct frame frame)
+{
+	return frame.skb ? (void *)(long)((struct __sk_buff *)frame.context)->data_end :
+			   (void *)(long)((struct xdp_md *)frame.context)->data_end;
+}
+
+// Bytes of the frame, or none where it is shorter.
+INLINE void *bytes(struct frame frame, __u32 offset, __u32 length)
+{
+	void *at = start(frame) + (offset & MAX_OFFSET);
+
+	return at + length > end(frame) ? 0 : at;
 }
 
 INLINE void map_ipv4(struct address *address, __u32 ipv4)
@@ -138,7 +168,7 @@ INLINE void map_ipv4(struct address *address, __u32 ipv4)
 	address->words[3] = ipv4;
 }
 
-INLINE bool parse_ipv4(struct packet *packet, struct xdp_md *frame, __u32 offset)
+INLINE bool parse_ipv4(struct packet *packet, struct frame frame, __u32 offset)
 {
 	struct iphdr *ip = bytes(frame, offset, sizeof(*ip));
 
@@ -185,7 +215,7 @@ union chain {
 };
 
 // The chain one extension header further, or as it is where it ends.
-SUBPROGRAM __u64 follow(struct xdp_md *frame, __u64 word)
+INLINE __u64 follow(struct frame frame, __u64 word)
 {
 	union chain chain = { .word = word };
 	__u8 *header;
@@ -209,12 +239,22 @@ SUBPROGRAM __u64 follow(struct xdp_md *frame, __u64 word)
 	return chain.word;
 }
 
-INLINE bool parse_extensions(struct packet *packet, struct xdp_md *frame, __u32 offset, __u8 kind)
+SUBPROGRAM __u64 follow_in_xdp(struct xdp_md *context, __u64 word)
+{
+	return follow((struct frame){ .context = context, .skb = 0 }, word);
+}
+
+SUBPROGRAM __u64 follow_in_skb(struct __sk_buff *context, __u64 word)
+{
+	return follow((struct frame){ .context = context, .skb = 1 }, word);
+}
+
+INLINE bool parse_extensions(struct packet *packet, struct frame frame, __u32 offset, __u8 kind)
 {
 	union chain chain = { .offset = offset, .kind = kind };
 
 	for (int i = 0; i < MAX_EXTENSIONS; i++)
-		chain.word = follow(frame, chain.word);
+		chain.word = frame.skb ? follow_in_skb(frame.context, chain.word) : follow_in_xdp(frame.context, chain.word);
 	packet->payload = chain.offset;
 	packet->transport = chain.kind;
 	packet->fragment = chain.fragment;
@@ -224,7 +264,7 @@ INLINE bool parse_extensions(struct packet *packet, struct xdp_md *frame, __u32 
 	return !chain.cut && (chain.fragment || !packet->any_protocol);
 }
 
-INLINE bool parse_ipv6(struct packet *packet, struct xdp_md *frame, __u32 offset)
+INLINE bool parse_ipv6(struct packet *packet, struct frame frame, __u32 offset)
 {
 	struct ipv6hdr *ip = bytes(frame, offset, sizeof(*ip));
 
@@ -235,7 +275,7 @@ INLINE bool parse_ipv6(struct packet *packet, struct xdp_md *frame, __u32 offset
 	return parse_extensions(packet, frame, offset + sizeof(*ip), ip->nexthdr);
 }
 
-INLINE bool parse_ip(struct packet *packet, __u16 ether_type, struct xdp_md *frame, __u32 offset)
+INLINE bool parse_ip(struct packet *packet, __u16 ether_type, struct frame frame, __u32 offset)
 {
 	if (ether_type == NET16(ETH_P_IP))
 		return parse_ipv4(packet, frame, offset);
@@ -249,7 +289,7 @@ INLINE bool is_vlan_tag(__u16 ether_type)
 	return ether_type == NET16(ETH_P_8021Q) || ether_type == NET16(ETH_P_8021AD);
 }
 
-INLINE bool parse_frame(struct packet *packet, struct xdp_md *frame)
+INLINE bool parse_frame(struct packet *packet, struct frame frame)
 {
 	struct ethhdr *ethernet = bytes(frame, 0, sizeof(*ethernet));
 	__u32 offset = sizeof(*ethernet);
@@ -290,7 +330,7 @@ INLINE bool follows_key_exchange(__u8 protocol)
 }
 
 // What the tables are asked about; a packet that is no fragment needs its ports for that.
-INLINE bool parse_ports(struct packet *packet, struct xdp_md *frame)
+INLINE bool parse_ports(struct packet *packet, struct frame frame)
 {
 	__u16 *at;
 
@@ -387,20 +427,27 @@ INLINE bool is_telling(struct packet *quoted)
 	return !quoted->later && !is_icmp(quoted->transport);
 }
 
-INLINE bool is_steered_error(const struct packet *packet, struct xdp_md *frame)
+// Whether the packet is an ICMP error about a flow with ports; `quoted` is the packet that it quotes.
+INLINE bool parse_error(const struct packet *packet, struct packet *quoted, struct frame frame)
 {
 	__u8 *icmp = bytes(frame, packet->payload, ICMP_HEADER_LENGTH);
-	struct packet quoted = {};
 	__u16 ether_type = packet->protocol == IPPROTO_ICMP ? NET16(ETH_P_IP) : NET16(ETH_P_IPV6);
 
 	if (!icmp || !is_icmp_error(packet->protocol, icmp[0]))
 		return 0;
-	if (!parse_ip(&quoted, ether_type, frame, packet->payload + ICMP_HEADER_LENGTH) || !is_telling(&quoted))
+	if (!parse_ip(quoted, ether_type, frame, packet->payload + ICMP_HEADER_LENGTH) || !is_telling(quoted))
 		return 0;
-	return parse_ports(&quoted, frame) && about_balanced_flow(packet, &quoted);
+	return parse_ports(quoted, frame);
 }
 
-INLINE bool is_steered(struct packet *packet, struct xdp_md *frame)
+INLINE bool is_steered_error(const struct packet *packet, struct frame frame)
+{
+	struct packet quoted = {};
+
+	return parse_error(packet, &quoted, frame) && about_balanced_flow(packet, &quoted);
+}
+
+INLINE bool is_steered(struct packet *packet, struct frame frame)
 {
 	if (is_icmp(packet->protocol))
 		return !packet->fragment && is_steered_error(packet, frame);
@@ -420,7 +467,7 @@ INLINE int redirect(struct xdp_md *ctx)
 	return bpf_redirect_map(&sockets, port->first + queue, XDP_PASS);
 }
 
-INLINE bool is_envelope(struct xdp_md *frame)
+INLINE bool is_envelope(struct frame frame)
 {
 	struct envelope *envelope = bytes(frame, 0, sizeof(*envelope));
 
@@ -428,15 +475,52 @@ INLINE bool is_envelope(struct xdp_md *frame)
 	       envelope->secret[0] == envelope_secret[0] && envelope->secret[1] == envelope_secret[1];
 }
 
-SEC("xdp") int xlvs_steer(struct xdp_md *frame)
+SEC("xdp") int xlvs_steer(struct xdp_md *ctx)
 {
+	struct frame frame = { .context = ctx, .skb = 0 };
 	struct packet packet = {};
 
 	if (is_envelope(frame))
-		return bpf_xdp_adjust_head(frame, sizeof(struct envelope)) == 0 ? XDP_PASS : XDP_DROP;
+		return bpf_xdp_adjust_head(ctx, sizeof(struct envelope)) == 0 ? XDP_PASS : XDP_DROP;
 	if (parse_frame(&packet, frame) && is_steered(&packet, frame))
-		return redirect(frame);
+		return redirect(ctx);
 	return XDP_PASS;
+}
+
+// This machine complains about what was sent to a real server that it is itself.
+INLINE bool is_own_servers_error(const struct packet *packet, struct frame frame)
+{
+	struct packet quoted = {};
+
+	return parse_error(packet, &quoted, frame) && is_own(&quoted.destination) &&
+	       contains(bpf_map_lookup_elem(&servers, &quoted.destination), &quoted, quoted.destination_port);
+}
+
+INLINE bool is_own_servers_packet(struct packet *packet, struct frame frame)
+{
+	if (is_icmp(packet->protocol))
+		return !packet->fragment && is_own_servers_error(packet, frame);
+	packet->any_port = packet->fragment;
+	return is_own(&packet->source) && parse_ports(packet, frame) &&
+	       contains(bpf_map_lookup_elem(&servers, &packet->source), packet, packet->source_port);
+}
+
+// At an interface's way out: what this machine sends as a real server makes a detour by user space. The detour is a TAP
+// device that ends with its process; a redirection to nowhere fails, and the packet leaves as without us.
+SEC("classifier") int xlvs_detour(struct __sk_buff *skb)
+{
+	struct frame frame = { .context = skb, .skb = 1 };
+	__u32 interface = skb->ifindex;
+	__u32 *detour = bpf_map_lookup_elem(&detours, &interface);
+	struct packet packet = {};
+
+	if (!detour)
+		return TC_ACT_UNSPEC;
+	if (!bytes(frame, 0, HEADERS_LENGTH))
+		bpf_skb_pull_data(skb, skb->len < HEADERS_LENGTH ? skb->len : HEADERS_LENGTH);
+	if (!parse_frame(&packet, frame) || !is_own_servers_packet(&packet, frame))
+		return TC_ACT_UNSPEC;
+	return bpf_clone_redirect(skb, *detour, 0) < 0 ? TC_ACT_UNSPEC : TC_ACT_STOLEN;
 }
 
 char program_license[] SEC("license") = "Apache-2.0";

@@ -2,8 +2,10 @@
 
 pub mod connection;
 pub mod datapath;
+pub mod defence;
 pub mod edit;
 pub mod estimator;
+pub mod lottery;
 pub mod mark;
 pub mod persistence;
 pub mod protocol;

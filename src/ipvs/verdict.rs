@@ -11,8 +11,9 @@ use crate::net::addr::PortIndex;
 pub enum Verdict {
     /// Rewritten, or replaced by an answer; send it out of this port.
     Transmit(PortIndex),
-    /// Not ours: deliver it to this machine's IP stack as if just received on its own port. The bytes are as they
-    /// came, except that a half-made checksum has been completed.
+    /// For this machine: deliver it to its IP stack as if just received on its own port. The bytes are as they came,
+    /// except that a half-made checksum has been completed, unless they have been rewritten for a real server that is
+    /// this machine itself. An outgoing frame: let it leave by its port.
     Pass,
     /// Rewritten, but only the kernel can send it now (unresolved neighbour, foreign interface): give the IP packet to
     /// the kernel's routing.
@@ -51,6 +52,8 @@ drop_reasons! {
     BadIcmpChecksum = "bad ICMP checksum",
     /// The connection's server was deleted (`expire_nodest_conn` = 0).
     ServerDeleted = "server deleted",
+    /// `drop_packet` of the defence against floods.
+    Defence = "drop_packet defence",
     /// No server to choose, and nothing may be answered (an ICMP error about an ICMP packet).
     NoDestination = "no destination",
     /// A real server's packet of no connection, which may not be answered.
@@ -61,8 +64,8 @@ drop_reasons! {
     Unreachable = "no route to server",
     /// The server address is a loopback one and the client is not on this machine.
     LoopbackServer = "loopback server",
-    /// The server is this machine itself, whose answers cannot be seen.
-    LocalServer = "server on this machine",
+    /// On a local server's way out, but not sent by the interface that the way belongs to.
+    Stray = "stray frame",
     /// Fragment of a balanced flow.
     Fragment = "fragment",
     /// Larger than the way out allows, and may not be fragmented.

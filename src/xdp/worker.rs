@@ -262,7 +262,7 @@ impl<E: Engine> Worker<E> {
     }
 }
 
-fn refusal<T>(error: &TrySendError<T>) -> DropReason {
+pub(super) fn refusal<T>(error: &TrySendError<T>) -> DropReason {
     match error {
         TrySendError::Full(_) => DropReason::KernelQueueFull,
         TrySendError::Disconnected(_) => DropReason::KernelRefused,
@@ -270,7 +270,7 @@ fn refusal<T>(error: &TrySendError<T>) -> DropReason {
 }
 
 /// The IP packet in an Ethernet frame with up to two VLAN tags.
-fn network_layer(frame: &[u8]) -> Option<&[u8]> {
+pub(super) fn network_layer(frame: &[u8]) -> Option<&[u8]> {
     const VLAN: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
     let mut at = 14;
     for _ in 0..2 {

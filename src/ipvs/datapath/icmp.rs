@@ -6,6 +6,7 @@ use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::parse::{Quote, parse_quote};
 use crate::net::rewrite::{self, End};
+use crate::net::route::NextHop;
 
 impl Datapath {
     /// The quoted packet travelled the other way than the error: reversed, its flow is one that the table knows.
@@ -32,7 +33,11 @@ impl Datapath {
     ) -> Verdict {
         let server = connection.server_address;
         self.count_in(connection, &passage.packet);
-        let Ok(egress) = passage.way(server.ip()) else { return Verdict::Drop(DropReason::Unreachable) };
+        let egress = match passage.way(server.ip()) {
+            Ok(egress) => egress,
+            Err(NextHop::Local) => return passage.deliver_error(quote, connection),
+            Err(_) => return Verdict::Drop(DropReason::Unreachable),
+        };
         if passage.packet.ttl <= 1 {
             return Verdict::Drop(DropReason::TtlExceeded);
         }

@@ -2,6 +2,7 @@
 
 mod icmp;
 mod limit;
+mod local;
 mod open;
 mod transmit;
 
@@ -108,7 +109,11 @@ impl Datapath {
     /// takes only what is addressed to this machine, which a promiscuous interface does not guarantee.
     fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
         let snapshot = burst.snapshot;
-        if snapshot.services.is_empty() || frame.destination() != snapshot.routes.port_mac(frame.port()) {
+        let port_mac = snapshot.routes.port_mac(frame.port());
+        if frame.is_outgoing() && frame.source() != port_mac {
+            return Verdict::Drop(DropReason::Stray);
+        }
+        if snapshot.services.is_empty() || (!frame.is_outgoing() && frame.destination() != port_mac) {
             return Verdict::Pass;
         }
         let packet = match parse_frame(frame.bytes()) {
@@ -121,6 +126,7 @@ impl Datapath {
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
         let mut passage = Passage { burst, frame, packet };
         match packet.flow() {
+            _ if passage.frame.is_outgoing() => self.outgoing_packet(&mut passage),
             Some(flow) => self.flow_packet(&mut passage, &flow),
             None if is_flow_error(&packet) => self.icmp_error(&mut passage),
             None => Verdict::Pass,
@@ -163,7 +169,7 @@ impl Datapath {
         let sysctls = &passage.burst.snapshot.sysctls;
         let opening = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.syn);
         let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
-        if opening && (quiesced || (sysctls.conn_reuse_mode != 0 && is_finished(connection))) {
+        if opening && (quiesced || is_reusable(connection, sysctls.conn_reuse_mode)) {
             return Fitness::Over;
         }
         match (connection.server.is_available(), sysctls.expire_nodest_conn) {
@@ -203,9 +209,15 @@ enum Fitness {
     Useless,
 }
 
-/// In TIME_WAIT or CLOSE, and not bound to a template: a SYN starts something new.
-fn is_finished(connection: &Connection) -> bool {
-    connection.template.is_none() && matches!(connection.tcp_state(), State::TimeWait | State::Close)
+/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template. One in
+/// FIN_WAIT may have ended unseen if its server answers past us.
+fn is_reusable(connection: &Connection, mode: i64) -> bool {
+    let has_ended = match connection.tcp_state() {
+        State::TimeWait | State::Close => true,
+        State::FinWait => mode & 2 != 0 && connection.has_no_output(),
+        _ => false,
+    };
+    mode != 0 && connection.template.is_none() && has_ended
 }
 
 fn refuse(error: ParseError) -> Verdict {

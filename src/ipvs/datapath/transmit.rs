@@ -47,6 +47,7 @@ impl Datapath {
         connection: &Arc<Connection>,
     ) -> Verdict {
         self.touch(passage, connection, Direction::In);
+        connection.count_packet();
         self.forward_one_packet(passage, connection)
     }
 
@@ -59,11 +60,9 @@ impl Datapath {
         self.count_in(connection, &passage.packet);
         let server = connection.server_address.ip();
         let egress = match passage.way(server) {
-            Ok(_) | Err(NextHop::Local) if server.is_loopback() => {
-                return Verdict::Drop(DropReason::LoopbackServer);
-            }
+            Ok(_) if server.is_loopback() => return Verdict::Drop(DropReason::LoopbackServer),
             Ok(egress) => egress,
-            Err(NextHop::Local) => return Verdict::Drop(DropReason::LocalServer),
+            Err(NextHop::Local) => return passage.deliver(connection),
             Err(_) => return self.answer(passage, IcmpError::HostUnreachable, DropReason::Unreachable),
         };
         if passage.packet.ttl <= 1 {

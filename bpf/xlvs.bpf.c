@@ -352,24 +352,30 @@ INLINE bool parse_ports(struct packet *packet, struct frame frame)
 	return 1;
 }
 
-// Whether `ranges` has the packet's protocol and this port of it.
-INLINE bool contains(const struct ranges *ranges, const struct packet *packet, __u16 port)
+// Whether the list has this port of a protocol, or with `any_port` the protocol.
+SUBPROGRAM bool lists(const struct ranges *ranges, __u32 protocol, __u32 port, __u32 any_port)
 {
 	if (!ranges)
 		return 0;
-	if (packet->any_protocol)
-		return 1;
 	for (__u32 i = 0; i < MAX_RANGES; i++) {
 		const struct range *range = &ranges->list[i];
 
 		if (i >= ranges->count)
 			return 0;
-		if (range->protocol != 0 && range->protocol != packet->protocol)
+		if (range->protocol != 0 && range->protocol != protocol)
 			continue;
-		if (packet->any_port || (range->low <= port && port <= range->high))
+		if (any_port || (range->low <= port && port <= range->high))
 			return 1;
 	}
 	return 0;
+}
+
+// Whether the packet may belong to one of `ranges` by this port of it.
+INLINE bool contains(const struct ranges *ranges, const struct packet *packet, __u16 port)
+{
+	if (packet->any_protocol)
+		return ranges != 0;
+	return lists(ranges, packet->protocol, port, packet->any_port);
 }
 
 INLINE struct ranges *ranges_of_destination(const struct address *address)

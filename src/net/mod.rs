@@ -10,4 +10,5 @@ pub mod icmp;
 pub mod parse;
 pub mod rewrite;
 pub mod route;
+pub mod segment;
 pub mod time;

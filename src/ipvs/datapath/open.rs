@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Burst, Datapath, Ending, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::{Persistence, ServerId};
+use crate::ipvs::helper::ftp::{CONTROL_PORT, DATA_PORT};
 use crate::ipvs::mark::MarkPacket;
 use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
 use crate::ipvs::scheduler::Arrival;
@@ -25,9 +26,6 @@ use crate::net::route::RouteTable;
 
 /// The kernel's initial timeout of a connection.
 const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
-/// Active FTP's data connections come from here and are the FTP helper's, not the schedulers'.
-const FTP_DATA: u16 = 20;
-const FTP: u16 = 21;
 
 impl Datapath {
     pub(super) fn open(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
@@ -102,7 +100,10 @@ impl Datapath {
 
     /// Counts a new connection. Its first packet gives it the timeout of a state; until then it must not look as if its time
     /// were up to another worker.
-    fn connect(&self, burst: &Burst<'_>, connection: Connection) -> Arc<Connection> {
+    fn connect(&self, burst: &Burst<'_>, mut connection: Connection) -> Arc<Connection> {
+        if super::ftp::reads(burst, &connection) {
+            connection.ftp = Some(Box::default());
+        }
         connection.life.set_deadline(burst.now + NEW_CONNECTION_TIME);
         let connection = Arc::new(connection);
         connection.server.count(self.worker, |cell| cell.add_connection());
@@ -161,7 +162,7 @@ fn is_one_packet(service: &VirtualService, flow: &FlowKey) -> bool {
 
 /// An FTP service is also asked about the data connections of its clients; those it has no server for are not its own.
 fn is_ftp_data_for(service: &VirtualService, flow: &FlowKey) -> bool {
-    service.port() == Some(FTP) && flow.destination_port != FTP
+    service.port() == Some(CONTROL_PORT) && flow.destination_port != CONTROL_PORT
 }
 
 /// Whether `nat_icmp_send` tells a real server that nobody awaits its packet (ipvs.md section 2.7).
@@ -177,7 +178,8 @@ fn may_open(packet: &Packet, flow: &FlowKey, sysctls: &Sysctls) -> bool {
         Transport::Tcp { flags, .. } => !flags.rst && (flags.syn || sysctls.sloppy_tcp != 0),
         _ => true,
     };
-    by_protocol && flow.source_port != FTP_DATA
+    // Active FTP's data connections come from there and are the FTP helper's, not the schedulers'.
+    by_protocol && flow.source_port != DATA_PORT
 }
 
 /// Whether the kernel refuses a source before IPVS sees the packet (RFC 1812 section 5.3.7, RFC 4291 section 2.7). One that is

@@ -55,7 +55,7 @@ impl Datapath {
     pub(super) fn forward_one_packet(
         &mut self,
         passage: &mut Passage<'_, '_>,
-        connection: &Connection,
+        connection: &Arc<Connection>,
     ) -> Verdict {
         self.count_in(connection, &passage.packet);
         let server = connection.server_address.ip();
@@ -70,6 +70,9 @@ impl Datapath {
         }
         if let Some(egress) = egress.filter(|_| passage.is_too_big(egress)) {
             return self.too_big(passage, &egress);
+        }
+        if let Err(reason) = self.help_request(passage, connection) {
+            return Verdict::Drop(reason);
         }
         let frame = passage.frame.bytes_mut();
         rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address);
@@ -103,9 +106,13 @@ impl Datapath {
         if too_big {
             return Verdict::Drop(DropReason::TooBig);
         }
-        self.count_out(connection, &packet);
+        if let Err(reason) = self.help_reply(passage, connection, egress) {
+            return Verdict::Drop(reason);
+        }
+        self.count_out(connection, &passage.packet);
         self.touch(passage, connection, Direction::Out);
-        rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, connection.virtual_address);
+        let packet = &passage.packet;
+        rewrite::set_end(passage.frame.bytes_mut(), packet, End::Source, connection.virtual_address);
         passage.send(egress)
     }
 

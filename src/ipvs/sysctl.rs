@@ -82,7 +82,7 @@ sysctls! {
     amemthresh = 1024, INT;
     /// Not 0: nothing is balanced while a backup synchronisation daemon runs.
     backup_only = 0, INT;
-    /// Not 0: what a mark's service has no server for goes on to where it is addressed.
+    /// Kept for listings: it concerns packets to foreign addresses, and only those to this machine's own are balanced.
     cache_bypass = 0, INT;
     /// Bit 0: a SYN on a connection in TIME_WAIT or CLOSE is scheduled anew. Bit 1: also in FIN_WAIT when the server answers
     /// past us.
@@ -126,8 +126,8 @@ sysctls! {
     snat_reroute = 1, INT;
     /// Not 0: of persistent services only templates are synchronised.
     sync_persist_mode = 0, INT;
-    /// How many ports synchronisation is spread over.
-    sync_ports = 1, Range::PowerOfTwo(64);
+    /// How many ports synchronisation is spread over; more than 64 count as 64.
+    sync_ports = 1, Range::PowerOfTwo(1 << 30);
     /// How many synchronisation messages may wait. The kernel starts with a 32nd of its memory's pages.
     sync_qlen_max = 16_384, Range::Within(0, i64::MAX);
     /// Seconds after which an unchanged connection is synchronised again.

@@ -17,6 +17,7 @@ use xlvs::ipvs::edit::{
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::verdict::{DropReason, Verdict};
 use xlvs::net::addr::{Family, PortIndex, Protocol};
+use xlvs::net::tunnel::Encapsulation;
 
 use crate::model::edits::Edit;
 use crate::model::listing;
@@ -425,5 +426,6 @@ fn server_spec(address: SocketAddr, terms: Terms) -> ServerSpec {
         weight: terms.weight as i32,
         upper_threshold: terms.upper as u32,
         lower_threshold: terms.lower as u32,
+        tunnel: Encapsulation::default(),
     }
 }

@@ -1,10 +1,13 @@
 //! The packet's path, readable as a short list of questions (ipvs.md section 2).
 
+mod direct;
+mod ftp;
 mod icmp;
 mod limit;
 mod local;
 mod open;
 mod transmit;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +15,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 
 use crate::ipvs::connection::Connection;
+use crate::ipvs::outbox::Outbox;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::protocol::tcp::{State, StateTables};
@@ -35,6 +39,10 @@ pub trait Engine: Send {
 
     /// Fires the timers that are due. To be called at least every 100 ms, also when there is no traffic.
     fn advance(&mut self, now: Instant);
+
+    /// What is to be sent besides the frames that were given to the engine, and what became of those that it held
+    /// ([`Verdict::Hold`]). To be emptied after each call of the others.
+    fn outbox(&mut self) -> &mut Outbox;
 }
 
 /// Something with a deadline in a worker's wheel.
@@ -62,6 +70,7 @@ pub struct Datapath {
     wheel: Wheel<Ending>,
     icmp_limit: RateLimit,
     next_id: u16,
+    outbox: Outbox,
 }
 
 /// What stays the same during a burst.
@@ -88,12 +97,13 @@ impl Engine for Datapath {
     fn advance(&mut self, now: Instant) {
         let tables = &self.tables;
         self.wheel.advance(now, |ending| match ending {
-            Ending::Connection(connection) => {
-                tables.connections.remove(connection);
-                Fate::Gone
-            }
+            Ending::Connection(connection) => tables.connections.expire(connection),
             Ending::Template(template) => tables.templates.expire(template),
         });
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
     }
 }
 
@@ -102,7 +112,15 @@ impl Datapath {
     pub fn new(tables: Arc<Tables>, worker: usize, now: Instant) -> Self {
         let snapshot = Cache::new(Arc::clone(&tables.snapshot));
         let icmp_limit = RateLimit::new(now);
-        Datapath { tables, snapshot, worker, wheel: Wheel::new(now), icmp_limit, next_id: 0x8000 }
+        Datapath {
+            tables,
+            snapshot,
+            worker,
+            wheel: Wheel::new(now),
+            icmp_limit,
+            next_id: 0x8000,
+            outbox: Outbox::default(),
+        }
     }
 
     /// Without any service IPVS has no hooks: even the connections that are left are not translated (golden `clear`). And it
@@ -134,10 +152,10 @@ impl Datapath {
     }
 
     fn flow_packet(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
-        match self.find(passage.burst, flow) {
+        match self.find(passage.burst, flow).or_else(|| self.find_awaiting(passage.burst, flow)) {
             Some((connection, Direction::Out)) => self.forward_reply(passage, &connection),
             Some((connection, Direction::In)) => match self.fitness(passage, &connection) {
-                Fitness::Good => self.forward_request(passage, &connection),
+                Fitness::Good => self.forward_request(passage, &self.settle(passage.burst, flow, connection)),
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
                 Fitness::Over => self.reopen(passage, flow, &connection),
             },
@@ -146,10 +164,12 @@ impl Datapath {
     }
 
     /// A new connection in place of one that is over. That one ends only afterwards, so that schedulers still count it
-    /// (golden `reuse-counts-former`).
+    /// (golden `reuse-counts-former`), or hidden with its last child (golden `ftp-control-closed`).
     fn reopen(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey, former: &Arc<Connection>) -> Verdict {
         let verdict = self.open(passage, flow);
-        self.tables.connections.remove(former);
+        if !former.has_children() {
+            self.tables.connections.remove(former);
+        }
         verdict
     }
 
@@ -157,11 +177,20 @@ impl Datapath {
     fn find(&self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
         loop {
             let (connection, direction) = self.tables.connections.find(flow)?;
-            if !connection.life.is_over(burst.now) {
+            if self.is_alive(burst, &connection) {
                 return Some((connection, direction));
             }
-            self.tables.connections.remove(&connection);
         }
+    }
+
+    /// Whether a connection is alive; it goes if its time is up.
+    fn is_alive(&self, burst: &Burst<'_>, connection: &Arc<Connection>) -> bool {
+        while connection.life.is_over(burst.now) {
+            if self.tables.connections.expire(connection) == Fate::Gone {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether a client's packet may go on with its connection (ipvs.md section 2.2, steps 4 and 5).
@@ -209,7 +238,8 @@ enum Fitness {
     Useless,
 }
 
-/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template. One in
+/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template or
+/// a control connection. One in
 /// FIN_WAIT may have ended unseen if its server answers past us.
 fn is_reusable(connection: &Connection, mode: i64) -> bool {
     let has_ended = match connection.tcp_state() {
@@ -217,7 +247,7 @@ fn is_reusable(connection: &Connection, mode: i64) -> bool {
         State::FinWait => mode & 2 != 0 && connection.has_no_output(),
         _ => false,
     };
-    mode != 0 && connection.template.is_none() && has_ended
+    mode != 0 && connection.template.is_none() && connection.parent.is_none() && has_ended
 }
 
 fn refuse(error: ParseError) -> Verdict {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::ipvs::persistence::PersistenceTemplate;
-use crate::ipvs::protocol::{Course, Direction, state_name, tcp};
+use crate::ipvs::protocol::{Course, Direction, State};
 use crate::ipvs::server::RealServer;
 use crate::ipvs::timer::Life;
 use crate::ipvs::view::ConnectionView;
@@ -36,6 +36,7 @@ pub struct Connection {
     /// Deadline.
     pub life: Life,
     status: AtomicU32,
+    timeout: AtomicU32,
 }
 
 impl Connection {
@@ -58,7 +59,8 @@ impl Connection {
             server,
             template,
             life: Life::default(),
-            status: AtomicU32::new(tcp::State::None as u32),
+            status: AtomicU32::new(0),
+            timeout: AtomicU32::new(0),
         }
     }
 
@@ -72,9 +74,21 @@ impl Connection {
         FlowKey::new(self.protocol, self.server_address, self.client)
     }
 
-    /// The TCP state.
-    pub fn tcp_state(&self) -> tcp::State {
-        tcp::State::from_number((self.status.load(Ordering::Relaxed) & STATE) as u8)
+    /// The state.
+    pub fn state(&self) -> State {
+        State::from_number(self.protocol, (self.status.load(Ordering::Relaxed) & STATE) as u8)
+    }
+
+    /// Seconds that its last packet gave it. A packet that does not concern its state gives it as many again.
+    pub fn timeout(&self) -> u32 {
+        self.timeout.load(Ordering::Relaxed)
+    }
+
+    /// Notes what a packet gives it, in seconds.
+    pub fn set_timeout(&self, timeout: u32) {
+        if self.timeout() != timeout {
+            self.timeout.store(timeout, Ordering::Relaxed);
+        }
     }
 
     /// Notes that the server answers past us, until a packet of it shows otherwise (the kernel's NOOUTPUT flag).
@@ -101,12 +115,12 @@ impl Connection {
         }
     }
 
-    /// Goes from one TCP state to the next by `step`; the server's count of active connections follows. Returns the state.
-    pub fn step(&self, step: impl Fn(tcp::State) -> tcp::State) -> tcp::State {
+    /// Goes from one state to the next by `step`; the server's count of active connections follows. Returns the state.
+    pub fn step(&self, step: impl Fn(State) -> State) -> State {
         let after = |status: u32| {
-            let state = step(tcp::State::from_number((status & STATE) as u8));
+            let state = step(State::from_number(self.protocol, (status & STATE) as u8));
             let active = if state.is_active() { ACTIVE } else { 0 };
-            (state, (status & !(STATE | ACTIVE)) | state as u32 | active)
+            (state, (status & !(STATE | ACTIVE)) | u32::from(state.number()) | active)
         };
         let mut status = self.status.load(Ordering::Relaxed);
         loop {
@@ -143,7 +157,7 @@ impl Connection {
     pub fn view(&self, now: Instant) -> ConnectionView {
         ConnectionView {
             protocol: self.protocol,
-            state: state_name(self.protocol, self.tcp_state() as u8).to_owned(),
+            state: self.state().name().to_owned(),
             client: self.client,
             virtual_address: self.virtual_address,
             server: self.server_address,

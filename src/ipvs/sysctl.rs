@@ -16,6 +16,8 @@ pub struct Sysctls {
     pub nat_icmp_send: i32,
     /// Above 1: connections follow the `secure_tcp` state tables.
     pub secure_tcp: i32,
+    /// Not 0: any SCTP packet but an ABORT may create a connection.
+    pub sloppy_sctp: i32,
     /// Not 0: any TCP packet but a RST may create a connection.
     pub sloppy_tcp: i32,
 }
@@ -28,6 +30,7 @@ impl Default for Sysctls {
             expire_quiescent_template: 0,
             nat_icmp_send: 0,
             secure_tcp: 0,
+            sloppy_sctp: 0,
             sloppy_tcp: 0,
         }
     }
@@ -44,12 +47,13 @@ pub enum SysctlError {
     NotANumber(String, String),
 }
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "conn_reuse_mode",
     "expire_nodest_conn",
     "expire_quiescent_template",
     "nat_icmp_send",
     "secure_tcp",
+    "sloppy_sctp",
     "sloppy_tcp",
 ];
 
@@ -61,6 +65,7 @@ impl Sysctls {
             "expire_quiescent_template" => Ok(&mut self.expire_quiescent_template),
             "nat_icmp_send" => Ok(&mut self.nat_icmp_send),
             "secure_tcp" => Ok(&mut self.secure_tcp),
+            "sloppy_sctp" => Ok(&mut self.sloppy_sctp),
             "sloppy_tcp" => Ok(&mut self.sloppy_tcp),
             _ => Err(SysctlError::Unknown(name.to_owned())),
         }

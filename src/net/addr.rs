@@ -41,6 +41,10 @@ impl Protocol {
     pub const TCP: Protocol = Protocol(6);
     /// 17.
     pub const UDP: Protocol = Protocol(17);
+    /// 50.
+    pub const ESP: Protocol = Protocol(50);
+    /// 51.
+    pub const AH: Protocol = Protocol(51);
     /// 58.
     pub const ICMPV6: Protocol = Protocol(58);
     /// 132.

@@ -2,8 +2,9 @@
 
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
-use crate::ipvs::protocol::Direction;
+use crate::ipvs::protocol::{Direction, ipsec};
 use crate::ipvs::verdict::{DropReason, Verdict};
+use crate::net::flow::FlowKey;
 use crate::net::parse::{Quote, parse_quote};
 use crate::net::rewrite::{self, End};
 
@@ -12,7 +13,9 @@ impl Datapath {
     pub(super) fn icmp_error(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
         let bytes = passage.frame.bytes();
         let Some(quote) = parse_quote(bytes, &passage.packet) else { return Verdict::Pass };
-        let known = self.find(passage.burst, &quote.flow.reversed());
+        let FlowKey { protocol, source, destination, .. } = quote.flow;
+        let flow = ipsec::exchange(protocol, source, destination).unwrap_or(quote.flow);
+        let known = self.find(passage.burst, &flow.reversed());
         let Some((connection, direction)) = known else { return Verdict::Pass };
         if !rewrite::icmp_checksum_ok(bytes, &passage.packet) {
             return Verdict::Drop(DropReason::BadIcmpChecksum);

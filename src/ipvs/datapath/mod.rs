@@ -12,15 +12,14 @@ use arc_swap::{ArcSwap, Cache};
 
 use crate::ipvs::connection::Connection;
 use crate::ipvs::persistence::PersistenceTemplate;
-use crate::ipvs::protocol::Direction;
-use crate::ipvs::protocol::tcp::{State, StateTables};
+use crate::ipvs::protocol::{Direction, State, ipsec, sctp, tcp};
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::timer::{Fate, Life, Timed, Wheel};
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::flow::FlowKey;
 use crate::net::frame::Frame;
 use crate::net::icmp::is_flow_error;
-use crate::net::parse::{Fragment, Packet, ParseError, Transport, parse_frame};
+use crate::net::parse::{Fragment, Packet, ParseError, SctpChunk, Transport, parse_frame};
 use crate::net::rewrite;
 use crate::net::time::Instant;
 
@@ -120,7 +119,8 @@ impl Datapath {
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
         let mut passage = Passage { burst, frame, packet };
-        match packet.flow() {
+        let exchange = || ipsec::exchange(packet.protocol, packet.source, packet.destination);
+        match packet.flow().or_else(exchange) {
             Some(flow) => self.flow_packet(&mut passage, &flow),
             None if is_flow_error(&packet) => self.icmp_error(&mut passage),
             None => Verdict::Pass,
@@ -161,7 +161,11 @@ impl Datapath {
     /// Whether a client's packet may go on with its connection (ipvs.md section 2.2, steps 4 and 5).
     fn fitness(&self, passage: &Passage<'_, '_>, connection: &Connection) -> Fitness {
         let sysctls = &passage.burst.snapshot.sysctls;
-        let opening = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.syn);
+        let opening = match passage.packet.transport {
+            Transport::Tcp { flags, .. } => flags.syn,
+            Transport::Sctp { chunk, .. } => chunk.is_some_and(|chunk| chunk.kind == SctpChunk::INIT),
+            _ => false,
+        };
         let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
         if opening && (quiesced || (sysctls.conn_reuse_mode != 0 && is_finished(connection))) {
             return Fitness::Over;
@@ -176,20 +180,18 @@ impl Datapath {
     /// Advances the connection's state by a packet and starts its timer again.
     fn touch(&mut self, passage: &Passage<'_, '_>, connection: &Arc<Connection>, way: Direction) {
         let Burst { now, snapshot } = *passage.burst;
-        let timeouts = &snapshot.timeouts;
-        let (timeout, alive) = match passage.packet.transport {
-            Transport::Tcp { flags, .. } => {
-                let tables = StateTables::new(snapshot.sysctls.is_tcp_secure());
-                let course = connection.course(way);
-                let state = connection.step(|state| state.next(tables, course, flags));
-                (timeouts.tcp(state), state == State::Established)
-            }
-            _ => (timeouts.udp(), way == Direction::Out),
-        };
+        let Packet { protocol, transport, .. } = passage.packet;
+        let mut alive = false;
+        if protocol == connection.protocol {
+            let (course, secure) = (connection.course(way), snapshot.sysctls.is_tcp_secure());
+            let state = connection.step(|state| state.next(course, &transport, secure));
+            connection.set_timeout(snapshot.timeouts.of(state));
+            alive = state.is_established() || (state == State::Udp && way == Direction::Out);
+        }
         if alive && let Some(template) = &connection.template {
             template.assure();
         }
-        connection.life.set_deadline(now + Duration::from_secs(u64::from(timeout)));
+        connection.life.set_deadline(now + Duration::from_secs(u64::from(connection.timeout())));
         if connection.life.needs_filing() {
             self.wheel.file(Ending::Connection(Arc::clone(connection)));
         }
@@ -203,9 +205,13 @@ enum Fitness {
     Useless,
 }
 
-/// In TIME_WAIT or CLOSE, and not bound to a template: a SYN starts something new.
+/// Over, and not bound to a template: a SYN or INIT starts something new.
 fn is_finished(connection: &Connection) -> bool {
-    connection.template.is_none() && matches!(connection.tcp_state(), State::TimeWait | State::Close)
+    let has_ended = matches!(
+        connection.state(),
+        State::Tcp(tcp::State::TimeWait | tcp::State::Close) | State::Sctp(sctp::State::Closed)
+    );
+    connection.template.is_none() && has_ended
 }
 
 fn refuse(error: ParseError) -> Verdict {

@@ -19,7 +19,7 @@ use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::{PortIndex, Protocol};
 use crate::net::flow::FlowKey;
 use crate::net::icmp::IcmpError;
-use crate::net::parse::{Packet, Transport};
+use crate::net::parse::{Packet, SctpChunk, Transport};
 use crate::net::rewrite;
 
 /// The kernel's initial timeout of a connection.
@@ -36,7 +36,13 @@ impl Datapath {
         {
             return self.refuse_stray(own, passage);
         }
-        if !may_open(&passage.packet, flow, sysctls) || !routes.is_local(flow.destination) {
+        if !routes.is_local(flow.destination) {
+            return Verdict::Pass;
+        }
+        if matches!(passage.packet.transport, Transport::Sctp { chunk: None, .. }) {
+            return Verdict::Drop(DropReason::Truncated);
+        }
+        if !may_open(&passage.packet, flow, sysctls) {
             return Verdict::Pass;
         }
         let port = passage.frame.port();
@@ -150,15 +156,27 @@ fn is_one_packet(service: &VirtualService, flow: &FlowKey) -> bool {
 /// Whether `nat_icmp_send` tells a real server that nobody awaits its packet (ipvs.md section 2.7).
 fn is_stray_reply(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
     let Snapshot { sysctls, services, .. } = passage.burst.snapshot;
-    let reset = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.rst);
-    sysctls.nat_icmp_send != 0 && !reset && services.has_server(flow.protocol, flow.source, flow.source_port)
+    let answerable = match passage.packet.transport {
+        Transport::Tcp { flags, .. } => !flags.rst,
+        Transport::Udp { .. } => true,
+        Transport::Sctp { chunk, .. } => chunk.is_none_or(|chunk| chunk.kind != SctpChunk::ABORT),
+        Transport::Icmp { .. } | Transport::Other => false,
+    };
+    sysctls.nat_icmp_send != 0
+        && answerable
+        && services.has_server(flow.protocol, flow.source, flow.source_port)
 }
 
 /// Whether a packet without a connection may create one (ipvs.md section 2.3).
 fn may_open(packet: &Packet, flow: &FlowKey, sysctls: &Sysctls) -> bool {
     let by_protocol = match packet.transport {
         Transport::Tcp { flags, .. } => !flags.rst && (flags.syn || sysctls.sloppy_tcp != 0),
-        _ => true,
+        Transport::Udp { .. } => true,
+        Transport::Sctp { chunk, .. } => chunk.is_some_and(|chunk| match chunk.kind {
+            SctpChunk::INIT => true,
+            kind => kind != SctpChunk::ABORT && sysctls.sloppy_sctp != 0,
+        }),
+        Transport::Icmp { .. } | Transport::Other => false,
     };
     by_protocol && flow.source_port != FTP_DATA
 }

@@ -6,6 +6,7 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
 
 #include "bpf_call.h"
 
@@ -14,6 +15,8 @@
 #define MAX_VLAN_TAGS 2
 #define IPV4_FRAGMENT 0x3fff // more fragments, or an offset
 #define ICMP_HEADER_LENGTH 8
+// Ethernet with two tags, two of the longest IPv4 headers, an ICMP header and the quoted ports.
+#define HEADERS_LENGTH 148
 
 // The errors that IPVS relates to a connection (RFC 792); <linux/icmp.h> would need the C library of a 32-bit host.
 enum icmpv4_error { DESTINATION_UNREACHABLE = 3, SOURCE_QUENCH = 4, TIME_EXCEEDED = 11 };
@@ -89,6 +92,14 @@ struct {
 	MAP_TYPE(key, struct address);
 	MAP_TYPE(value, __u8);
 } own SEC(".maps");
+
+// Where what this machine sends as a real server leaves an interface instead: both are interface indexes.
+struct {
+	MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
+	MAP_NUMBER(max_entries, MAX_PORTS);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, __u32);
+} detours SEC(".maps");
 
 // What user space puts before a frame that it gives back to an interface in generic mode, where the frame comes by here
 // a second time: an Ethernet header of type ETH_P_LOCAL and a secret. The original frame follows.
@@ -281,17 +292,24 @@ INLINE bool about_balanced_flow(const struct packet *packet, const struct packet
 	       !is_own(&packet->destination);
 }
 
-INLINE bool is_steered_error(const struct packet *packet, void *end)
+// Whether the packet is an ICMP error about a flow with ports; `quoted` is the packet that it quotes.
+INLINE bool parse_error(const struct packet *packet, struct packet *quoted, void *end)
 {
 	__u8 *icmp = packet->payload;
-	struct packet quoted = {};
 	__u16 ether_type = packet->protocol == IPPROTO_ICMP ? NET16(ETH_P_IP) : NET16(ETH_P_IPV6);
 
 	if ((void *)icmp + ICMP_HEADER_LENGTH > end || !is_icmp_error(packet->protocol, icmp[0]))
 		return 0;
-	if (!parse_ip(&quoted, ether_type, (void *)icmp + ICMP_HEADER_LENGTH, end) || quoted.fragment || is_icmp(quoted.protocol))
+	if (!parse_ip(quoted, ether_type, (void *)icmp + ICMP_HEADER_LENGTH, end) || quoted->fragment || is_icmp(quoted->protocol))
 		return 0;
-	return parse_ports(&quoted, end) && about_balanced_flow(packet, &quoted);
+	return parse_ports(quoted, end);
+}
+
+INLINE bool is_steered_error(const struct packet *packet, void *end)
+{
+	struct packet quoted = {};
+
+	return parse_error(packet, &quoted, end) && about_balanced_flow(packet, &quoted);
 }
 
 INLINE bool is_steered(struct packet *packet, void *end)
@@ -334,6 +352,43 @@ SEC("xdp") int xlvs_steer(struct xdp_md *ctx)
 	if (parse_frame(&packet, at, end) && is_steered(&packet, end))
 		return redirect(ctx);
 	return XDP_PASS;
+}
+
+// This machine complains about what was sent to a real server that it is itself.
+INLINE bool is_own_servers_error(const struct packet *packet, void *end)
+{
+	struct packet quoted = {};
+
+	return parse_error(packet, &quoted, end) && is_own(&quoted.destination) &&
+	       contains(bpf_map_lookup_elem(&servers, &quoted.destination), quoted.protocol, quoted.destination_port, 0);
+}
+
+INLINE bool is_own_servers_packet(struct packet *packet, void *end)
+{
+	if (is_icmp(packet->protocol))
+		return !packet->fragment && is_own_servers_error(packet, end);
+	if (!is_own(&packet->source) || (!packet->fragment && !parse_ports(packet, end)))
+		return 0;
+	return contains(bpf_map_lookup_elem(&servers, &packet->source), packet->protocol, packet->source_port,
+			packet->fragment);
+}
+
+// At an interface's way out: what this machine sends as a real server makes a detour by user space. The detour is a TAP
+// device that ends with its process; a redirection to nowhere fails, and the packet leaves as without us.
+SEC("classifier") int xlvs_detour(struct __sk_buff *skb)
+{
+	__u32 interface = skb->ifindex;
+	__u32 *detour = bpf_map_lookup_elem(&detours, &interface);
+	struct packet packet = {};
+
+	if (!detour)
+		return TC_ACT_UNSPEC;
+	if (skb->data_end - skb->data < HEADERS_LENGTH)
+		bpf_skb_pull_data(skb, skb->len < HEADERS_LENGTH ? skb->len : HEADERS_LENGTH);
+	if (!parse_frame(&packet, (void *)(long)skb->data, (void *)(long)skb->data_end) ||
+	    !is_own_servers_packet(&packet, (void *)(long)skb->data_end))
+		return TC_ACT_UNSPEC;
+	return bpf_clone_redirect(skb, *detour, 0) < 0 ? TC_ACT_UNSPEC : TC_ACT_STOLEN;
 }
 
 char program_license[] SEC("license") = "Apache-2.0";

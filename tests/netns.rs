@@ -8,6 +8,7 @@ mod netns {
     mod dut;
     mod host;
     mod life;
+    mod local;
     mod namespace;
     mod rig;
     mod scenarios;

@@ -14,6 +14,7 @@ use crate::config::report::check_file;
 use crate::director::names::with_system_names;
 use crate::director::protocol::{Reply, Request, Status};
 use crate::director::run::{self, RunOptions};
+use crate::ipvs::verdict::PacketTotals;
 
 const HELP: &str = "\
 xlvs: Linux Virtual Server without the kernel module
@@ -29,7 +30,7 @@ usage: xlvs COMMAND
   status                what the daemon does: ports, packets, servers
   check FILE...         say what is wrong with an lvs.cf, saved iptables rules or an xlvs.toml
   reload                have the daemon read its files again
-  sysctl NAME[=VALUE]   read or set an IPVS setting, such as net.ipv4.vs.expire_nodest_conn
+  sysctl [NAME[=VALUE]] read or set an IPVS setting, such as net.ipv4.vs.expire_nodest_conn; without NAME: list all
   help, version
 
 The table is listed and edited with ipvsadm. Both find the daemon by its socket: the environment variable XLVS_SOCKET,
@@ -45,6 +46,7 @@ enum Task {
     Status,
     Check(Vec<PathBuf>),
     Reload,
+    ListSysctls,
     Sysctl { name: String, value: Option<String> },
     Help,
     Version,
@@ -59,8 +61,6 @@ enum UsageError {
     Command(String),
     #[error("which file? xlvs check FILE...")]
     NoFile,
-    #[error("which setting? xlvs sysctl net.ipv4.vs.NAME[=VALUE]")]
-    NoSetting,
 }
 
 /// Does what the arguments (without the program's name) say.
@@ -144,18 +144,19 @@ fn parse_check(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
     if files.is_empty() { Err(UsageError::NoFile) } else { Ok(Task::Check(files)) }
 }
 
-/// Takes `NAME`, `NAME=VALUE` and, since sysctl(8) has it, `-w`.
+/// Takes `NAME`, `NAME=VALUE`, nothing, and the options that sysctl(8) has for these.
 fn parse_sysctl(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
     let mut setting = None;
     while let Some(argument) = parser.next()? {
         match argument {
             Short('w' | 'q') => {}
+            Short('a') => return alone(parser, Task::ListSysctls),
             Value(text) if setting.is_none() => setting = Some(text.string()?),
             Short('h') | Long("help") => return Ok(Task::Help),
             other => return Err(other.unexpected().into()),
         }
     }
-    let setting = setting.ok_or(UsageError::NoSetting)?;
+    let Some(setting) = setting else { return Ok(Task::ListSysctls) };
     let (name, value) = match setting.split_once('=') {
         Some((name, value)) => (name, Some(value.trim().to_owned())),
         None => (setting.as_str(), None),
@@ -177,6 +178,7 @@ fn perform(task: Task) -> Result<String, String> {
             other => Err(unexpected(other)),
         },
         Task::Reload => text(Request::Reload),
+        Task::ListSysctls => text(Request::ListSysctls),
         Task::Sysctl { name, value } => text(Request::Sysctl { name, value }),
     }
 }
@@ -246,6 +248,10 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
         "packets: received {} = transmitted {} + passed {} + handed over {} + dropped {dropped}",
         packets.received, packets.transmitted, packets.passed, packets.handed_over
     )?;
+    if packets.made != 0 || packets.absorbed != 0 || packets.held != 0 {
+        let PacketTotals { made, absorbed, held, .. } = packets;
+        writeln!(text, "  made besides {made}; taken into those {absorbed}; held now {held}")?;
+    }
     for (reason, count) in &packets.dropped {
         writeln!(text, "  dropped, {}: {count}", reason.as_str())?;
     }

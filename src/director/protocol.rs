@@ -24,6 +24,8 @@ pub enum Request {
     Status,
     /// Read all files again and apply the difference. Answer: [`Reply::Text`] with what changed.
     Reload,
+    /// All IPVS sysctls. Answer: [`Reply::Text`], a line each.
+    ListSysctls,
     /// Read one (`value` absent) or set one IPVS sysctl by its name without `net.ipv4.vs.`. Answer: [`Reply::Text`].
     Sysctl {
         /// Name such as `expire_nodest_conn`.

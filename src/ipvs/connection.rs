@@ -37,6 +37,7 @@ pub struct Connection {
     pub life: Life,
     status: AtomicU32,
     timeout: AtomicU32,
+    packets_in: AtomicU32,
 }
 
 impl Connection {
@@ -61,6 +62,7 @@ impl Connection {
             life: Life::default(),
             status: AtomicU32::new(0),
             timeout: AtomicU32::new(0),
+            packets_in: AtomicU32::new(0),
         }
     }
 
@@ -89,6 +91,16 @@ impl Connection {
         if self.timeout() != timeout {
             self.timeout.store(timeout, Ordering::Relaxed);
         }
+    }
+
+    /// One more packet of the client.
+    pub fn count_packet(&self) {
+        self.packets_in.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Packets of the client so far.
+    pub fn packets_in(&self) -> u32 {
+        self.packets_in.load(Ordering::Relaxed)
     }
 
     /// Notes that the server answers past us, until a packet of it shows otherwise (the kernel's NOOUTPUT flag).

@@ -8,16 +8,27 @@ pub struct Frame<'a> {
     buffer: &'a mut [u8],
     len: usize,
     port: PortIndex,
+    outgoing: bool,
 }
 
 impl<'a> Frame<'a> {
     /// The first `len` bytes of `buffer` are the frame; the rest is room to grow. `len` is capped to the buffer.
     pub fn new(buffer: &'a mut [u8], len: usize, port: PortIndex) -> Self {
         let len = len.min(buffer.len());
-        Frame { buffer, len, port }
+        Frame { buffer, len, port, outgoing: false }
     }
 
-    /// The port the frame was received on.
+    /// The same for a frame that this machine itself is about to send by `port`.
+    pub fn outgoing(buffer: &'a mut [u8], len: usize, port: PortIndex) -> Self {
+        Frame { outgoing: true, ..Frame::new(buffer, len, port) }
+    }
+
+    /// Whether this machine itself is about to send it.
+    pub fn is_outgoing(&self) -> bool {
+        self.outgoing
+    }
+
+    /// The port the frame was received on, or is to leave by.
     pub fn port(&self) -> PortIndex {
         self.port
     }
@@ -25,6 +36,11 @@ impl<'a> Frame<'a> {
     /// The hardware address it was sent to; `None` if it is too short to have one.
     pub fn destination(&self) -> Option<MacAddr> {
         self.bytes().first_chunk().copied().map(MacAddr)
+    }
+
+    /// The hardware address of its sender; `None` if it is too short to have one.
+    pub fn source(&self) -> Option<MacAddr> {
+        self.bytes().get(6..)?.first_chunk().copied().map(MacAddr)
     }
 
     /// Length of the frame in bytes, without FCS.

@@ -157,6 +157,17 @@ pub enum XdpError {
         /// What failed.
         reason: String,
     },
+    /// The way of local real servers' replies could not be built.
+    #[error(
+        "{interface}: replies of real servers that are this machine itself stay untranslated: {source}; such servers \
+         need /dev/net/tun, and a kernel with clsact and cls_bpf"
+    )]
+    Detour {
+        /// Interface name.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel refused a change of a steering table.
     #[error("cannot update the XDP table `{table}`: {reason}")]
     Table {

@@ -1,6 +1,6 @@
 //! What a network interface says about itself: link type, queues and MTU.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
@@ -82,6 +82,22 @@ pub(super) fn is_ethernet(interface: &str) -> Result<bool, XdpError> {
     // SAFETY: SIOCGIFHWADDR succeeded, so the kernel has written the `ifru_hwaddr` member.
     let address = unsafe { request.ifr_ifru.ifru_hwaddr };
     Ok(address.sa_family == libc::ARPHRD_ETHER)
+}
+
+/// Makes an open `/dev/net/tun` the TAP device `name`, whose frames are bare.
+pub(super) fn make_tap(file: &File, name: &str) -> io::Result<()> {
+    let mut request = request_for(name);
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes an ifreq, which lives through the call.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets `interface` up, and nothing else but that it asks for no neighbours.
+pub(super) fn raise_without_arp(interface: &str) -> io::Result<()> {
+    let mut request = request_for(interface);
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_NOARP) as libc::c_short;
+    submit(libc::SIOCSIFFLAGS, &mut request)
 }
 
 /// A request that names the interface; a name that is too long is cut, and then unknown to the kernel.

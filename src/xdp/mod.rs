@@ -6,8 +6,9 @@
 //! channel into the kernel's routing, or not at all. Every frame of the packet memory has exactly one holder, and every
 //! received packet is counted once.
 
-#![allow(unsafe_code, reason = "rings, packet memory and three system calls without a safe interface")]
+#![allow(unsafe_code, reason = "rings, packet memory and a few system calls without a safe interface")]
 
+mod detour;
 mod error;
 mod inject;
 mod interface;
@@ -15,10 +16,12 @@ mod occupant;
 mod port;
 mod ranges;
 mod steer;
+mod tap;
 mod umem;
 mod worker;
 
-use std::io::PipeWriter;
+use std::io::{PipeReader, PipeWriter};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -37,6 +40,7 @@ use crate::ipvs::datapath::Engine;
 use crate::ipvs::steering::Steering;
 use crate::ipvs::verdict::PacketCounters;
 use crate::net::addr::PortIndex;
+use detour::{Detour, Way};
 use inject::{Entrance, Injector, PassedFrame};
 use port::{CopyMode, Port};
 use umem::FramePool;
@@ -116,10 +120,22 @@ pub struct Xdp {
     wake: Option<PipeWriter>,
     workers: Vec<JoinHandle<FrameBalance>>,
     injector: Option<JoinHandle<()>>,
+    spare: Option<Spare>,
+    detour: Option<JoinHandle<()>>,
 }
 
-/// Attaches to the interfaces and starts one worker per queue index; `engine` makes the engine of each. Nothing comes
-/// up before [`Xdp::apply_steering`]. `hand_over` takes IP packets that only the kernel can send.
+/// What a detour is made of, as long as no real server is this machine itself.
+struct Spare {
+    ports: Vec<XdpPort>,
+    engine: Box<dyn Engine>,
+    clock: Clock,
+    handed_over: Sender<Vec<u8>>,
+    pipe: PipeReader,
+}
+
+/// Attaches to the interfaces and starts one worker per queue index; `engine` makes the engine of each, and with the
+/// number behind the last one that for what this machine itself sends as a real server. Nothing comes up before
+/// [`Xdp::apply_steering`]. `hand_over` takes IP packets that only the kernel can send.
 pub fn start<E: Engine + 'static>(
     config: &XdpConfig,
     mut engine: impl FnMut(u32) -> E,
@@ -145,6 +161,13 @@ pub fn start<E: Engine + 'static>(
     xdp.injector = Some(spawn("xlvs-inject".into(), move || injector.run(&to_inject))?);
     let (pipe, wake) = std::io::pipe().map_err(XdpError::Thread)?;
     xdp.wake = Some(wake);
+    xdp.spare = Some(Spare {
+        ports: config.ports.clone(),
+        engine: Box::new(engine(queues)),
+        clock: Arc::clone(clock),
+        handed_over: hand_over.clone(),
+        pipe: pipe.try_clone().map_err(XdpError::Thread)?,
+    });
     for (queue, set) in (0..).zip(queue_sets) {
         let books = Books::default();
         let outlets = Outlets { passed: passed.clone(), handed_over: hand_over.clone() };
@@ -170,12 +193,34 @@ impl Xdp {
             wake: None,
             workers: Vec::new(),
             injector: None,
+            spare: None,
+            detour: None,
         }
     }
 
     /// Changes what comes up, without a gap for what stays the same.
     pub fn apply_steering(&mut self, steering: &Steering) -> Result<(), XdpError> {
-        self.steerer.apply(steering)
+        self.steerer.apply(steering)?;
+        match self.spare.take_if(|_| has_local_server(steering)) {
+            Some(spare) => self.start_detour(spare),
+            None => Ok(()),
+        }
+    }
+
+    /// From now on until the end: without the tables' help nothing is redirected.
+    fn start_detour(&mut self, spare: Spare) -> Result<(), XdpError> {
+        let Spare { ports, engine, clock, handed_over, pipe } = spare;
+        let ways = ports.iter().map(Way::open).collect::<Result<Vec<_>, _>>()?;
+        for (port, way) in ports.iter().zip(&ways) {
+            self.steerer.detour(&port.name, port.ifindex, way.entrance())?;
+        }
+        let books = Books::default();
+        let counters = Arc::clone(&books.packets);
+        self.books.push(books);
+        let stop = StopOrder { flag: Arc::clone(&self.stopping), pipe };
+        let detour = Detour { ways, engine, clock, counters, handed_over, stop };
+        self.detour = Some(spawn("xlvs-detour".into(), move || detour.run())?);
+        Ok(())
     }
 
     /// Asks the steering program what it would do with a frame received by `port`.
@@ -188,7 +233,12 @@ impl Xdp {
         &self.status
     }
 
-    /// The packet counters of each worker.
+    /// How many workers.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The packet counters of each worker, and of the thread for local real servers if there is one.
     pub fn counters(&self) -> Vec<Arc<PacketCounters>> {
         self.books.iter().map(|books| Arc::clone(&books.packets)).collect()
     }
@@ -206,12 +256,17 @@ impl Xdp {
 
     fn shut_down(&mut self) -> Vec<FrameBalance> {
         self.steerer.unregister_all();
+        self.steerer.end_detours();
         self.stopping.store(true, Ordering::Relaxed);
         self.wake = None;
+        self.spare = None;
         let balances = self.workers.drain(..).filter_map(|worker| worker.join().ok()).collect();
         // The workers' ends of the channel are gone now, so the injector ends when it has delivered the rest.
         if let Some(injector) = self.injector.take() {
             let _ = injector.join();
+        }
+        if let Some(detour) = self.detour.take() {
+            let _ = detour.join();
         }
         self.steerer.detach();
         balances
@@ -222,6 +277,12 @@ impl Drop for Xdp {
     fn drop(&mut self) {
         self.shut_down();
     }
+}
+
+/// Whether a real server is this machine itself. The loopback has no way out.
+fn has_local_server(steering: &Steering) -> bool {
+    let local = |address: &IpAddr| !address.is_loopback() && steering.own.contains(address);
+    steering.servers.iter().any(|(address, _)| local(address))
 }
 
 /// How many queues, and so workers, these settings give on these interfaces.

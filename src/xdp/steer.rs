@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::os::fd::AsRawFd;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, XskMap};
 use aya::programs::ProgramError;
+use aya::programs::tc::{self, NlOptions, SchedClassifier, TcAttachOptions, TcAttachType};
 use aya::programs::xdp::{Xdp, XdpLink, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions, include_bytes_aligned};
 
@@ -19,6 +21,7 @@ use crate::xdp::ranges::{Address, Ranges, Tables};
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xlvs.bpf.o"));
 
 const PROGRAM: &str = "xlvs_steer";
+const DETOUR: &str = "xlvs_detour";
 
 // SAFETY: `#[repr(C)]`, integers only, and every byte belongs to a field.
 unsafe impl Pod for Ranges {}
@@ -87,8 +90,10 @@ pub struct Steerer {
     destinations: LpmTrie<MapData, Address, Ranges>,
     servers: HashMap<MapData, Address, Ranges>,
     own: HashMap<MapData, Address, u8>,
+    detours: HashMap<MapData, u32, u32>,
     present: Tables,
     links: Vec<XdpLink>,
+    detoured: Vec<String>,
     ifindexes: Vec<u32>,
     queues: u32,
     secret: [u64; 2],
@@ -110,9 +115,11 @@ impl Steerer {
             destinations: table(&mut ebpf, "destinations")?,
             servers: table(&mut ebpf, "servers")?,
             own: table(&mut ebpf, "own")?,
+            detours: table(&mut ebpf, "detours")?,
             ebpf,
             present: Tables::default(),
             links: Vec::new(),
+            detoured: Vec::new(),
             ifindexes: Vec::new(),
             queues,
             secret,
@@ -128,6 +135,7 @@ impl Steerer {
         setting: AttachSetting,
     ) -> Result<Attachment, XdpError> {
         occupant::make_room(interface, ifindex, PROGRAM)?;
+        end_detour(interface);
         let attachment = match setting {
             AttachSetting::Skb => self.attach_in(AttachedMode::Skb, interface, ifindex, None)?,
             AttachSetting::Native => self.attach_in(AttachedMode::Native, interface, ifindex, None)?,
@@ -161,6 +169,36 @@ impl Steerer {
         let id = program.attach_to_if_index(ifindex, mode.flag()).map_err(attach_error)?;
         self.links.push(program.take_link(id).map_err(attach_error)?);
         Ok(Attachment { mode, why })
+    }
+
+    /// Has what this machine sends by `interface` as a real server redirected to the interface `entrance`. The filter is the
+    /// kind that every supported kernel has; it outlives a process that is killed, but not the redirection.
+    pub(super) fn detour(&mut self, interface: &str, ifindex: u32, entrance: u32) -> Result<(), XdpError> {
+        let refused = |error: &(dyn std::error::Error + 'static)| XdpError::Detour {
+            interface: interface.into(),
+            source: errno(error)
+                .map_or_else(|| io::Error::other(reason(error)), io::Error::from_raw_os_error),
+        };
+        self.detours.insert(ifindex, entrance, 0).map_err(|error| table_error("detours", &error))?;
+        // Where it is there already, attaching tells what else is wrong.
+        let _ = tc::qdisc_add_clsact(interface);
+        let program = self.ebpf.program_mut(DETOUR).ok_or_else(|| missing(DETOUR))?;
+        let program: &mut SchedClassifier =
+            program.try_into().map_err(|error: ProgramError| refused(&error))?;
+        if program.fd().is_err() {
+            program.load().map_err(|error| refused(&error))?;
+        }
+        let options = TcAttachOptions::Netlink(NlOptions::default());
+        program
+            .attach_with_options(interface, TcAttachType::Egress, options)
+            .map_err(|error| refused(&error))?;
+        self.detoured.push(interface.into());
+        Ok(())
+    }
+
+    /// Takes the redirections back.
+    pub(super) fn end_detours(&mut self) {
+        self.detoured.drain(..).for_each(|interface| end_detour(&interface));
     }
 
     /// Lets the packets of one receive queue come up through this AF_XDP socket.
@@ -250,6 +288,11 @@ pub(super) fn context(ifindex: u32, frame_len: usize) -> [u8; 24] {
         slot.copy_from_slice(&field.to_ne_bytes());
     }
     context
+}
+
+/// Removes what is there of ours; it is an error if nothing is.
+fn end_detour(interface: &str) {
+    let _ = tc::qdisc_detach_program(interface, TcAttachType::Egress, DETOUR);
 }
 
 fn changed<K: Ord + Copy, V: PartialEq + Copy>(

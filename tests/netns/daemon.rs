@@ -84,10 +84,16 @@ impl Daemon {
 
     /// Edits its tables.
     pub fn ipvsadm(&self, arguments: &str) {
+        self.listing(arguments);
+    }
+
+    /// What ipvsadm prints about it.
+    pub fn listing(&self, arguments: &str) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ipvsadm"));
         command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.path("control.sock"));
         let output = command.output().unwrap();
         assert!(output.status.success(), "ipvsadm {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// What became of the packets so far.

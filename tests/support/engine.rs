@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use xlvs::director::protocol::{Reply, Request};
 use xlvs::director::{ClientId, Command, Director, Effect, Port};
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
+use xlvs::ipvs::outbox::Exit;
 use xlvs::ipvs::snapshot::Tables;
 use xlvs::ipvs::verdict::Verdict;
 use xlvs::net::addr::{MacAddr, PortIndex};
@@ -23,8 +25,9 @@ use xlvs::net::frame::Frame;
 use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind};
 use xlvs::net::time::Instant;
 
-use crate::support::device::{CommandOutput, Device, Side};
-use crate::support::ethernet;
+use crate::support::decode::decode;
+use crate::support::device::{CommandOutput, Departure, Device, Side};
+use crate::support::ethernet::{self, Neighbours};
 use crate::support::host::HostModel;
 
 /// Room in a frame buffer, as in a UMEM frame.
@@ -37,6 +40,11 @@ pub fn device() -> Box<dyn Device> {
     Box::new(Router::new())
 }
 
+/// The same among the neighbours of a scenario.
+pub fn device_among(neighbours: Neighbours) -> Box<dyn Device> {
+    Box::new(Router::among(neighbours))
+}
+
 /// The engine with its director, and the host around them.
 pub struct Router {
     now: Instant,
@@ -44,25 +52,32 @@ pub struct Router {
     datapath: Datapath,
     host: HostModel,
     network: HostNetwork,
+    neighbours: Neighbours,
     saved_marks: String,
 }
 
 impl Router {
     /// At time 0, in the topology of the scenarios, without services.
     pub fn new() -> Self {
+        Self::among(Neighbours::Shared)
+    }
+
+    /// The same among these neighbours.
+    pub fn among(neighbours: Neighbours) -> Self {
         let now = Instant::START;
         let tables = Arc::new(Tables::new(1));
         let ports =
             ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
         let director = Director::new(now, Arc::clone(&tables), 1, ports.collect());
         let datapath = Datapath::new(tables, 0, now);
-        let network = network();
+        let network = network(neighbours);
         let mut router = Router {
             now,
             director,
             datapath,
             host: HostModel::default(),
             network,
+            neighbours,
             saved_marks: String::new(),
         };
         router.command(Command::Network(router.network.clone()));
@@ -91,12 +106,21 @@ impl Router {
     }
 
     fn sysctl(&mut self, words: &[&str]) -> Result<(), String> {
-        for word in words.iter().filter(|word| !word.starts_with('-')) {
+        let words =
+            words.iter().skip_while(|word| word.starts_with('-')).copied().collect::<Vec<_>>().join(" ");
+        let settings = if words.contains(['"', '\'']) {
+            vec![words.replace(['"', '\''], "")]
+        } else {
+            words.split(' ').map(str::to_owned).collect()
+        };
+        for word in settings {
             let (name, value) = word.split_once('=').ok_or("no value")?;
             let name = name.strip_prefix("net.ipv4.vs.").ok_or("not a setting of IPVS")?.to_owned();
             let request = Request::Sysctl { name, value: Some(value.to_owned()) };
             match self.call(request).map_err(|error| error.to_string())? {
                 Reply::Text(_) => {}
+                // The explanation below it is ours.
+                Reply::Failed(text) => return Err(text.lines().next().unwrap_or_default().to_owned() + "\n"),
                 other => return Err(format!("{other:?}")),
             }
         }
@@ -122,23 +146,70 @@ impl Router {
     pub fn process(&mut self, side: Side, bytes: &[u8]) -> (Verdict, Vec<u8>) {
         let mut buffer = [0; FRAME];
         buffer[..bytes.len()].copy_from_slice(bytes);
-        let mut frames = [Frame::new(&mut buffer, bytes.len(), port(side))];
+        self.decide(Frame::new(&mut buffer, bytes.len(), port(side)))
+    }
+
+    fn decide(&mut self, frame: Frame<'_>) -> (Verdict, Vec<u8>) {
+        let mut frames = [frame];
         let mut verdicts = Vec::new();
         self.datapath.process(self.now, &mut frames, &mut verdicts);
         (verdicts[0], frames[0].bytes().to_vec())
     }
 
-    /// One packet through the datapath, and through the host where the verdict says so.
-    fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
-        let (verdict, frame) = self.process(side, &ethernet::frame(side, packet));
-        let sent = ethernet::packet(&frame).unwrap_or_default().to_vec();
-        match verdict {
-            Verdict::Transmit(PortIndex(0)) => vec![(Side::Client, sent)],
-            Verdict::Transmit(_) => vec![(Side::Server, sent)],
-            Verdict::Pass => self.host.receive(side, &sent),
-            Verdict::HandOver => self.host.route(&sent).into_iter().collect(),
-            Verdict::Drop(_) => Vec::new(),
+    /// What the host sends comes by the engine before it leaves, if it has made it.
+    fn leave(&mut self, side: Side, packet: Vec<u8>) -> Option<(Side, Vec<u8>)> {
+        let source = decode(&packet).packet()?.source;
+        if !self.network.addresses.iter().any(|own| own.address == source) {
+            return Some((side, packet));
         }
+        let mut frame = ethernet::frame_of_router(side, &packet);
+        let length = frame.len();
+        let (verdict, frame) = self.decide(Frame::outgoing(&mut frame, length, port(side)));
+        let sent = ethernet::packet(&frame).unwrap_or_default().to_vec();
+        (verdict == Verdict::Pass).then_some((side, sent))
+    }
+
+    /// One packet through the datapath, and through the host where the verdict says so.
+    fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
+        let (verdict, frame) = self.process(side, &ethernet::frame(side, packet));
+        let mut out = match verdict {
+            Verdict::Transmit(way_out) => self.depart(Exit::Port(way_out), &frame),
+            Verdict::Pass => self.depart(Exit::Stack(port(side)), &frame),
+            Verdict::HandOver => self.depart(Exit::Kernel, &frame),
+            Verdict::Drop(_) | Verdict::Hold => Vec::new(),
+        };
+        out.extend(self.take_made());
+        out
+    }
+
+    /// What the datapath has made besides, as it leaves.
+    fn take_made(&mut self) -> Vec<Departure> {
+        let outbox = mem::take(self.datapath.outbox());
+        outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect()
+    }
+
+    fn depart(&mut self, exit: Exit, frame: &[u8]) -> Vec<Departure> {
+        let packet = ethernet::packet(frame).unwrap_or_default();
+        let by_kernel = match exit {
+            Exit::Port(port) => {
+                let to = ethernet::receiver(frame);
+                return vec![Departure { side: side_of(port), to, packet: packet.to_vec() }];
+            }
+            Exit::Stack(port) => {
+                let answers = self.host.receive(side_of(port), packet);
+                answers.into_iter().filter_map(|(side, packet)| self.leave(side, packet)).collect()
+            }
+            Exit::Kernel => self.host.route(packet).into_iter().collect::<Vec<_>>(),
+        };
+        by_kernel.into_iter().map(|(side, packet)| self.departure(side, packet)).collect()
+    }
+
+    /// What the kernel sends goes to whom its routes and neighbours name.
+    fn departure(&self, side: Side, packet: Vec<u8>) -> Departure {
+        let decoded = decode(&packet);
+        let destination = decoded.packet().map(|header| header.destination);
+        let to = destination.map_or([0; 6], |destination| self.neighbours.mac(side, destination));
+        Departure { side, to, packet }
     }
 }
 
@@ -169,7 +240,7 @@ impl Device for Router {
         }
     }
 
-    fn send(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+    fn deliver(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
         self.forward(side, packet)
     }
 
@@ -207,6 +278,10 @@ impl Device for Router {
     }
 }
 
+fn side_of(port: PortIndex) -> Side {
+    if port == PortIndex(0) { Side::Client } else { Side::Server }
+}
+
 fn port(side: Side) -> PortIndex {
     match side {
         Side::Client => PortIndex(0),
@@ -215,7 +290,7 @@ fn port(side: Side) -> PortIndex {
 }
 
 /// The topology of the scenarios: every server and the clients' gateway are resolved.
-fn network() -> HostNetwork {
+fn network(neighbours: Neighbours) -> HostNetwork {
     let link = |index, name: &str, side| Link {
         index,
         name: name.into(),
@@ -232,13 +307,8 @@ fn network() -> HostNetwork {
         kind: RouteKind::Unicast,
     };
     let neighbour =
-        |link, address, side| Neighbour { link, address, mac: MacAddr(ethernet::neighbour_mac(side)) };
-    let servers = (33..=44).flat_map(|host: u8| {
-        let v4 = IpAddr::from([10, 8, 8, host]);
-        // The last group of an address is written in hexadecimal: fd00:8::33 has the host number 33 only on paper.
-        let v6 = ip(&format!("fd00:8::{host}"));
-        [neighbour(2, v4, Side::Server), neighbour(2, v6, Side::Server)]
-    });
+        |link, address, side| Neighbour { link, address, mac: MacAddr(neighbours.mac(side, address)) };
+    let servers = ethernet::servers().map(|address| neighbour(2, address, Side::Server));
     HostNetwork {
         links: vec![link(1, "eth0", Side::Client), link(2, "eth1", Side::Server)],
         addresses: vec![

@@ -20,6 +20,9 @@ use crate::xdp::{self, AttachSetting, AttachedMode, Xdp, XdpConfig, XdpError, Xd
 /// Packets that may wait for the kernel's routing.
 const HAND_OVER_QUEUE: usize = 1024;
 
+/// Engines besides those of the workers: one for what this machine itself sends as a real server.
+pub const FOR_LOCAL_SERVERS: usize = 1;
+
 /// The running packet threads.
 pub struct Workers {
     xdp: Option<Xdp>,
@@ -92,7 +95,7 @@ impl Workers {
     pub fn describe(&self, status: &mut Status) {
         let Some(xdp) = &self.xdp else { return };
         status.ports = xdp.port_status().iter().map(describe).collect();
-        status.workers = xdp.counters().len();
+        status.workers = xdp.workers();
         let losses = xdp.ring_losses();
         (status.ring_full, status.no_frame) = (losses.ring_full, losses.no_frame);
         status.packets = PacketTotals::default();

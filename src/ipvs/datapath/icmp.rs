@@ -4,18 +4,16 @@ use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::protocol::{Direction, ipsec};
 use crate::ipvs::verdict::{DropReason, Verdict};
-use crate::net::flow::FlowKey;
 use crate::net::parse::{Quote, parse_quote};
 use crate::net::rewrite::{self, End};
+use crate::net::route::NextHop;
 
 impl Datapath {
     /// The quoted packet travelled the other way than the error: reversed, its flow is one that the table knows.
     pub(super) fn icmp_error(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
         let bytes = passage.frame.bytes();
         let Some(quote) = parse_quote(bytes, &passage.packet) else { return Verdict::Pass };
-        let FlowKey { protocol, source, destination, .. } = quote.flow;
-        let flow = ipsec::exchange(protocol, source, destination).unwrap_or(quote.flow);
-        let known = self.find(passage.burst, &flow.reversed());
+        let known = self.find(passage.burst, &ipsec::quoted_flow(&quote).reversed());
         let Some((connection, direction)) = known else { return Verdict::Pass };
         if !rewrite::icmp_checksum_ok(bytes, &passage.packet) {
             return Verdict::Drop(DropReason::BadIcmpChecksum);
@@ -35,12 +33,16 @@ impl Datapath {
     ) -> Verdict {
         let server = connection.server_address;
         self.count_in(connection, &passage.packet);
-        let Ok(egress) = passage.way(server.ip()) else { return Verdict::Drop(DropReason::Unreachable) };
+        let egress = match passage.way(server.ip()) {
+            Ok(egress) => egress,
+            Err(NextHop::Local) => return passage.deliver_error(quote, connection),
+            Err(_) => return Verdict::Drop(DropReason::Unreachable),
+        };
         if passage.packet.ttl <= 1 {
             return Verdict::Drop(DropReason::TtlExceeded);
         }
         rewrite::set_icmp_end(passage.frame.bytes_mut(), &passage.packet, quote, End::Destination, server);
-        passage.send(egress)
+        self.send(passage, egress)
     }
 
     /// From the server's side to the client.
@@ -58,6 +60,6 @@ impl Datapath {
         self.count_out(connection, &packet);
         let virtual_address = connection.virtual_address;
         rewrite::set_icmp_end(passage.frame.bytes_mut(), &packet, quote, End::Source, virtual_address);
-        passage.send(egress)
+        self.send(passage, egress)
     }
 }

@@ -2,6 +2,7 @@
 
 mod icmp;
 mod limit;
+mod local;
 mod open;
 mod transmit;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 
 use crate::ipvs::connection::Connection;
+use crate::ipvs::outbox::Outbox;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::{Direction, State, ipsec, sctp, tcp};
 use crate::ipvs::snapshot::{Snapshot, Tables};
@@ -33,6 +35,10 @@ pub trait Engine: Send {
 
     /// Fires the timers that are due. To be called at least every 100 ms, also when there is no traffic.
     fn advance(&mut self, now: Instant);
+
+    /// What is to be sent besides the frames that were given to the engine, and what became of those that it held
+    /// ([`Verdict::Hold`]). To be emptied after each call of the others.
+    fn outbox(&mut self) -> &mut Outbox;
 }
 
 /// Something with a deadline in a worker's wheel.
@@ -60,6 +66,7 @@ pub struct Datapath {
     wheel: Wheel<Ending>,
     icmp_limit: RateLimit,
     next_id: u16,
+    outbox: Outbox,
 }
 
 /// What stays the same during a burst.
@@ -93,6 +100,10 @@ impl Engine for Datapath {
             Ending::Template(template) => tables.templates.expire(template),
         });
     }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
 }
 
 impl Datapath {
@@ -100,14 +111,26 @@ impl Datapath {
     pub fn new(tables: Arc<Tables>, worker: usize, now: Instant) -> Self {
         let snapshot = Cache::new(Arc::clone(&tables.snapshot));
         let icmp_limit = RateLimit::new(now);
-        Datapath { tables, snapshot, worker, wheel: Wheel::new(now), icmp_limit, next_id: 0x8000 }
+        Datapath {
+            tables,
+            snapshot,
+            worker,
+            wheel: Wheel::new(now),
+            icmp_limit,
+            next_id: 0x8000,
+            outbox: Outbox::default(),
+        }
     }
 
     /// Without any service IPVS has no hooks: even the connections that are left are not translated (golden `clear`). And it
     /// takes only what is addressed to this machine, which a promiscuous interface does not guarantee.
     fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
         let snapshot = burst.snapshot;
-        if snapshot.services.is_empty() || frame.destination() != snapshot.routes.port_mac(frame.port()) {
+        let port_mac = snapshot.routes.port_mac(frame.port());
+        if frame.is_outgoing() && frame.source() != port_mac {
+            return Verdict::Drop(DropReason::Stray);
+        }
+        if snapshot.services.is_empty() || (!frame.is_outgoing() && frame.destination() != port_mac) {
             return Verdict::Pass;
         }
         let packet = match parse_frame(frame.bytes()) {
@@ -119,8 +142,8 @@ impl Datapath {
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
         let mut passage = Passage { burst, frame, packet };
-        let exchange = || ipsec::exchange(packet.protocol, packet.source, packet.destination);
-        match packet.flow().or_else(exchange) {
+        match ipsec::flow_of(&packet) {
+            _ if passage.frame.is_outgoing() => self.outgoing_packet(&mut passage),
             Some(flow) => self.flow_packet(&mut passage, &flow),
             None if is_flow_error(&packet) => self.icmp_error(&mut passage),
             None => Verdict::Pass,
@@ -167,7 +190,7 @@ impl Datapath {
             _ => false,
         };
         let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
-        if opening && (quiesced || (sysctls.conn_reuse_mode != 0 && is_finished(connection))) {
+        if opening && (quiesced || is_reusable(connection, sysctls.conn_reuse_mode)) {
             return Fitness::Over;
         }
         match (connection.server.is_available(), sysctls.expire_nodest_conn) {
@@ -205,13 +228,15 @@ enum Fitness {
     Useless,
 }
 
-/// Over, and not bound to a template: a SYN or INIT starts something new.
-fn is_finished(connection: &Connection) -> bool {
-    let has_ended = matches!(
-        connection.state(),
-        State::Tcp(tcp::State::TimeWait | tcp::State::Close) | State::Sctp(sctp::State::Closed)
-    );
-    connection.template.is_none() && has_ended
+/// Whether a SYN or INIT starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template.
+/// TCP in FIN_WAIT may have ended unseen if its server answers past us.
+fn is_reusable(connection: &Connection, mode: i64) -> bool {
+    let has_ended = match connection.state() {
+        State::Tcp(tcp::State::TimeWait | tcp::State::Close) | State::Sctp(sctp::State::Closed) => true,
+        State::Tcp(tcp::State::FinWait) => mode & 2 != 0 && connection.has_no_output(),
+        _ => false,
+    };
+    mode != 0 && connection.template.is_none() && has_ended
 }
 
 fn refuse(error: ParseError) -> Verdict {

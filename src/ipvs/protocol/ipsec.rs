@@ -5,12 +5,23 @@ use std::net::IpAddr;
 
 use crate::net::addr::Protocol;
 use crate::net::flow::FlowKey;
+use crate::net::parse::{Packet, Quote};
 
 /// Port of the key exchange at both ends (RFC 7296 section 2).
 const IKE: u16 = 500;
 
-/// The flow of the key exchange that a packet of `protocol` goes with; `None` if that is neither AH nor ESP.
-pub fn exchange(protocol: Protocol, source: IpAddr, destination: IpAddr) -> Option<FlowKey> {
+/// The flow whose connection a packet goes with: its own, or that of its key exchange.
+pub fn flow_of(packet: &Packet) -> Option<FlowKey> {
+    packet.flow().or_else(|| exchange(packet.protocol, packet.source, packet.destination))
+}
+
+/// The same for a quoted packet.
+pub fn quoted_flow(quote: &Quote) -> FlowKey {
+    let FlowKey { protocol, source, destination, .. } = quote.flow;
+    exchange(protocol, source, destination).unwrap_or(quote.flow)
+}
+
+fn exchange(protocol: Protocol, source: IpAddr, destination: IpAddr) -> Option<FlowKey> {
     matches!(protocol, Protocol::AH | Protocol::ESP).then_some(FlowKey {
         source,
         destination,

@@ -1,0 +1,62 @@
+//! Real servers that are this machine itself: requests are delivered to its stack, and what it sends is looked at before
+//! it leaves (ipvs.md section 2.5, step 3, and the LOCAL_OUT hooks of section 2.1).
+
+use super::{Datapath, Passage};
+use crate::ipvs::connection::Connection;
+use crate::ipvs::protocol::{Direction, ipsec};
+use crate::ipvs::verdict::{DropReason, Verdict};
+use crate::net::icmp::is_flow_error;
+use crate::net::parse::{Quote, parse_quote};
+use crate::net::rewrite::{self, End};
+
+impl Passage<'_, '_> {
+    /// A request for this machine itself. It is at its destination: no hop is counted, and no MTU is in the way (golden
+    /// `local-server`). A loopback address is no way out of this machine, so a client elsewhere cannot be served by it.
+    pub(super) fn deliver(&mut self, connection: &Connection) -> Verdict {
+        let server = connection.server_address;
+        if server.ip().is_loopback() {
+            return Verdict::Drop(DropReason::LoopbackServer);
+        }
+        rewrite::set_end(self.frame.bytes_mut(), &self.packet, End::Destination, server);
+        Verdict::Pass
+    }
+
+    /// The same for an ICMP error about what this machine sent as a server.
+    pub(super) fn deliver_error(&mut self, quote: &Quote, connection: &Connection) -> Verdict {
+        let server = connection.server_address;
+        if server.ip().is_loopback() {
+            return Verdict::Drop(DropReason::LoopbackServer);
+        }
+        rewrite::set_icmp_end(self.frame.bytes_mut(), &self.packet, quote, End::Destination, server);
+        Verdict::Pass
+    }
+}
+
+impl Datapath {
+    /// What this machine sends. It has its route already, and goes that way whether it is translated or not.
+    pub(super) fn outgoing_packet(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
+        let packet = passage.packet;
+        let Some(flow) = ipsec::flow_of(&packet) else { return self.outgoing_error(passage) };
+        if let Some((connection, Direction::Out)) = self.find(passage.burst, &flow) {
+            self.count_out(&connection, &packet);
+            self.touch(passage, &connection, Direction::Out);
+            rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, connection.virtual_address);
+        }
+        Verdict::Pass
+    }
+
+    /// This machine's complaint about a client's packet, as about one to a port where nobody listens.
+    fn outgoing_error(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
+        let packet = passage.packet;
+        let quote = is_flow_error(&packet).then(|| parse_quote(passage.frame.bytes(), &packet));
+        let Some(quote) = quote.flatten() else { return Verdict::Pass };
+        if let Some((connection, Direction::Out)) =
+            self.find(passage.burst, &ipsec::quoted_flow(&quote).reversed())
+        {
+            self.count_out(&connection, &packet);
+            let virtual_address = connection.virtual_address;
+            rewrite::set_icmp_end(passage.frame.bytes_mut(), &packet, &quote, End::Source, virtual_address);
+        }
+        Verdict::Pass
+    }
+}

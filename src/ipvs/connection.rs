@@ -174,6 +174,7 @@ impl Connection {
             virtual_address: self.virtual_address,
             server: self.server_address,
             expires: self.life.deadline().saturating_since(now).as_secs(),
+            call_id: None,
         }
     }
 }

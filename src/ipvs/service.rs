@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::ipvs::edit::{ClientMask, ServerId, ServiceId, ServiceSpec};
+use crate::ipvs::edit::{ClientMask, Forward, ServerId, ServiceId, ServiceSpec};
 use crate::ipvs::scheduler::Scheduler;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::stats::Stats;
@@ -52,12 +52,17 @@ impl VirtualService {
         self.servers.iter().find(|server| server.id() == id)
     }
 
-    /// The virtual port; `None` for a mark.
-    pub fn port(&self) -> Option<u16> {
+    /// Virtual address and port; `None` for a mark.
+    pub fn address(&self) -> Option<SocketAddr> {
         match self.spec.id {
-            ServiceId::Address { port, .. } => Some(port),
+            ServiceId::Address { address, port, .. } => Some(SocketAddr::new(address, port)),
             ServiceId::FwMark { .. } => None,
         }
+    }
+
+    /// The virtual port; `None` for a mark.
+    pub fn port(&self) -> Option<u16> {
+        self.address().map(|address| address.port())
     }
 
     /// For a listing.
@@ -89,6 +94,7 @@ pub fn mask_client(client: IpAddr, mask: ClientMask) -> IpAddr {
 pub struct Services {
     by_id: HashMap<ServiceId, Arc<VirtualService>, RandomState>,
     any_port: usize,
+    engines: usize,
     marks: usize,
     /// How many services have a server at an address and port, by protocol; a mark's servers stand for any.
     servers: HashMap<(Option<Protocol>, ServerId), usize, RandomState>,
@@ -99,8 +105,10 @@ impl Services {
     pub fn insert(&mut self, service: Arc<VirtualService>) {
         let port = service.port();
         self.count_servers(&service, 1);
+        self.engines += usize::from(service.spec.engine.is_some());
         if let Some(former) = self.by_id.insert(service.spec.id, service) {
             self.count_servers(&former, -1);
+            self.engines -= usize::from(former.spec.engine.is_some());
         } else {
             self.any_port += usize::from(port == Some(0));
             self.marks += usize::from(port.is_none());
@@ -111,6 +119,7 @@ impl Services {
     pub fn remove(&mut self, id: &ServiceId) -> Option<Arc<VirtualService>> {
         let service = self.by_id.remove(id)?;
         self.count_servers(&service, -1);
+        self.engines -= usize::from(service.spec.engine.is_some());
         self.any_port -= usize::from(service.port() == Some(0));
         self.marks -= usize::from(service.port().is_none());
         Some(service)
@@ -134,6 +143,22 @@ impl Services {
     pub fn has_server(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
         let id = ServerId { address, port };
         self.servers.contains_key(&(Some(protocol), id)) || self.servers.contains_key(&(None, id))
+    }
+
+    /// The UDP service with a persistence engine, and the server of it that is here, port 0 excepted at either (ipvs.md section
+    /// 4.5). Of several services it is the one that listings show first.
+    pub fn speaking_server(&self, source: SocketAddr) -> Option<(&Arc<VirtualService>, &Arc<RealServer>)> {
+        let id = ServerId { address: source.ip(), port: source.port() };
+        if self.engines == 0 || id.port == 0 || !self.has_server(Protocol::UDP, id.address, id.port) {
+            return None;
+        }
+        let speaks = |service: &&Arc<VirtualService>| {
+            let address = matches!(service.spec.id, ServiceId::Address { protocol: Protocol::UDP, port: 1.., .. });
+            address && service.spec.engine.is_some()
+        };
+        let servers = self.iter().filter(speaks).filter_map(|service| Some((service, service.server(id)?)));
+        let servers = servers.filter(|(_, server)| server.forward() == Forward::Masquerade);
+        servers.min_by_key(|(service, _)| service.address())
     }
 
     /// The service of this identity.

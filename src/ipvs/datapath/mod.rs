@@ -4,6 +4,7 @@ mod icmp;
 mod limit;
 mod local;
 mod open;
+mod originate;
 mod transmit;
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Burst, Datapath, Ending, Passage};
+use crate::ipvs::call_id::call_id;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::{Persistence, ServerId};
 use crate::ipvs::mark::MarkPacket;
@@ -28,11 +29,46 @@ const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
 /// Active FTP's data connections come from here and are the FTP helper's, not the schedulers'.
 const FTP_DATA: u16 = 20;
 const FTP: u16 = 21;
+const UDP_LEN: usize = 8;
+
+/// Why a packet makes no connection.
+enum Refusal {
+    /// No server may take it.
+    NoServer,
+    /// The persistence engine finds no call that it belongs to.
+    NoCall,
+}
+
+impl Passage<'_, '_> {
+    /// What the flow's template is found by; `None` if the persistence engine finds no call in the packet.
+    pub(super) fn template_key(
+        &self,
+        service: &VirtualService,
+        persistence: &Persistence,
+        flow: &FlowKey,
+    ) -> Option<TemplateKey> {
+        let mut key = TemplateKey::new(&service.spec.id, persistence, flow);
+        if service.spec.engine.is_some() {
+            let message = self.datagram()?;
+            key.call_id = Some(call_id(message)?.into());
+        }
+        Some(key)
+    }
+
+    /// The payload of a UDP packet.
+    fn datagram(&self) -> Option<&[u8]> {
+        let Packet { transport: Transport::Udp { .. }, l4, end, .. } = self.packet else { return None };
+        self.frame.bytes().get(l4 + UDP_LEN..end)
+    }
+}
 
 impl Datapath {
     pub(super) fn open(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
         let burst = passage.burst;
         let Snapshot { sysctls, routes, .. } = burst.snapshot;
+        if let Some(verdict) = self.originate(passage, flow) {
+            return verdict;
+        }
         if is_stray_reply(passage, flow)
             && let Some(own) = routes.port_address(passage.frame.port(), flow.source)
         {
@@ -52,8 +88,8 @@ impl Datapath {
         if self.tables.drop_counters.drops_packet(burst.snapshot.defence) {
             return Verdict::Drop(DropReason::Defence);
         }
-        match self.schedule(burst, service, flow) {
-            Some(connection) if is_one_packet(service, flow) => {
+        match self.schedule(passage, service, flow) {
+            Ok(connection) if is_one_packet(service, flow) => {
                 let verdict = self.forward_one_packet(passage, &connection);
                 if let Some(template) = &connection.template {
                     template.count_packet();
@@ -61,12 +97,13 @@ impl Datapath {
                 connection.unbind();
                 verdict
             }
-            Some(connection) => {
+            Ok(connection) => {
                 self.tables.connections.insert(&connection);
                 self.forward_request(passage, &connection)
             }
-            None if is_ftp_data_for(service, flow) => Verdict::Pass,
-            None => self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination),
+            Err(Refusal::NoCall) => Verdict::Drop(DropReason::NoCall),
+            Err(Refusal::NoServer) if is_ftp_data_for(service, flow) => Verdict::Pass,
+            Err(Refusal::NoServer) => self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination),
         }
     }
 
@@ -80,32 +117,37 @@ impl Datapath {
         self.answer_from(own, passage, IcmpError::PortUnreachable, DropReason::NoConnection)
     }
 
-    /// A new connection for the flow, or `None` if no server may take it.
+    /// A new connection for the flow.
     fn schedule(
         &mut self,
-        burst: &Burst<'_>,
+        passage: &Passage<'_, '_>,
         service: &VirtualService,
         flow: &FlowKey,
-    ) -> Option<Arc<Connection>> {
-        match &service.spec.persistence {
+    ) -> Result<Arc<Connection>, Refusal> {
+        let burst = passage.burst;
+        let connection = match &service.spec.persistence {
             Some(persistence) => {
-                let template = self.template(burst, service, persistence, flow)?;
+                let key = passage.template_key(service, persistence, flow).ok_or(Refusal::NoCall)?;
+                let template = self.template(burst, service, key, None, flow).ok_or(Refusal::NoServer)?;
                 let server_address = persistent_address(service, template.server.id(), flow);
                 let server = Arc::clone(&template.server);
-                Some(self.connect(burst, Connection::new(flow, server, server_address, Some(template))))
+                Connection::new(flow, server, server_address, Some(template))
             }
-            None if service.port().is_some_and(|port| port != flow.destination_port) => None,
+            None if service.port().is_some_and(|port| port != flow.destination_port) => {
+                return Err(Refusal::NoServer);
+            }
             None => {
-                let server = pick(burst, service, flow)?;
+                let server = pick(burst, service, flow).ok_or(Refusal::NoServer)?;
                 let server_address = address_for(server.id(), flow);
-                Some(self.connect(burst, Connection::new(flow, server, server_address, None)))
+                Connection::new(flow, server, server_address, None)
             }
-        }
+        };
+        Ok(self.connect(burst, connection))
     }
 
     /// Counts a new connection. Its first packet gives it the timeout of a state; until then it must not look as if its time
     /// were up to another worker.
-    fn connect(&self, burst: &Burst<'_>, connection: Connection) -> Arc<Connection> {
+    pub(super) fn connect(&self, burst: &Burst<'_>, connection: Connection) -> Arc<Connection> {
         connection.life.set_deadline(burst.now + NEW_CONNECTION_TIME);
         let connection = Arc::new(connection);
         connection.server.count(self.worker, |cell| cell.add_connection());
@@ -113,19 +155,21 @@ impl Datapath {
         connection
     }
 
-    /// The client's template, refreshed; a new one if there is none that counts.
-    fn template(
+    /// The client's template of a persistent service, refreshed; a new one if there is none that counts. It has to be one to
+    /// the `wanted` server if there is such.
+    pub(super) fn template(
         &mut self,
         burst: &Burst<'_>,
         service: &VirtualService,
-        persistence: &Persistence,
+        key: TemplateKey,
+        wanted: Option<&Arc<RealServer>>,
         flow: &FlowKey,
     ) -> Option<Arc<PersistenceTemplate>> {
-        let key = TemplateKey::new(&service.spec.id, persistence, flow);
-        let template = match self.valid_template(burst, &key) {
+        let template = match self.valid_template(burst, &key, wanted) {
             Some(template) => template,
             None => {
-                let server = pick(burst, service, flow)?;
+                let persistence = service.spec.persistence?;
+                let server = wanted.cloned().or_else(|| pick(burst, service, flow))?;
                 let port = if key.virtual_address.port() == 0 { 0 } else { server.id().port };
                 let template = PersistenceTemplate::new(key, server, port, persistence.timeout);
                 let template = Arc::new(template.of_one_packet_service(service.spec.one_packet));
@@ -140,7 +184,12 @@ impl Datapath {
         Some(template)
     }
 
-    fn valid_template(&self, burst: &Burst<'_>, key: &TemplateKey) -> Option<Arc<PersistenceTemplate>> {
+    fn valid_template(
+        &self,
+        burst: &Burst<'_>,
+        key: &TemplateKey,
+        wanted: Option<&Arc<RealServer>>,
+    ) -> Option<Arc<PersistenceTemplate>> {
         let templates = &self.tables.templates;
         let template = templates.find(key)?;
         while template.life.is_over(burst.now) {
@@ -148,7 +197,8 @@ impl Datapath {
                 return None;
             }
         }
-        if template.is_valid(burst.snapshot.sysctls.expire_quiescent_template != 0) {
+        let fits = wanted.is_none_or(|server| Arc::ptr_eq(server, &template.server));
+        if fits && template.is_valid(burst.snapshot.sysctls.expire_quiescent_template != 0) {
             return Some(template);
         }
         templates.retire(&template);

@@ -124,9 +124,19 @@ impl Datapath {
         if packet.ttl <= 1 || (packet.dont_fragment && passage.is_too_big(egress)) {
             return Verdict::Pass;
         }
-        self.count_out(connection, &packet);
         self.touch(passage, connection, Direction::Out);
-        rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, connection.virtual_address);
+        self.send_reply(passage, connection, egress)
+    }
+
+    /// A server's packet to its client, without any trace in the connection's state.
+    pub(super) fn send_reply(
+        &mut self,
+        passage: &mut Passage<'_, '_>,
+        connection: &Connection,
+        egress: Option<Egress>,
+    ) -> Verdict {
+        self.count_out(connection, &passage.packet);
+        rewrite::set_end(passage.frame.bytes_mut(), &passage.packet, End::Source, connection.virtual_address);
         self.send(passage, egress)
     }
 

@@ -79,7 +79,8 @@ fn id_len(value: &[u8]) -> Option<usize> {
 }
 
 fn word_len(text: &[u8]) -> usize {
-    let is_word = |byte: u8| is_letter(byte) || byte.is_ascii_digit() || b"-.!%*_+`'~()<>:\\\"/[]?{}".contains(&byte);
+    let is_word =
+        |byte: u8| is_letter(byte) || byte.is_ascii_digit() || b"-.!%*_+`'~()<>:\\\"/[]?{}".contains(&byte);
     text.iter().take_while(|byte| is_word(**byte)).count()
 }
 

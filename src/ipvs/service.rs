@@ -153,7 +153,8 @@ impl Services {
             return None;
         }
         let speaks = |service: &&Arc<VirtualService>| {
-            let address = matches!(service.spec.id, ServiceId::Address { protocol: Protocol::UDP, port: 1.., .. });
+            let address =
+                matches!(service.spec.id, ServiceId::Address { protocol: Protocol::UDP, port: 1.., .. });
             address && service.spec.engine.is_some()
         };
         let servers = self.iter().filter(speaks).filter_map(|service| Some((service, service.server(id)?)));

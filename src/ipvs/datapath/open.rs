@@ -10,6 +10,7 @@ use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::{Persistence, ServerId};
 use crate::ipvs::mark::MarkPacket;
 use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
+use crate::ipvs::protocol::Direction;
 use crate::ipvs::scheduler::Arrival;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
@@ -17,15 +18,14 @@ use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::timer::Fate;
 use crate::ipvs::verdict::{DropReason, Verdict};
-use crate::net::addr::{PortIndex, Protocol};
+use crate::net::addr::Protocol;
 use crate::net::flow::FlowKey;
 use crate::net::icmp::IcmpError;
-use crate::net::parse::{Packet, SctpChunk, Transport};
+use crate::net::parse::{Packet, Quote, SctpChunk, Transport};
 use crate::net::rewrite;
 use crate::net::route::RouteTable;
+use crate::net::time::Instant;
 
-/// The kernel's initial timeout of a connection.
-const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
 /// Active FTP's data connections come from here and are the FTP helper's, not the schedulers'.
 const FTP_DATA: u16 = 20;
 const FTP: u16 = 21;
@@ -49,8 +49,7 @@ impl Passage<'_, '_> {
     ) -> Option<TemplateKey> {
         let mut key = TemplateKey::new(&service.spec.id, persistence, flow);
         if service.spec.engine.is_some() {
-            let message = self.datagram()?;
-            key.call_id = Some(call_id(message)?.into());
+            key.call_id = Some(call_id(self.datagram()?)?.into());
         }
         Some(key)
     }
@@ -80,15 +79,17 @@ impl Datapath {
         if matches!(passage.packet.transport, Transport::Sctp { chunk: None, .. }) {
             return Verdict::Drop(DropReason::Truncated);
         }
-        if !may_open(&passage.packet, flow, sysctls) {
+        if !may_open(&passage.packet, sysctls) {
             return Verdict::Pass;
         }
-        let port = passage.frame.port();
-        let Some(service) = service_of(burst, flow, port) else { return Verdict::Pass };
+        let Some(service) = service_of(passage, flow) else { return Verdict::Pass };
         if self.tables.drop_counters.drops_packet(burst.snapshot.defence) {
             return Verdict::Drop(DropReason::Defence);
         }
-        match self.schedule(passage, service, flow) {
+        if flow.source_port == FTP_DATA {
+            return Verdict::Pass;
+        }
+        match self.schedule(passage, service, &Arrival::new(burst, service, flow, flow.destination)) {
             Ok(connection) if is_one_packet(service, flow) => {
                 let verdict = self.forward_one_packet(passage, &connection);
                 if let Some(template) = &connection.template {
@@ -103,7 +104,38 @@ impl Datapath {
             }
             Err(Refusal::NoCall) => Verdict::Drop(DropReason::NoCall),
             Err(Refusal::NoServer) if is_ftp_data_for(service, flow) => Verdict::Pass,
-            Err(Refusal::NoServer) => self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination),
+            Err(Refusal::NoServer) => {
+                self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination)
+            }
+        }
+    }
+
+    /// An ICMP error about an unknown flow, with `schedule_icmp`: a connection for the flow, and the error goes the way its
+    /// packets would.
+    pub(super) fn open_for_error(&mut self, passage: &mut Passage<'_, '_>, quote: &Quote) -> Verdict {
+        let burst = passage.burst;
+        let flow = quote.flow.reversed();
+        let Some(service) = service_of(passage, &flow) else { return Verdict::Pass };
+        if self.tables.drop_counters.drops_packet(burst.snapshot.defence) {
+            return Verdict::Drop(DropReason::Defence);
+        }
+        if flow.source_port == FTP_DATA {
+            return Verdict::Pass;
+        }
+        match self.schedule(passage, service, &Arrival::new(burst, service, &flow, flow.source)) {
+            Ok(connection) if is_one_packet(service, &flow) => {
+                let verdict = self.forward_error(passage, quote, &connection, Direction::In);
+                connection.unbind();
+                verdict
+            }
+            Ok(connection) => {
+                self.tables.connections.insert(&connection);
+                self.wheel.file(Ending::Connection(Arc::clone(&connection)));
+                self.forward_error(passage, quote, &connection, Direction::In)
+            }
+            Err(Refusal::NoCall) => Verdict::Drop(DropReason::NoCall),
+            Err(Refusal::NoServer) if is_ftp_data_for(service, &flow) => Verdict::Pass,
+            Err(Refusal::NoServer) => Verdict::Drop(DropReason::NoDestination),
         }
     }
 
@@ -122,13 +154,13 @@ impl Datapath {
         &mut self,
         passage: &Passage<'_, '_>,
         service: &VirtualService,
-        flow: &FlowKey,
+        arrival: &Arrival<'_>,
     ) -> Result<Arc<Connection>, Refusal> {
-        let burst = passage.burst;
+        let flow = arrival.flow;
         let connection = match &service.spec.persistence {
             Some(persistence) => {
                 let key = passage.template_key(service, persistence, flow).ok_or(Refusal::NoCall)?;
-                let template = self.template(burst, service, key, None, flow).ok_or(Refusal::NoServer)?;
+                let template = self.template(service, key, None, arrival).ok_or(Refusal::NoServer)?;
                 let server_address = persistent_address(service, template.server.id(), flow);
                 let server = Arc::clone(&template.server);
                 Connection::new(flow, server, server_address, Some(template))
@@ -137,18 +169,19 @@ impl Datapath {
                 return Err(Refusal::NoServer);
             }
             None => {
-                let server = pick(burst, service, flow).ok_or(Refusal::NoServer)?;
+                let server = service.scheduler.schedule(&service.servers, arrival);
+                let server = server.ok_or(Refusal::NoServer)?;
                 let server_address = address_for(server.id(), flow);
                 Connection::new(flow, server, server_address, None)
             }
         };
-        Ok(self.connect(burst, connection))
+        Ok(self.connect(arrival.now, connection))
     }
 
     /// Counts a new connection. Its first packet gives it the timeout of a state; until then it must not look as if its time
     /// were up to another worker.
-    pub(super) fn connect(&self, burst: &Burst<'_>, connection: Connection) -> Arc<Connection> {
-        connection.life.set_deadline(burst.now + NEW_CONNECTION_TIME);
+    pub(super) fn connect(&self, now: Instant, connection: Connection) -> Arc<Connection> {
+        connection.life.set_deadline(now + Duration::from_secs(u64::from(connection.timeout())));
         let connection = Arc::new(connection);
         connection.server.count(self.worker, |cell| cell.add_connection());
         self.tables.total.cell(self.worker).add_connection();
@@ -159,17 +192,17 @@ impl Datapath {
     /// the `wanted` server if there is such.
     pub(super) fn template(
         &mut self,
-        burst: &Burst<'_>,
         service: &VirtualService,
         key: TemplateKey,
         wanted: Option<&Arc<RealServer>>,
-        flow: &FlowKey,
+        arrival: &Arrival<'_>,
     ) -> Option<Arc<PersistenceTemplate>> {
-        let template = match self.valid_template(burst, &key, wanted) {
+        let template = match self.valid_template(arrival, &key, wanted) {
             Some(template) => template,
             None => {
                 let persistence = service.spec.persistence?;
-                let server = wanted.cloned().or_else(|| pick(burst, service, flow))?;
+                let scheduled = || service.scheduler.schedule(&service.servers, arrival);
+                let server = wanted.cloned().or_else(scheduled)?;
                 let port = if key.virtual_address.port() == 0 { 0 } else { server.id().port };
                 let template = PersistenceTemplate::new(key, server, port, persistence.timeout);
                 let template = Arc::new(template.of_one_packet_service(service.spec.one_packet));
@@ -177,7 +210,7 @@ impl Datapath {
                 template
             }
         };
-        template.refresh(burst.now);
+        template.refresh(arrival.now);
         if template.life.needs_filing() {
             self.wheel.file(Ending::Template(Arc::clone(&template)));
         }
@@ -186,19 +219,19 @@ impl Datapath {
 
     fn valid_template(
         &self,
-        burst: &Burst<'_>,
+        arrival: &Arrival<'_>,
         key: &TemplateKey,
         wanted: Option<&Arc<RealServer>>,
     ) -> Option<Arc<PersistenceTemplate>> {
         let templates = &self.tables.templates;
         let template = templates.find(key)?;
-        while template.life.is_over(burst.now) {
+        while template.life.is_over(arrival.now) {
             if templates.expire(&template) == Fate::Gone {
                 return None;
             }
         }
         let fits = wanted.is_none_or(|server| Arc::ptr_eq(server, &template.server));
-        if fits && template.is_valid(burst.snapshot.sysctls.expire_quiescent_template != 0) {
+        if fits && template.is_valid(arrival.sysctls.expire_quiescent_template != 0) {
             return Some(template);
         }
         templates.retire(&template);
@@ -232,8 +265,8 @@ fn is_stray_reply(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
 }
 
 /// Whether a packet without a connection may create one (ipvs.md section 2.3).
-fn may_open(packet: &Packet, flow: &FlowKey, sysctls: &Sysctls) -> bool {
-    let by_protocol = match packet.transport {
+fn may_open(packet: &Packet, sysctls: &Sysctls) -> bool {
+    match packet.transport {
         Transport::Tcp { flags, .. } => !flags.rst && (flags.syn || sysctls.sloppy_tcp != 0),
         Transport::Udp { .. } => true,
         Transport::Sctp { chunk, .. } => chunk.is_some_and(|chunk| match chunk.kind {
@@ -241,8 +274,7 @@ fn may_open(packet: &Packet, flow: &FlowKey, sysctls: &Sysctls) -> bool {
             kind => kind != SctpChunk::ABORT && sysctls.sloppy_sctp != 0,
         }),
         Transport::Icmp { .. } | Transport::Other => false,
-    };
-    by_protocol && flow.source_port != FTP_DATA
+    }
 }
 
 /// Whether the kernel refuses a source before IPVS sees the packet (RFC 1812 section 5.3.7, RFC 4291 section 2.7). One that is
@@ -255,22 +287,26 @@ fn is_martian(source: IpAddr, routes: &RouteTable) -> bool {
     refused || source.is_multicast() || source.is_loopback()
 }
 
-fn pick(burst: &Burst<'_>, service: &VirtualService, flow: &FlowKey) -> Option<Arc<RealServer>> {
-    let sysctls = &burst.snapshot.sysctls;
-    let arrival = Arrival { flow, flags: service.spec.flags, sysctls, now: burst.now };
-    service.scheduler.schedule(&service.servers, &arrival)
+impl<'a> Arrival<'a> {
+    pub(super) fn new(
+        burst: &Burst<'a>,
+        service: &VirtualService,
+        flow: &'a FlowKey,
+        addressed: IpAddr,
+    ) -> Self {
+        let Burst { now, snapshot } = *burst;
+        Arrival { flow, addressed, flags: service.spec.flags, sysctls: &snapshot.sysctls, now }
+    }
 }
 
-fn service_of<'a>(burst: &Burst<'a>, flow: &FlowKey, port: PortIndex) -> Option<&'a Arc<VirtualService>> {
-    let snapshot = burst.snapshot;
+/// The service of a flow, by the mark of the packet that came, which may be an ICMP error about it.
+fn service_of<'a>(passage: &Passage<'a, '_>, flow: &FlowKey) -> Option<&'a Arc<VirtualService>> {
+    let snapshot = passage.burst.snapshot;
+    let Packet { source, destination, protocol, .. } = passage.packet;
     let mark = if snapshot.services.has_marks() {
-        snapshot.marks.mark(&MarkPacket {
-            source: flow.source,
-            destination: flow.destination,
-            protocol: flow.protocol,
-            ports: Some((flow.source_port, flow.destination_port)),
-            interface: snapshot.interface(port),
-        })
+        let ports = passage.packet.flow().map(|flow| (flow.source_port, flow.destination_port));
+        let interface = snapshot.interface(passage.frame.port());
+        snapshot.marks.mark(&MarkPacket { source, destination, protocol, ports, interface })
     } else {
         0
     };

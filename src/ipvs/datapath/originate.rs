@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
+use crate::ipvs::scheduler::Arrival;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
 use crate::ipvs::verdict::Verdict;
@@ -46,11 +47,12 @@ impl Datapath {
         let template = match &service.spec.persistence {
             Some(persistence) => {
                 let key = passage.template_key(service, persistence, &request)?;
-                Some(self.template(passage.burst, service, key, Some(server), &request)?)
+                let arrival = Arrival::new(passage.burst, service, &request, request.destination);
+                Some(self.template(service, key, Some(server), &arrival)?)
             }
             None => None,
         };
         let connection = Connection::new(&request, Arc::clone(server), flow.source(), template);
-        Some(self.connect(passage.burst, connection))
+        Some(self.connect(passage.burst.now, connection))
     }
 }

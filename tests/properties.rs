@@ -216,9 +216,11 @@ fn every_frame_of_a_burst_gets_a_verdict_that_fits_it() {
                     prop_assert!(whole.is_some(), "sent, but no IP packet: {:02x?}", after);
                 }
                 Verdict::Pass => prop_assert_eq!(before.len(), after.len()),
-                Verdict::HandOver | Verdict::Drop(_) => {}
+                Verdict::HandOver | Verdict::Drop(_) | Verdict::Hold => {}
             }
         }
+        let books = router.settle();
+        prop_assert!(books.imbalance() == 0 && books.held >= 0, "{:?}", books);
         Ok(())
     });
 }

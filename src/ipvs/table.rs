@@ -56,8 +56,8 @@ impl ConnectionTable {
             return None;
         }
         let entry = self.entries.get(&FlowKey { source_port: 0, ..*key })?;
-        let awaits = entry.direction == Direction::In && entry.connection.awaits_port();
-        awaits.then(|| Arc::clone(&entry.connection))
+        let awaits = entry.newest.direction == Direction::In && entry.newest.connection.awaits_port();
+        awaits.then(|| Arc::clone(&entry.newest.connection))
     }
 
     /// Puts a connection in.

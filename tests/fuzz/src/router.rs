@@ -84,7 +84,7 @@ impl Fuzzed {
                 assert_eq!(after.len(), frame.len(), "a frame that is passed keeps its length");
                 None
             }
-            Verdict::HandOver | Verdict::Drop(_) => None,
+            Verdict::HandOver | Verdict::Drop(_) | Verdict::Hold => None,
         }
     }
 
@@ -107,6 +107,8 @@ impl Fuzzed {
         let counted: u64 = self.servers_count();
         let held = self.connections().len() as u64;
         assert!(counted <= held, "servers count {counted} connections and templates, the table has {held}");
+        let books = self.router.settle();
+        assert!(books.imbalance() == 0 && books.held >= 0, "frames are lost: {books:?}");
         // The longest timeout that can be set is beyond any test; sequences that set long ones are not waited for.
         let longest = self.connections().iter().map(|connection| connection.expires).max();
         if longest.is_none_or(|longest| longest > TIME.as_secs()) {

@@ -36,6 +36,7 @@ build: tools-build ## build the programs
 
 check: tools-check ## formatting, clippy, shellcheck
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --all-targets -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
 

@@ -171,8 +171,8 @@ pub fn named(name: &str) -> Play {
     load(&directory, &directory.join("scenarios").join(format!("{name}.json")))
 }
 
-/// Also from a package further down in the tree.
-fn own_directory() -> PathBuf {
+/// `tests/ipvs`, also from a package further down in the tree.
+pub fn own_directory() -> PathBuf {
     let packages = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
     let found = packages.map(|package| package.join("tests/ipvs")).find(|directory| directory.is_dir());
     found.expect("tests/ipvs")

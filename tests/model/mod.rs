@@ -6,6 +6,7 @@ mod listing;
 mod packets;
 mod rig;
 mod schedulers;
+mod sctp;
 mod sequence;
 mod tables;
 mod tcp;
@@ -56,12 +57,17 @@ fn compare(world: World, theme: Theme, cases: u32) {
 
 #[test]
 fn connections() {
-    compare(World::V4, sequence::CONNECTIONS, 2000);
+    compare(World::V4, sequence::CONNECTIONS, 1600);
+}
+
+#[test]
+fn associations() {
+    compare(World::V4, sequence::ASSOCIATIONS, 800);
 }
 
 #[test]
 fn persistence() {
-    compare(World::V4, sequence::PERSISTENCE, 2000);
+    compare(World::V4, sequence::PERSISTENCE, 1800);
 }
 
 #[test]
@@ -71,7 +77,7 @@ fn scheduling() {
 
 #[test]
 fn edits() {
-    compare(World::V4, sequence::EDITS, 1900);
+    compare(World::V4, sequence::EDITS, 1700);
 }
 
 #[test]

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::config::beyond::{self, BeyondSettings, ServiceSettings};
+use crate::ipvs::beyond::Beyond;
+
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -29,6 +32,10 @@ pub struct Settings {
     pub zero_copy: ZeroCopy,
     /// How much is logged.
     pub log_level: LogLevel,
+    /// Services that have something of their own.
+    pub service: Vec<ServiceSettings>,
+    /// What goes beyond IPVS.
+    pub beyond_ipvs: BeyondSettings,
 }
 
 impl Default for Settings {
@@ -44,6 +51,8 @@ impl Default for Settings {
             xdp_mode: XdpMode::Auto,
             zero_copy: ZeroCopy::Auto,
             log_level: LogLevel::Info,
+            service: Vec::new(),
+            beyond_ipvs: BeyondSettings::default(),
         }
     }
 }
@@ -127,6 +136,11 @@ pub fn parse(file: &str, text: &str) -> Result<Settings, SettingsError> {
 }
 
 impl Settings {
+    /// What goes beyond IPVS, in the words of the engine.
+    pub fn beyond(&self) -> Beyond {
+        beyond::beyond(&self.beyond_ipvs, &self.service)
+    }
+
     /// The first key whose value cannot be used, and why.
     fn fault(&self) -> Option<(&'static str, String)> {
         let paths =
@@ -152,7 +166,7 @@ impl Settings {
         if !self.frames.is_power_of_two() || !(512..=1 << 20).contains(&self.frames) {
             return Some(("frames", format!("{} is not a power of two from 512 to 1048576", self.frames)));
         }
-        None
+        beyond::fault(&self.service)
     }
 }
 
@@ -173,6 +187,13 @@ fn wanted(key: &str) -> Option<&'static str> {
         "frames" => "a power of two from 512 to 1048576",
         "xdp_mode" => "one of \"auto\", \"native\", \"skb\"",
         "zero_copy" => "one of \"auto\", \"on\", \"off\"",
+        "match" => {
+            "a service such as \"tcp 192.0.2.1:80\", \"udp [2001:db8::1]:53\", \"fwmark 80\" or \"fwmark6 80\""
+        }
+        "tcp" | "tcp_fin" | "udp" | "drain_deadline" => "a number of seconds",
+        "tcp_reset_no_destination" | "drop_untranslated" | "reset_on_expiry" | "drain_quiesced" => {
+            "true or false"
+        }
         "log_level" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,
     })

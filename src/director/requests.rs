@@ -1,8 +1,11 @@
 //! What clients of the control socket ask.
 
+use std::sync::Arc;
+
 use super::protocol::{CheckStatus, Reply, Request, Status};
 use super::wanted::{WantedServer, WantedService};
 use super::{Director, Effect, Level};
+use crate::ipvs::beyond;
 use crate::ipvs::edit::{Edit, Errno, ServiceId};
 use crate::ipvs::protocol::tcp::State;
 use crate::ipvs::view::{TableInfo, TimeoutView};
@@ -25,6 +28,7 @@ impl Director {
                 tcp_fin: self.draft.timeouts.tcp(State::FinWait),
                 udp: self.draft.timeouts.udp(),
             }),
+            Request::Drain { service, server, deadline } => self.drain(now, &service, server, deadline),
             Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::Sysctl { name, value } => self.sysctl(&name, value.as_deref()),
             Request::Reload => Reply::Failed("this daemon has no files to read again".into()),
@@ -63,6 +67,9 @@ impl Director {
     }
 
     fn sysctl(&mut self, name: &str, value: Option<&str>) -> Reply {
+        if name.starts_with(beyond::PREFIX) {
+            return self.switch(name, value);
+        }
         let result = match value {
             Some(value) => self.draft.sysctls.set(name, value),
             None => Ok(()),
@@ -71,6 +78,18 @@ impl Director {
             Ok(value) => {
                 self.publish();
                 Reply::Text(format!("net.ipv4.vs.{name} = {value}"))
+            }
+            Err(error) => Reply::Failed(error.to_string()),
+        }
+    }
+
+    fn switch(&mut self, name: &str, value: Option<&str>) -> Reply {
+        let switches = &mut Arc::make_mut(&mut self.draft.beyond).switches;
+        let result = value.map_or(Ok(()), |value| switches.set(name, value));
+        match result.and_then(|()| switches.get(name)) {
+            Ok(value) => {
+                self.publish();
+                Reply::Text(format!("{name} = {value}"))
             }
             Err(error) => Reply::Failed(error.to_string()),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 
-use crate::ipvs::edit::{Forward, ServerId, ServerSpec};
+use crate::ipvs::edit::{Forward, ServerId, ServerSpec, ServiceId};
 use crate::ipvs::stats::{Stats, StatsCell};
 use crate::ipvs::view::ServerView;
 
@@ -11,12 +11,14 @@ use crate::ipvs::view::ServerView;
 #[derive(Debug)]
 pub struct RealServer {
     id: ServerId,
+    service: ServiceId,
     forward: AtomicU8,
     weight: AtomicI32,
     last_weight: AtomicI32,
     upper_threshold: AtomicU32,
     lower_threshold: AtomicU32,
     available: AtomicBool,
+    draining: AtomicBool,
     overloaded: AtomicBool,
     active: AtomicU32,
     total: AtomicU32,
@@ -27,15 +29,17 @@ pub struct RealServer {
 
 impl RealServer {
     /// A server as asked for, of the service that `service_stats` belongs to.
-    pub fn new(spec: &ServerSpec, workers: usize, service_stats: Arc<Stats>) -> Self {
+    pub fn new(spec: &ServerSpec, service: ServiceId, workers: usize, service_stats: Arc<Stats>) -> Self {
         let server = RealServer {
             id: spec.id,
+            service,
             forward: AtomicU8::new(0),
             weight: AtomicI32::new(0),
             last_weight: AtomicI32::new(0),
             upper_threshold: AtomicU32::new(0),
             lower_threshold: AtomicU32::new(0),
             available: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
             overloaded: AtomicBool::new(false),
             active: AtomicU32::new(0),
             total: AtomicU32::new(0),
@@ -50,6 +54,11 @@ impl RealServer {
     /// Address and port.
     pub fn id(&self) -> ServerId {
         self.id
+    }
+
+    /// The service whose server it is.
+    pub fn service(&self) -> &ServiceId {
+        &self.service
     }
 
     /// Forwarding method for new connections.
@@ -75,6 +84,16 @@ impl RealServer {
     /// Whether the server is in its service; false after deletion.
     pub fn is_available(&self) -> bool {
         self.available.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is drained: its templates make no connections any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Starts draining it; a weight other than 0 ends that.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Whether a threshold keeps schedulers away.
@@ -143,6 +162,7 @@ impl RealServer {
         self.weight.store(spec.weight, Ordering::Relaxed);
         if spec.weight != 0 {
             self.last_weight.store(spec.weight, Ordering::Relaxed);
+            self.draining.store(false, Ordering::Relaxed);
         }
         let former = self.upper_threshold.swap(spec.upper_threshold, Ordering::Relaxed);
         self.lower_threshold.store(spec.lower_threshold, Ordering::Relaxed);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::ipvs::beyond::Beyond;
 use crate::ipvs::mark::MarkRules;
 use crate::ipvs::persistence::TemplateTable;
 use crate::ipvs::protocol::Timeouts;
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// `net.ipv4.vs` settings.
     pub sysctls: Sysctls,
+    /// What goes beyond IPVS.
+    pub beyond: Arc<Beyond>,
 }
 
 impl Snapshot {

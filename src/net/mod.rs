@@ -8,6 +8,7 @@ pub mod flow;
 pub mod frame;
 pub mod icmp;
 pub mod parse;
+pub mod reset;
 pub mod rewrite;
 pub mod route;
 pub mod time;

@@ -13,10 +13,10 @@ use crate::ipvs::datapath::Engine;
 use crate::ipvs::verdict::{DropReason, PacketCounters, Verdict};
 use crate::net::addr::PortIndex;
 use crate::net::frame::Frame;
+use crate::xdp::XdpPort;
 use crate::xdp::error::XdpError;
 use crate::xdp::tap::{Tap, WayOut};
 use crate::xdp::worker::{Clock, StopOrder, network_layer, refusal};
-use crate::xdp::XdpPort;
 
 /// Larger than any frame that a served interface can send.
 const BUFFER: usize = 16 * 1024;

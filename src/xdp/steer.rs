@@ -183,7 +183,8 @@ impl Steerer {
         // Where it is there already, attaching tells what else is wrong.
         let _ = tc::qdisc_add_clsact(interface);
         let program = self.ebpf.program_mut(DETOUR).ok_or_else(|| missing(DETOUR))?;
-        let program: &mut SchedClassifier = program.try_into().map_err(|error: ProgramError| refused(&error))?;
+        let program: &mut SchedClassifier =
+            program.try_into().map_err(|error: ProgramError| refused(&error))?;
         if program.fd().is_err() {
             program.load().map_err(|error| refused(&error))?;
         }

@@ -14,6 +14,7 @@ use xlvs::config::marks::parse_marks;
 use xlvs::config::names::Names;
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::director::{ClientId, Command, Director, Effect, Port};
+use xlvs::ipvs::beyond::Beyond;
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::snapshot::Tables;
@@ -51,11 +52,16 @@ pub struct Router {
 impl Router {
     /// At time 0, in the topology of the scenarios, without services.
     pub fn new() -> Self {
+        Self::with_beyond(Beyond::default())
+    }
+
+    /// The same with what goes beyond IPVS.
+    pub fn with_beyond(beyond: Beyond) -> Self {
         let now = Instant::START;
         let tables = Arc::new(Tables::new(1));
         let ports =
             ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
-        let director = Director::new(now, Arc::clone(&tables), 1, ports.collect());
+        let director = Director::new(now, Arc::clone(&tables), 1, ports.collect()).with_beyond(beyond);
         let datapath = Datapath::new(tables, 0, now);
         let network = network();
         let mut router = Router {
@@ -94,7 +100,7 @@ impl Router {
     fn sysctl(&mut self, words: &[&str]) -> Result<(), String> {
         for word in words.iter().filter(|word| !word.starts_with('-')) {
             let (name, value) = word.split_once('=').ok_or("no value")?;
-            let name = name.strip_prefix("net.ipv4.vs.").ok_or("not a setting of IPVS")?.to_owned();
+            let name = name.strip_prefix("net.ipv4.vs.").unwrap_or(name).to_owned();
             let request = Request::Sysctl { name, value: Some(value.to_owned()) };
             match self.call(request).map_err(|error| error.to_string())? {
                 Reply::Text(_) => {}

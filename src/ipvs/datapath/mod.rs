@@ -182,7 +182,8 @@ impl Datapath {
     /// Advances the connection's state by a packet and starts its timer again.
     fn touch(&mut self, passage: &Passage<'_, '_>, connection: &Arc<Connection>, way: Direction) {
         let Burst { now, snapshot } = *passage.burst;
-        let timeouts = &snapshot.timeouts;
+        let own = snapshot.beyond.timeouts(connection.server.service(), &snapshot.timeouts);
+        let timeouts = own.as_ref().unwrap_or(&snapshot.timeouts);
         let (timeout, alive) = match passage.packet.transport {
             Transport::Tcp { flags, .. } => {
                 let tables = StateTables::new(snapshot.sysctls.is_tcp_secure());

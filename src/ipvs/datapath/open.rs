@@ -36,6 +36,9 @@ impl Datapath {
         {
             return self.refuse_stray(own, passage);
         }
+        if is_untranslated(passage, flow) {
+            return Verdict::Drop(DropReason::Untranslated);
+        }
         if !may_open(&passage.packet, flow, sysctls) || !routes.is_local(flow.destination) {
             return Verdict::Pass;
         }
@@ -51,7 +54,7 @@ impl Datapath {
                 self.tables.connections.insert(&connection);
                 self.forward_request(passage, &connection)
             }
-            None => self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination),
+            None => self.refuse_flow(passage, service),
         }
     }
 
@@ -63,6 +66,15 @@ impl Datapath {
         }
         rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
         self.answer_from(own, passage, IcmpError::PortUnreachable, DropReason::NoConnection)
+    }
+
+    /// No server: the client is told so.
+    fn refuse_flow(&mut self, passage: &mut Passage<'_, '_>, service: &VirtualService) -> Verdict {
+        let is_tcp = matches!(passage.packet.transport, Transport::Tcp { .. });
+        if is_tcp && passage.burst.snapshot.beyond.resets_without_destination(&service.spec.id) {
+            return self.answer_by_reset(passage, DropReason::NoDestination);
+        }
+        self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination)
     }
 
     /// A new connection for the flow, or `None` if no server may take it.
@@ -152,6 +164,15 @@ fn is_stray_reply(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
     let Snapshot { sysctls, services, .. } = passage.burst.snapshot;
     let reset = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.rst);
     sysctls.nat_icmp_send != 0 && !reset && services.has_server(flow.protocol, flow.source, flow.source_port)
+}
+
+/// Whether a real server's packet of no connection would leave with the server's own address, and must not. What a server
+/// sends to this machine itself, such as the answer to a health check, goes nowhere else.
+fn is_untranslated(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
+    let Snapshot { beyond, services, routes, .. } = passage.burst.snapshot;
+    beyond.switches.drop_untranslated
+        && services.has_server(flow.protocol, flow.source, flow.source_port)
+        && !routes.is_local(flow.destination)
 }
 
 /// Whether a packet without a connection may create one (ipvs.md section 2.3).

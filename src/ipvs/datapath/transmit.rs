@@ -10,6 +10,7 @@ use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::{MacAddr, PortIndex};
 use crate::net::icmp::{self, IcmpError};
 use crate::net::parse::Packet;
+use crate::net::reset::Reset;
 use crate::net::rewrite::{self, End};
 use crate::net::route::{Egress, NextHop};
 
@@ -153,6 +154,18 @@ impl Datapath {
         }
         let id = self.take_id();
         if !icmp::make_error(passage.frame, packet, error, source, id, &egress.unwrap_or(NO_EGRESS)) {
+            return Verdict::Drop(DropReason::NoRoom);
+        }
+        egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
+    }
+
+    /// Replaces a TCP segment by a reset to its sender; drops it for `reason` where none may be sent. A reset is no longer
+    /// than what it answers, so there is no limit to their number.
+    pub(super) fn answer_by_reset(&mut self, passage: &mut Passage<'_, '_>, reason: DropReason) -> Verdict {
+        let reset = Reset::answering(passage.frame.bytes(), &passage.packet);
+        let Some(reset) = reset else { return Verdict::Drop(reason) };
+        let Ok(egress) = passage.way(passage.packet.source) else { return Verdict::Drop(reason) };
+        if !reset.write(passage.frame, &egress.unwrap_or(NO_EGRESS)) {
             return Verdict::Drop(DropReason::NoRoom);
         }
         egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))

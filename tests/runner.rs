@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::conversation::{Conversation, Turn};
 use crate::support::decode::decode;
-use crate::support::device::{CommandOutput, Device, Side};
+use crate::support::device::{CommandOutput, Departure, Device, Side};
 use crate::support::host::HostModel;
 use crate::support::packet::{self, PacketSpec};
 use crate::support::replay::{Replay, heard};
@@ -16,7 +16,7 @@ use crate::support::{ethernet, suite};
 /// the router changes, and what its own stack answers in the name of another.
 fn beyond_replay(play: &Play) -> bool {
     let name = &play.scenario.name;
-    let marks = ["inner(", "inner=", "frag=", "sctp ", "ipip", "gre ", "gue ", "via="];
+    let marks = ["inner(", "inner=", "frag=", "sctp ", "ipip", "ip6ip", "gre ", "gue ", "via="];
     let lines = || play.golden.steps.iter().flat_map(|step| &step.out);
     name == "local-server"
         || name.contains("ftp")
@@ -185,7 +185,7 @@ impl Device for Broken {
         panic!("{command}: on purpose, in the test of the runner")
     }
 
-    fn send(&mut self, _side: Side, _packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+    fn deliver(&mut self, _side: Side, _packet: &[u8]) -> Vec<Departure> {
         Vec::new()
     }
 

@@ -9,8 +9,9 @@ use crate::support::{engine, scenario, suite};
 fn scenarios() {
     let only = std::env::var("XLVS_ONLY").unwrap_or_default();
     let plays = scenario::all();
-    let report =
-        suite::run(plays.iter().filter(|play| play.scenario.name.contains(&only)), |_| engine::device());
+    let report = suite::run(plays.iter().filter(|play| play.scenario.name.contains(&only)), |play| {
+        engine::device_among(play.scenario.neighbours())
+    });
     assert!(report.different.is_empty(), "{}\n{}", report.stories(), report.summary());
     assert!(!report.same.is_empty(), "no scenario was played");
     println!("{}", report.summary());

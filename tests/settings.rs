@@ -34,6 +34,14 @@ fn values_are_taken() {
 }
 
 #[test]
+fn ipvs_settings_are_taken_over_the_defaults() {
+    let text = "[sysctl]\nsync_threshold = '5 60'\ndrop_packet = 3\nest_cpulist = '0-1,3'\n";
+    let sysctls = parse("x", text).unwrap().sysctls();
+    assert_eq!((sysctls.sync_threshold, sysctls.drop_packet), ([5, 60], 3));
+    assert_eq!((sysctls.est_cpulist.as_str(), sysctls.am_droprate), ("0-1,3", 10));
+}
+
+#[test]
 fn errors_name_file_line_and_key() {
     let table = [
         (
@@ -53,6 +61,16 @@ fn errors_name_file_line_and_key() {
         ("log_level = 'warning' # x\n", "x.toml:1: error: log_level: expected one of \"error\", \"warn\","),
         ("queues = 2\nnonsense\n", "x.toml:2: error: expected KEY = VALUE"),
         ("queues = 0\nframe_size = 1500\n", "x.toml:2: error: frame_size: 1500 is neither 2048 nor 4096"),
+        (
+            "[sysctl]\ndrop_entry = 3\nnonsense = 1\n",
+            "x.toml:3: error: nonsense: there is no such IPVS setting",
+        ),
+        ("[sysctl]\ndrop_entry = 4\n", "x.toml:2: error: drop_entry: expected a whole number from 0 to 3"),
+        ("[sysctl]\nsync_ports = 3\n", "x.toml:2: error: sync_ports: expected a power of two from 1 to 64"),
+        (
+            "[sysctl]\nsync_threshold = '50 50'\n",
+            "x.toml:2: error: sync_threshold: expected two whole numbers",
+        ),
         ("frames = 1000\n", "x.toml:1: error: frames: 1000 is not a power of two from 512 to 1048576"),
         ("marks = 'iptables'\n", "x.toml:1: error: marks: 'iptables' is not an absolute path"),
         ("ports = ['eth0:1']\n", "x.toml:1: error: ports: 'eth0:1' is not the name of an interface"),

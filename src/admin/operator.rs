@@ -17,6 +17,7 @@ use crate::director::names::with_system_names;
 use crate::director::protocol::{Reply, Request, Status};
 use crate::director::run::{self, RunOptions};
 use crate::ipvs::edit::{ServerId, ServiceId};
+use crate::ipvs::verdict::PacketTotals;
 
 const HELP: &str = "\
 xlvs: Linux Virtual Server without the kernel module
@@ -35,8 +36,8 @@ usage: xlvs COMMAND
   drain SERVICE SERVER [--deadline SECONDS]
                         weight 0, end its templates, and its connections at the deadline; such as
                         xlvs drain tcp 192.0.2.1:80 10.8.8.33:80 --deadline 60, or xlvs drain fwmark 80 10.8.8.33:80
-  sysctl NAME[=VALUE]   read or set an IPVS setting, such as net.ipv4.vs.expire_nodest_conn, or a switch beyond
-                        IPVS, such as xlvs.drop_untranslated
+  sysctl [NAME[=VALUE]] read or set an IPVS setting, such as net.ipv4.vs.expire_nodest_conn,
+                        or a switch beyond IPVS, such as xlvs.drop_untranslated; without NAME: list all of IPVS
   help, version
 
 The table is listed and edited with ipvsadm. Both find the daemon by its socket: the environment variable XLVS_SOCKET,
@@ -52,6 +53,7 @@ enum Task {
     Status,
     Check(Vec<PathBuf>),
     Reload,
+    ListSysctls,
     Sysctl { name: String, value: Option<String> },
     Drain { service: ServiceId, server: ServerId, deadline: Option<u32> },
     Help,
@@ -73,8 +75,6 @@ enum UsageError {
     NoServer,
     #[error("{0}")]
     Service(#[from] NoServiceName),
-    #[error("which setting? xlvs sysctl net.ipv4.vs.NAME[=VALUE]")]
-    NoSetting,
 }
 
 /// Does what the arguments (without the program's name) say.
@@ -159,18 +159,19 @@ fn parse_check(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
     if files.is_empty() { Err(UsageError::NoFile) } else { Ok(Task::Check(files)) }
 }
 
-/// Takes `NAME`, `NAME=VALUE` and, since sysctl(8) has it, `-w`.
+/// Takes `NAME`, `NAME=VALUE`, nothing, and the options that sysctl(8) has for these.
 fn parse_sysctl(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
     let mut setting = None;
     while let Some(argument) = parser.next()? {
         match argument {
             Short('w' | 'q') => {}
+            Short('a') => return alone(parser, Task::ListSysctls),
             Value(text) if setting.is_none() => setting = Some(text.string()?),
             Short('h') | Long("help") => return Ok(Task::Help),
             other => return Err(other.unexpected().into()),
         }
     }
-    let setting = setting.ok_or(UsageError::NoSetting)?;
+    let Some(setting) = setting else { return Ok(Task::ListSysctls) };
     let (name, value) = match setting.split_once('=') {
         Some((name, value)) => (name, Some(value.trim().to_owned())),
         None => (setting.as_str(), None),
@@ -211,6 +212,7 @@ fn perform(task: Task) -> Result<String, String> {
             other => Err(unexpected(other)),
         },
         Task::Reload => text(Request::Reload),
+        Task::ListSysctls => text(Request::ListSysctls),
         Task::Sysctl { name, value } => text(Request::Sysctl { name, value }),
         Task::Drain { service, server, deadline } => text(Request::Drain { service, server, deadline }),
     }
@@ -281,6 +283,10 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
         "packets: received {} = transmitted {} + passed {} + handed over {} + dropped {dropped}",
         packets.received, packets.transmitted, packets.passed, packets.handed_over
     )?;
+    if packets.made != 0 || packets.absorbed != 0 || packets.held != 0 {
+        let PacketTotals { made, absorbed, held, .. } = packets;
+        writeln!(text, "  made besides {made}; taken into those {absorbed}; held now {held}")?;
+    }
     for (reason, count) in &packets.dropped {
         writeln!(text, "  dropped, {}: {count}", reason.as_str())?;
     }

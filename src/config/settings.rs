@@ -1,5 +1,7 @@
 //! `xlvs.toml`: what `lvs.cf` cannot say. Every key has a default, and the file may be missing.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +9,7 @@ use thiserror::Error;
 
 use crate::config::beyond::{self, BeyondSettings, ServiceSettings};
 use crate::ipvs::beyond::Beyond;
+use crate::ipvs::sysctl::{self, SysctlError, Sysctls};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,8 @@ pub struct Settings {
     pub service: Vec<ServiceSettings>,
     /// What goes beyond IPVS.
     pub beyond_ipvs: BeyondSettings,
+    /// IPVS settings to start with, by their names without `net.ipv4.vs.`.
+    pub sysctl: BTreeMap<String, SysctlValue>,
 }
 
 impl Default for Settings {
@@ -53,8 +58,37 @@ impl Default for Settings {
             log_level: LogLevel::Info,
             service: Vec::new(),
             beyond_ipvs: BeyondSettings::default(),
+            sysctl: default_sysctls(),
         }
     }
+}
+
+/// The value of a setting under `sysctl`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SysctlValue {
+    /// One number.
+    Number(i64),
+    /// Anything else, as sysctl(8) would show it.
+    Text(String),
+}
+
+impl fmt::Display for SysctlValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SysctlValue::Number(number) => number.fmt(f),
+            SysctlValue::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+fn default_sysctls() -> BTreeMap<String, SysctlValue> {
+    let defaults = Sysctls::default();
+    let value = |name: &str| {
+        let text = defaults.get(name).unwrap_or_default().replace('\t', " ");
+        text.parse().map_or(SysctlValue::Text(text), SysctlValue::Number)
+    };
+    sysctl::names().into_iter().map(|name| (name.to_owned(), value(name))).collect()
 }
 
 /// `xdp_mode`.
@@ -141,8 +175,28 @@ impl Settings {
         beyond::beyond(&self.beyond_ipvs, &self.service)
     }
 
+    /// The IPVS settings to start with.
+    pub fn sysctls(&self) -> Sysctls {
+        let mut sysctls = Sysctls::default();
+        for (name, value) in &self.sysctl {
+            // What cannot be used was refused when the file was read.
+            let _ = sysctls.set(name, &value.to_string());
+        }
+        sysctls
+    }
+
+    /// The first IPVS setting that cannot be used, and why.
+    fn sysctl_fault(&self) -> Option<(&str, String)> {
+        let mut sysctls = Sysctls::default();
+        self.sysctl.iter().find_map(|(name, value)| match sysctls.set(name, &value.to_string()) {
+            Ok(()) => None,
+            Err(SysctlError::Unknown(_)) => Some((name.as_str(), "there is no such IPVS setting".to_owned())),
+            Err(SysctlError::Refused { wanted, .. }) => Some((name.as_str(), format!("expected {wanted}"))),
+        })
+    }
+
     /// The first key whose value cannot be used, and why.
-    fn fault(&self) -> Option<(&'static str, String)> {
+    fn fault(&self) -> Option<(&str, String)> {
         let paths =
             [("lvs_cf", &self.lvs_cf), ("marks", &self.marks), ("control_socket", &self.control_socket)];
         if let Some((key, path)) = paths.into_iter().find(|(_, path)| !path.is_absolute()) {
@@ -166,7 +220,7 @@ impl Settings {
         if !self.frames.is_power_of_two() || !(512..=1 << 20).contains(&self.frames) {
             return Some(("frames", format!("{} is not a power of two from 512 to 1048576", self.frames)));
         }
-        beyond::fault(&self.service)
+        self.sysctl_fault().or_else(|| beyond::fault(&self.service))
     }
 }
 

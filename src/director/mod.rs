@@ -20,12 +20,14 @@ use crate::director::drain::Draining;
 use crate::director::protocol::{Reply, Request};
 use crate::director::wanted::{Wanted, WantedAddress};
 use crate::ipvs::beyond::Beyond;
+use crate::ipvs::defence;
 use crate::ipvs::edit::{Edit, Errno, ServerId, ServiceId};
 use crate::ipvs::estimator;
 use crate::ipvs::mark::MarkRules;
 use crate::ipvs::service_table::ServiceTable;
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::steering::{Reach, Steering};
+use crate::ipvs::sysctl::Sysctls;
 use crate::nanny::Check;
 use crate::net::route::HostNetwork;
 use crate::net::time::Instant;
@@ -56,6 +58,10 @@ pub enum Command {
     },
     /// The kernel's view of the network has changed.
     Network(HostNetwork),
+    /// IPVS settings that the site's files ask for, once at the start.
+    Sysctls(Box<Sysctls>),
+    /// Pages of memory that are free or in buffers; wanted whenever [`Director::watches_memory`].
+    FreeMemory(u64),
     /// A check's server came up or went down.
     Health {
         /// The check, as started by [`Effect::StartCheck`].
@@ -128,9 +134,11 @@ pub struct Director {
     steered: Reach,
     steering: Steering,
     effects: Vec<Effect>,
+    free_pages: u64,
     started: Instant,
     next_sample: Instant,
     next_sweep: Instant,
+    next_defence: Instant,
 }
 
 impl Director {
@@ -152,16 +160,24 @@ impl Director {
             steered: Reach::default(),
             steering: Steering::default(),
             effects: Vec::new(),
+            free_pages: u64::MAX,
             started: now,
             next_sample: now + estimator::PERIOD,
             next_sweep: now + SWEEP_PERIOD,
+            next_defence: now + defence::PERIOD,
         }
     }
 
     /// When [`Command::Tick`] is due.
     pub fn next_deadline(&self) -> Instant {
-        let periodic = self.next_sample.min(self.next_sweep);
-        self.next_drain_end().map_or(periodic, |end| end.min(periodic))
+        let next = self.next_sample.min(self.next_sweep);
+        let next = self.next_drain_end().map_or(next, |end| end.min(next));
+        if self.watches_memory() { next.min(self.next_defence) } else { next }
+    }
+
+    /// Whether the defence against floods is on, so that [`Command::FreeMemory`] is wanted before each tick.
+    pub fn watches_memory(&self) -> bool {
+        self.draft.sysctls.has_defence()
     }
 
     /// Handles one command. The shared tables are changed when it returns; the effects are to be carried out in order.
@@ -173,6 +189,12 @@ impl Director {
             }
             Command::Configure { lvs, marks } => self.configure(&lvs, marks),
             Command::Network(network) => self.take_network(network),
+            Command::Sysctls(sysctls) => {
+                self.draft.sysctls = *sysctls;
+                self.defend();
+                self.publish();
+            }
+            Command::FreeMemory(pages) => self.free_pages = pages,
             Command::Health { check, up, reason } => self.take_health(&check, up, &reason),
             Command::Tick => self.tick(now),
             Command::Stop => self.stop(),
@@ -234,8 +256,19 @@ impl Director {
     }
 
     fn tick(&mut self, now: Instant) {
+        if self.watches_memory() && self.next_defence <= now {
+            if self.defend() {
+                self.publish();
+            }
+            if self.draft.defence.drops_entries {
+                defence::drop_entries(&self.tables, &self.draft, now);
+            }
+            self.next_defence = now + defence::PERIOD;
+        }
         if self.next_sample <= now {
-            self.services.sample(&self.draft.services);
+            if self.draft.sysctls.run_estimation != 0 {
+                self.services.sample(&self.draft.services);
+            }
             self.next_sample = now + estimator::PERIOD;
         }
         if self.next_sweep <= now {
@@ -245,6 +278,14 @@ impl Director {
             self.restore_all_addresses();
             self.next_sweep = now + SWEEP_PERIOD;
         }
+    }
+
+    /// Judges the defence anew. Returns whether anything in the draft has changed.
+    fn defend(&mut self) -> bool {
+        let former = (self.draft.sysctls.clone(), self.draft.defence);
+        let counters = &self.tables.drop_counters;
+        self.draft.defence = defence::judge(&mut self.draft.sysctls, self.free_pages, counters);
+        former != (self.draft.sysctls.clone(), self.draft.defence)
     }
 
     /// Stops steering what neither the snapshot nor any connection needs.

@@ -34,6 +34,8 @@ pub enum Request {
         /// Seconds from now.
         deadline: Option<u32>,
     },
+    /// All IPVS sysctls. Answer: [`Reply::Text`], a line each.
+    ListSysctls,
     /// Read one (`value` absent) or set one IPVS sysctl by its name without `net.ipv4.vs.`, or a switch
     /// beyond IPVS by its name with `xlvs.`. Answer: [`Reply::Text`].
     Sysctl {

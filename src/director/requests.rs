@@ -8,6 +8,7 @@ use super::{Director, Effect, Level};
 use crate::ipvs::beyond;
 use crate::ipvs::edit::{Edit, Errno, ServiceId};
 use crate::ipvs::protocol::tcp::State;
+use crate::ipvs::sysctl::{self, SysctlError};
 use crate::ipvs::view::{TableInfo, TimeoutView};
 use crate::net::time::Instant;
 
@@ -15,6 +16,11 @@ use crate::net::time::Instant;
 const CONN_TAB_SIZE: u32 = 4096;
 
 const NOT_SUPPORTED: &str = "Operation not supported: xlvs balances TCP, UDP and marks over IPv4 by NAT (-m)";
+
+/// As sysctl(8) shows a setting.
+fn shown(name: &str, value: &str) -> String {
+    format!("net.ipv4.vs.{name} = {value}")
+}
 
 impl Director {
     pub(super) fn request(&mut self, now: Instant, request: Request) -> Reply {
@@ -30,6 +36,7 @@ impl Director {
             }),
             Request::Drain { service, server, deadline } => self.drain(now, &service, server, deadline),
             Request::Status => Reply::Status(Box::new(self.status(now))),
+            Request::ListSysctls => Reply::Text(self.all_sysctls()),
             Request::Sysctl { name, value } => self.sysctl(&name, value.as_deref()),
             Request::Reload => Reply::Failed("this daemon has no files to read again".into()),
         }
@@ -71,14 +78,11 @@ impl Director {
             return self.switch(name, value);
         }
         let result = match value {
-            Some(value) => self.draft.sysctls.set(name, value),
+            Some(value) => self.set_sysctl(name, value),
             None => Ok(()),
         };
         match result.and_then(|()| self.draft.sysctls.get(name)) {
-            Ok(value) => {
-                self.publish();
-                Reply::Text(format!("net.ipv4.vs.{name} = {value}"))
-            }
+            Ok(value) => Reply::Text(shown(name, &value)),
             Err(error) => Reply::Failed(error.to_string()),
         }
     }
@@ -93,6 +97,19 @@ impl Director {
             }
             Err(error) => Reply::Failed(error.to_string()),
         }
+    }
+
+    fn set_sysctl(&mut self, name: &str, value: &str) -> Result<(), SysctlError> {
+        self.draft.sysctls.set(name, value)?;
+        self.defend();
+        self.publish();
+        Ok(())
+    }
+
+    fn all_sysctls(&self) -> String {
+        let names = sysctl::names().into_iter();
+        let lines = names.filter_map(|name| Some(shown(name, &self.draft.sysctls.get(name).ok()?)));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     /// All but the packet counters and the ports, which the I/O side knows.

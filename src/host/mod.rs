@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod clock;
+pub mod memory;
 pub mod netlink;
 pub mod privilege;
 pub mod raw;

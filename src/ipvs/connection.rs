@@ -36,6 +36,7 @@ pub struct Connection {
     /// Deadline.
     pub life: Life,
     status: AtomicU32,
+    packets_in: AtomicU32,
 }
 
 impl Connection {
@@ -59,6 +60,7 @@ impl Connection {
             template,
             life: Life::default(),
             status: AtomicU32::new(tcp::State::None as u32),
+            packets_in: AtomicU32::new(0),
         }
     }
 
@@ -70,6 +72,16 @@ impl Connection {
     /// What the server's packets look like.
     pub fn reply_key(&self) -> FlowKey {
         FlowKey::new(self.protocol, self.server_address, self.client)
+    }
+
+    /// One more packet of the client.
+    pub fn count_packet(&self) {
+        self.packets_in.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Packets of the client so far.
+    pub fn packets_in(&self) -> u32 {
+        self.packets_in.load(Ordering::Relaxed)
     }
 
     /// The TCP state.

@@ -3,9 +3,12 @@
 pub mod beyond;
 pub mod connection;
 pub mod datapath;
+pub mod defence;
 pub mod edit;
 pub mod estimator;
+pub mod lottery;
 pub mod mark;
+pub mod outbox;
 pub mod persistence;
 pub mod protocol;
 pub mod scheduler;

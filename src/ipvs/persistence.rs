@@ -71,6 +71,8 @@ pub struct PersistenceTemplate {
     pub life: Life,
     timeout: AtomicU32,
     children: AtomicU32,
+    packets_in: AtomicU32,
+    one_packet: bool,
     assured: AtomicBool,
     retired: AtomicBool,
     gone: AtomicBool,
@@ -87,10 +89,47 @@ impl PersistenceTemplate {
             life: Life::default(),
             timeout: AtomicU32::new(timeout),
             children: AtomicU32::new(0),
+            packets_in: AtomicU32::new(0),
+            one_packet: false,
             assured: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         }
+    }
+
+    /// The same of a service that schedules packet by packet, or not.
+    pub fn of_one_packet_service(self, one_packet: bool) -> Self {
+        PersistenceTemplate { one_packet, ..self }
+    }
+
+    /// Whether its service schedules packet by packet.
+    pub fn is_of_one_packet_service(&self) -> bool {
+        self.one_packet
+    }
+
+    /// One more packet of a service that schedules packet by packet; others are counted at their connections.
+    pub fn count_packet(&self) {
+        self.packets_in.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Packets counted here.
+    pub fn packets_in(&self) -> u32 {
+        self.packets_in.load(Ordering::Relaxed)
+    }
+
+    /// Life after a new connection, in seconds.
+    pub fn timeout(&self) -> u32 {
+        self.timeout.load(Ordering::Relaxed)
+    }
+
+    /// Whether connections made by it are alive.
+    pub fn has_children(&self) -> bool {
+        self.children.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether one of its connections proved to be alive both ways.
+    pub fn is_assured(&self) -> bool {
+        self.assured.load(Ordering::Relaxed)
     }
 
     /// A connection was made by it.
@@ -112,7 +151,7 @@ impl PersistenceTemplate {
 
     /// Starts its time again, at each new connection.
     pub fn refresh(&self, now: Instant) {
-        let timeout = self.timeout.load(Ordering::Relaxed);
+        let timeout = self.timeout();
         self.life.set_deadline(now + Duration::from_secs(u64::from(timeout)));
     }
 
@@ -150,7 +189,7 @@ impl PersistenceTemplate {
         let TemplateKey { protocol, client, virtual_address } = self.key;
         ConnectionView {
             protocol,
-            state: if self.assured.load(Ordering::Relaxed) { "ASSURED" } else { "NONE" }.to_owned(),
+            state: if self.is_assured() { "ASSURED" } else { "NONE" }.to_owned(),
             client: SocketAddr::new(client, 0),
             virtual_address: SocketAddr::new(virtual_address.ip(), port(virtual_address.port())),
             server: SocketAddr::new(self.server.id().address, port(self.server_port)),
@@ -232,7 +271,7 @@ impl TemplateTable {
     }
 
     /// Shows every template to `visit`.
-    pub fn for_each(&self, mut visit: impl FnMut(&PersistenceTemplate)) {
+    pub fn for_each(&self, mut visit: impl FnMut(&Arc<PersistenceTemplate>)) {
         self.valid.iter().for_each(|template| visit(&template));
         self.retired().iter().for_each(|template| visit(template));
     }

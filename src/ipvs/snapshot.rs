@@ -5,6 +5,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::ipvs::beyond::Beyond;
+use crate::ipvs::connection::Connection;
+use crate::ipvs::defence::{Defence, DropCounters};
 use crate::ipvs::mark::MarkRules;
 use crate::ipvs::persistence::TemplateTable;
 use crate::ipvs::protocol::Timeouts;
@@ -34,6 +36,8 @@ pub struct Snapshot {
     pub sysctls: Sysctls,
     /// What goes beyond IPVS.
     pub beyond: Arc<Beyond>,
+    /// What their defence modes come to.
+    pub defence: Defence,
 }
 
 impl Snapshot {
@@ -54,6 +58,8 @@ pub struct Tables {
     pub templates: TemplateTable,
     /// Counters of everything balanced.
     pub total: Stats,
+    /// Counters of the defence.
+    pub drop_counters: DropCounters,
 }
 
 impl Tables {
@@ -64,6 +70,19 @@ impl Tables {
             connections: ConnectionTable::default(),
             templates: TemplateTable::default(),
             total: Stats::new(workers),
+            drop_counters: DropCounters::default(),
+        }
+    }
+
+    /// Ends a connection before its time. Its template goes with it unless other connections were made by it or one proved
+    /// to be alive both ways (ipvs.md section 6.2).
+    pub fn drop_connection(&self, connection: &Arc<Connection>) {
+        self.connections.remove(connection);
+        if let Some(template) = &connection.template
+            && !template.is_assured()
+            && !template.has_children()
+        {
+            self.templates.expire(template);
         }
     }
 

@@ -5,6 +5,7 @@ pub mod announce;
 pub mod checksum;
 pub mod extension;
 pub mod flow;
+pub mod fragment;
 pub mod frame;
 pub mod icmp;
 pub mod parse;

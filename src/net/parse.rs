@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, UdpHeaderSlice};
+use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, UdpHeaderSlice};
 use thiserror::Error;
 
 use crate::net::addr::Protocol;
@@ -16,6 +16,7 @@ const VLAN_MAX: usize = 2;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const IPV6_LEN: usize = 40;
+const TCP_LEN: usize = 20;
 const SCTP_LEN: usize = 12;
 const ETHERTYPES_VLAN: [u16; 2] = [0x8100, 0x88a8];
 
@@ -282,10 +283,15 @@ fn whole_transport(protocol: Protocol, bytes: &[u8]) -> Result<Transport, ParseE
     }
 }
 
+/// The data offset is not looked at: IPVS forwards a segment whose offset makes no sense like any other.
 fn tcp(bytes: &[u8]) -> Result<Transport, ParseError> {
-    let header = TcpHeaderSlice::from_slice(bytes).map_err(|_| ParseError::Truncated)?;
-    let flags = TcpFlags { syn: header.syn(), ack: header.ack(), fin: header.fin(), rst: header.rst() };
-    Ok(Transport::Tcp { source: header.source_port(), destination: header.destination_port(), flags })
+    let header = bytes.first_chunk::<TCP_LEN>().ok_or(ParseError::Truncated)?;
+    let flag = |bit: u8| header[13] & bit != 0;
+    Ok(Transport::Tcp {
+        source: u16::from_be_bytes([header[0], header[1]]),
+        destination: u16::from_be_bytes([header[2], header[3]]),
+        flags: TcpFlags { fin: flag(0x01), syn: flag(0x02), rst: flag(0x04), ack: flag(0x10) },
+    })
 }
 
 fn udp(bytes: &[u8]) -> Result<Transport, ParseError> {

@@ -10,7 +10,8 @@ use xlvs::net::time::Instant;
 
 use super::namespace::Namespace;
 use super::wire::Wire;
-use crate::support::device::{CommandOutput, Device, Side};
+use crate::support::device::{CommandOutput, Departure, Device, Side};
+use crate::support::ethernet::Neighbours;
 
 /// The namespaces and the daemon in them, removed when dropped. There is one of it on a machine.
 pub struct Dut(());
@@ -22,8 +23,9 @@ impl Dut {
     }
 
     /// A fresh daemon without services, which takes the place of the one before.
-    pub fn reset(&self) -> Box<dyn Device> {
-        let output = dut(&["reset"], "");
+    pub fn reset(&self, neighbours: Neighbours) -> Box<dyn Device> {
+        let apart = if neighbours == Neighbours::Apart { "1" } else { "" };
+        let output = dut_with(&["reset"], "", &[("REPLAY_L2", apart)]);
         assert!(output.status.success(), "{}", text(&[output.stdout, output.stderr].concat()));
         let wire = Wire::open(&Namespace::named("xlvs-rig"));
         Box::new(Router { clock: Clock::start(), wire, late: Vec::new() })
@@ -41,8 +43,13 @@ impl Drop for Dut {
 
 /// `tests/dut.sh` with these arguments, and `input` to read.
 fn dut(arguments: &[&str], input: &str) -> Output {
+    dut_with(arguments, input, &[])
+}
+
+fn dut_with(arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> Output {
     let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dut.sh"))
         .args(arguments)
+        .envs(environment.iter().copied())
         .env("XLVS_PROGRAMS", Path::new(env!("CARGO_BIN_EXE_xlvs")).parent().unwrap())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -62,7 +69,7 @@ struct Router {
     clock: Clock,
     wire: Wire,
     /// Packets that came while time passed: too late for the step that caused them, so the next one shows them.
-    late: Vec<(Side, Vec<u8>)>,
+    late: Vec<Departure>,
 }
 
 impl Device for Router {
@@ -71,7 +78,7 @@ impl Device for Router {
         CommandOutput { code: status.code().unwrap_or(-1), stdout: text(&stdout), stderr: text(&stderr) }
     }
 
-    fn send(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+    fn deliver(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
         self.wire.send(side, packet);
         let mut out = std::mem::take(&mut self.late);
         out.extend(self.wire.settle(side));

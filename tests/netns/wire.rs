@@ -10,7 +10,7 @@ use nix::sys::socket::bind;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::namespace::Namespace;
-use crate::support::device::Side;
+use crate::support::device::{Departure, Side};
 use crate::support::ethernet::{self, neighbour_mac, router_mac};
 use crate::support::packet::{IcmpSpec, PacketSpec, build};
 
@@ -45,7 +45,7 @@ impl Wire {
 
     /// The next IP packet from the router; `None` once nothing has come for so long. ARP requests are answered, other
     /// chatter of the kernel's is ignored.
-    pub fn next(&self, silence: Duration) -> Option<(Side, Vec<u8>)> {
+    pub fn next(&self, silence: Duration) -> Option<Departure> {
         loop {
             let mut ready =
                 self.cables.each_ref().map(|cable| PollFd::new(cable.socket.as_fd(), PollFlags::POLLIN));
@@ -54,7 +54,7 @@ impl Wire {
             }
             let readable = ready.map(|ready| ready.any() == Some(true));
             let cables = self.cables.iter().zip(readable).filter(|(_, readable)| *readable);
-            let arrived = cables.map(|(cable, _)| cable).find_map(|cable| Some((cable.side, cable.read()?)));
+            let arrived = cables.map(|(cable, _)| cable).find_map(Cable::read);
             if arrived.is_some() {
                 return arrived;
             }
@@ -63,7 +63,7 @@ impl Wire {
 
     /// Everything that comes out until the router has answered a ping that went in on `side` after what was sent before,
     /// and is silent.
-    pub fn settle(&mut self, side: Side) -> Vec<(Side, Vec<u8>)> {
+    pub fn settle(&mut self, side: Side) -> Vec<Departure> {
         let ping = self.ping(side);
         self.send(side, &ping);
         let (mut answered, mut out) = (false, Vec::new());
@@ -74,7 +74,7 @@ impl Wire {
                 (true, false) => SILENCE,
             };
             match self.next(silence) {
-                Some((_, packet)) if self.is_pong(&packet) => answered = true,
+                Some(arrived) if self.is_pong(&arrived.packet) => answered = true,
                 Some(arrived) => out.push(arrived),
                 None if answered => return out,
                 None => panic!("the router does not answer a ping on side {side}"),
@@ -130,7 +130,7 @@ impl Cable {
     }
 
     /// Reads one frame, for which it waits; `None` if it is no IP packet of the router's to one machine.
-    fn read(&self) -> Option<Vec<u8>> {
+    fn read(&self) -> Option<Departure> {
         let mut buffer = [0; 4096];
         let length = (&self.socket).read(&mut buffer).unwrap();
         let frame = &buffer[..length];
@@ -141,7 +141,8 @@ impl Cable {
             self.send(&answer);
         }
         let to_many = frame[0] & 1 == 1;
-        if to_many { None } else { ethernet::packet(frame).map(<[u8]>::to_vec) }
+        let packet = ethernet::packet(frame).filter(|_| !to_many)?.to_vec();
+        Some(Departure { side: self.side, to: ethernet::receiver(frame), packet })
     }
 
     /// The answer to an ARP request (RFC 826) for an address that is not the asker's own.

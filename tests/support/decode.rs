@@ -131,6 +131,8 @@ pub struct Packet {
     pub quoted_checksum: Option<u16>,
     /// What follows the headers.
     pub payload: Vec<u8>,
+    /// Who got it, where each server has a hardware address of its own.
+    pub via: Option<String>,
     /// The packet that it carries: quoted by an ICMP error, or in a tunnel.
     pub inner: Option<Inner>,
 }
@@ -192,6 +194,7 @@ fn blank(source: IpAddr, destination: IpAddr, ip_len: usize) -> Packet {
         checksum: None,
         quoted_checksum: None,
         payload: Vec::new(),
+        via: None,
         inner: None,
     }
 }

@@ -47,6 +47,17 @@ pub struct CommandOutput {
     pub stderr: String,
 }
 
+/// An IP packet that left the router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// By which interface.
+    pub side: Side,
+    /// To which hardware address.
+    pub to: [u8; 6],
+    /// The packet.
+    pub packet: Vec<u8>,
+}
+
 /// A router with a load balancer in it, in the topology of the scenarios, without services at first.
 pub trait Device {
     /// Runs one command line: `ipvsadm …`, `iptables -t mangle …`, `sysctl -qw net.ipv4.vs.X=N`,
@@ -54,7 +65,12 @@ pub trait Device {
     fn run(&mut self, command: &str) -> CommandOutput;
 
     /// Delivers one IP packet on `side`; returns the IP packets that leave in consequence, in their order.
-    fn send(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)>;
+    fn deliver(&mut self, side: Side, packet: &[u8]) -> Vec<Departure>;
+
+    /// The same where it does not matter who gets them.
+    fn send(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+        self.deliver(side, packet).into_iter().map(|left| (left.side, left.packet)).collect()
+    }
 
     /// What the device's clock shows, from any start. In virtual time only [`Device::advance`] moves it.
     fn now(&self) -> Duration;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use xlvs::director::{ClientId, Command, Director, Effect, Port};
 use xlvs::ipvs::beyond::Beyond;
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
+use xlvs::ipvs::outbox::Exit;
 use xlvs::ipvs::snapshot::Tables;
 use xlvs::ipvs::verdict::Verdict;
 use xlvs::net::addr::{MacAddr, PortIndex};
@@ -25,8 +27,8 @@ use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, Ro
 use xlvs::net::time::Instant;
 
 use crate::support::decode::decode;
-use crate::support::device::{CommandOutput, Device, Side};
-use crate::support::ethernet;
+use crate::support::device::{CommandOutput, Departure, Device, Side};
+use crate::support::ethernet::{self, Neighbours};
 use crate::support::host::HostModel;
 
 /// Room in a frame buffer, as in a UMEM frame.
@@ -39,6 +41,11 @@ pub fn device() -> Box<dyn Device> {
     Box::new(Router::new())
 }
 
+/// The same among the neighbours of a scenario.
+pub fn device_among(neighbours: Neighbours) -> Box<dyn Device> {
+    Box::new(Router::among(neighbours))
+}
+
 /// The engine with its director, and the host around them.
 pub struct Router {
     now: Instant,
@@ -46,30 +53,41 @@ pub struct Router {
     datapath: Datapath,
     host: HostModel,
     network: HostNetwork,
+    neighbours: Neighbours,
     saved_marks: String,
 }
 
 impl Router {
     /// At time 0, in the topology of the scenarios, without services.
     pub fn new() -> Self {
-        Self::with_beyond(Beyond::default())
+        Self::build(Neighbours::Shared, Beyond::default())
     }
 
     /// The same with what goes beyond IPVS.
     pub fn with_beyond(beyond: Beyond) -> Self {
+        Self::build(Neighbours::Shared, beyond)
+    }
+
+    /// The same among these neighbours.
+    pub fn among(neighbours: Neighbours) -> Self {
+        Self::build(neighbours, Beyond::default())
+    }
+
+    fn build(neighbours: Neighbours, beyond: Beyond) -> Self {
         let now = Instant::START;
         let tables = Arc::new(Tables::new(1));
         let ports =
             ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
         let director = Director::new(now, Arc::clone(&tables), 1, ports.collect()).with_beyond(beyond);
         let datapath = Datapath::new(tables, 0, now);
-        let network = network();
+        let network = network(neighbours);
         let mut router = Router {
             now,
             director,
             datapath,
             host: HostModel::default(),
             network,
+            neighbours,
             saved_marks: String::new(),
         };
         router.command(Command::Network(router.network.clone()));
@@ -98,12 +116,21 @@ impl Router {
     }
 
     fn sysctl(&mut self, words: &[&str]) -> Result<(), String> {
-        for word in words.iter().filter(|word| !word.starts_with('-')) {
+        let words =
+            words.iter().skip_while(|word| word.starts_with('-')).copied().collect::<Vec<_>>().join(" ");
+        let settings = if words.contains(['"', '\'']) {
+            vec![words.replace(['"', '\''], "")]
+        } else {
+            words.split(' ').map(str::to_owned).collect()
+        };
+        for word in settings {
             let (name, value) = word.split_once('=').ok_or("no value")?;
             let name = name.strip_prefix("net.ipv4.vs.").unwrap_or(name).to_owned();
             let request = Request::Sysctl { name, value: Some(value.to_owned()) };
             match self.call(request).map_err(|error| error.to_string())? {
                 Reply::Text(_) => {}
+                // The explanation below it is ours.
+                Reply::Failed(text) => return Err(text.lines().next().unwrap_or_default().to_owned() + "\n"),
                 other => return Err(format!("{other:?}")),
             }
         }
@@ -153,19 +180,46 @@ impl Router {
     }
 
     /// One packet through the datapath, and through the host where the verdict says so.
-    fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+    fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
         let (verdict, frame) = self.process(side, &ethernet::frame(side, packet));
-        let sent = ethernet::packet(&frame).unwrap_or_default().to_vec();
-        match verdict {
-            Verdict::Transmit(PortIndex(0)) => vec![(Side::Client, sent)],
-            Verdict::Transmit(_) => vec![(Side::Server, sent)],
-            Verdict::Pass => {
-                let answers = self.host.receive(side, &sent);
+        let mut out = match verdict {
+            Verdict::Transmit(way_out) => self.depart(Exit::Port(way_out), &frame),
+            Verdict::Pass => self.depart(Exit::Stack(port(side)), &frame),
+            Verdict::HandOver => self.depart(Exit::Kernel, &frame),
+            Verdict::Drop(_) | Verdict::Hold => Vec::new(),
+        };
+        out.extend(self.take_made());
+        out
+    }
+
+    /// What the datapath has made besides, as it leaves.
+    fn take_made(&mut self) -> Vec<Departure> {
+        let outbox = mem::take(self.datapath.outbox());
+        outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect()
+    }
+
+    fn depart(&mut self, exit: Exit, frame: &[u8]) -> Vec<Departure> {
+        let packet = ethernet::packet(frame).unwrap_or_default();
+        let by_kernel = match exit {
+            Exit::Port(port) => {
+                let to = ethernet::receiver(frame);
+                return vec![Departure { side: side_of(port), to, packet: packet.to_vec() }];
+            }
+            Exit::Stack(port) => {
+                let answers = self.host.receive(side_of(port), packet);
                 answers.into_iter().filter_map(|(side, packet)| self.leave(side, packet)).collect()
             }
-            Verdict::HandOver => self.host.route(&sent).into_iter().collect(),
-            Verdict::Drop(_) => Vec::new(),
-        }
+            Exit::Kernel => self.host.route(packet).into_iter().collect::<Vec<_>>(),
+        };
+        by_kernel.into_iter().map(|(side, packet)| self.departure(side, packet)).collect()
+    }
+
+    /// What the kernel sends goes to whom its routes and neighbours name.
+    fn departure(&self, side: Side, packet: Vec<u8>) -> Departure {
+        let decoded = decode(&packet);
+        let destination = decoded.packet().map(|header| header.destination);
+        let to = destination.map_or([0; 6], |destination| self.neighbours.mac(side, destination));
+        Departure { side, to, packet }
     }
 }
 
@@ -196,7 +250,7 @@ impl Device for Router {
         }
     }
 
-    fn send(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+    fn deliver(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
         self.forward(side, packet)
     }
 
@@ -234,6 +288,10 @@ impl Device for Router {
     }
 }
 
+fn side_of(port: PortIndex) -> Side {
+    if port == PortIndex(0) { Side::Client } else { Side::Server }
+}
+
 fn port(side: Side) -> PortIndex {
     match side {
         Side::Client => PortIndex(0),
@@ -242,7 +300,7 @@ fn port(side: Side) -> PortIndex {
 }
 
 /// The topology of the scenarios: every server and the clients' gateway are resolved.
-fn network() -> HostNetwork {
+fn network(neighbours: Neighbours) -> HostNetwork {
     let link = |index, name: &str, side| Link {
         index,
         name: name.into(),
@@ -259,13 +317,8 @@ fn network() -> HostNetwork {
         kind: RouteKind::Unicast,
     };
     let neighbour =
-        |link, address, side| Neighbour { link, address, mac: MacAddr(ethernet::neighbour_mac(side)) };
-    let servers = (33..=44).flat_map(|host: u8| {
-        let v4 = IpAddr::from([10, 8, 8, host]);
-        // The last group of an address is written in hexadecimal: fd00:8::33 has the host number 33 only on paper.
-        let v6 = ip(&format!("fd00:8::{host}"));
-        [neighbour(2, v4, Side::Server), neighbour(2, v6, Side::Server)]
-    });
+        |link, address, side| Neighbour { link, address, mac: MacAddr(neighbours.mac(side, address)) };
+    let servers = ethernet::servers().map(|address| neighbour(2, address, Side::Server));
     HostNetwork {
         links: vec![link(1, "eth0", Side::Client), link(2, "eth1", Side::Server)],
         addresses: vec![

@@ -1,6 +1,8 @@
 //! Ethernet framing of the scenarios' packets: the router's two interfaces and the machine at the other end of each.
 
-use crate::support::device::Side;
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::support::device::{Departure, Side};
 
 const HEADER: usize = 14;
 
@@ -18,6 +20,57 @@ pub const fn neighbour_mac(side: Side) -> [u8; 6] {
         Side::Client => [0x02, 0, 0, 0, 0x0c, 0xfe],
         Side::Server => [0x02, 0, 0, 0, 0x05, 0xfe],
     }
+}
+
+/// The servers of the scenarios: the last part of their addresses, as it is written.
+const SERVERS: std::ops::RangeInclusive<u8> = 33..=44;
+
+/// Whose hardware addresses a scenario knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbours {
+    /// One on each side.
+    Shared,
+    /// Each server has its own.
+    Apart,
+}
+
+impl Neighbours {
+    /// Hardware address of whoever has `address` on `side`.
+    pub fn mac(self, side: Side, address: IpAddr) -> [u8; 6] {
+        match (self, side, address) {
+            (Neighbours::Apart, Side::Server, IpAddr::V4(address)) => {
+                [0x02, 0, 0, 0x08, 0x08, address.octets()[3]]
+            }
+            (Neighbours::Apart, Side::Server, IpAddr::V6(address)) => {
+                [0x02, 0, 0, 0x08, 0x06, address.octets()[15]]
+            }
+            _ => neighbour_mac(side),
+        }
+    }
+
+    /// What a golden says of the one that a packet went to, if anything.
+    pub fn name(self, departure: &Departure) -> Option<String> {
+        if self == Neighbours::Shared || departure.side == Side::Client {
+            return None;
+        }
+        let known = servers().find(|address| self.mac(Side::Server, *address) == departure.to);
+        let hex = || departure.to.map(|byte| format!("{byte:02x}")).join(":");
+        Some(known.map_or_else(hex, |address| address.to_string()))
+    }
+}
+
+/// All servers of the scenarios: 10.8.8.33 to 10.8.8.44, and fd00:8::33 to fd00:8::44.
+pub fn servers() -> impl Iterator<Item = IpAddr> {
+    let v4 = SERVERS.map(|host| IpAddr::from([10, 8, 8, host]));
+    // The same digits, read as hexadecimal.
+    let v6 =
+        SERVERS.map(|host| Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, u16::from(host / 10 * 16 + host % 10)));
+    v4.chain(v6.map(IpAddr::from))
+}
+
+/// The hardware address that a frame is for.
+pub fn receiver(frame: &[u8]) -> [u8; 6] {
+    frame.first_chunk().copied().unwrap_or_default()
 }
 
 /// The frame by which a neighbour on `side` gives `packet` to the router. An IPv4 multicast destination gets its group

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::support::conversation::{Conversation, Turn};
-use crate::support::decode::decode;
-use crate::support::device::{Device, Side};
+use crate::support::decode::{Decoded, decode};
+use crate::support::device::{Departure, Device, Side};
 use crate::support::dump::Dump;
+use crate::support::ethernet::Neighbours;
 use crate::support::packet::PacketSpec;
 use crate::support::scenario::{Action, CommandRecord, Scenario, Step, StepRecord, Wish};
 use crate::support::text::{Identities, endpoint, line};
@@ -16,6 +17,7 @@ pub fn play(scenario: &Scenario, device: &mut dyn Device) -> Vec<StepRecord> {
     let mut player = Player {
         start: device.now(),
         device,
+        neighbours: scenario.neighbours(),
         conversation: Conversation::default(),
         last_packets: HashMap::new(),
     };
@@ -24,6 +26,7 @@ pub fn play(scenario: &Scenario, device: &mut dyn Device) -> Vec<StepRecord> {
 
 struct Player<'a> {
     device: &'a mut dyn Device,
+    neighbours: Neighbours,
     conversation: Conversation,
     /// The device's time when the first step began.
     start: Duration,
@@ -74,7 +77,7 @@ impl Player<'_> {
 
     fn send(&mut self, record: &mut StepRecord, wishes: &[Wish]) {
         let mut identities = Identities::default();
-        let mut out = Vec::new();
+        let mut out: Vec<Departure> = Vec::new();
         let mut sent = false;
         for wish in wishes {
             let outgoing = match self.conversation.next(record.label.as_deref(), wish) {
@@ -96,20 +99,28 @@ impl Player<'_> {
             }
             for packet in outgoing.build() {
                 record.input.push(shown(outgoing.side, &packet, &outgoing.identities()));
-                out.extend(self.device.send(outgoing.side, &packet));
+                out.extend(self.device.deliver(outgoing.side, &packet));
             }
         }
         // The order of packets on different interfaces means nothing.
-        out.sort_by_key(|(side, _)| *side);
-        record.out = out.iter().map(|(side, packet)| shown(*side, packet, &identities)).collect();
+        out.sort_by_key(|left| left.side);
+        record.out = out.iter().map(|left| shown_departure(left, self.neighbours, &identities)).collect();
         if let (true, Some(label)) = (sent, &record.label) {
-            self.conversation.note(label, out);
+            self.conversation.note(label, out.into_iter().map(|left| (left.side, left.packet)).collect());
         }
     }
 }
 
 fn has_ports(spec: &PacketSpec) -> bool {
     spec.sport != 0
+}
+
+fn shown_departure(left: &Departure, neighbours: Neighbours, identities: &Identities) -> String {
+    let mut decoded = decode(&left.packet);
+    if let Decoded::Packet(packet) = &mut decoded {
+        packet.via = neighbours.name(left);
+    }
+    format!("{} {}", left.side, line(&decoded, identities))
 }
 
 fn shown(side: Side, packet: &[u8], identities: &Identities) -> String {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::support::conversation::{Heard, HeardSegment};
 use crate::support::decode::{Judgement, Packet, decode};
-use crate::support::device::{CommandOutput, Device, Side};
+use crate::support::device::{CommandOutput, Departure, Device, Side};
 use crate::support::dump::Dump;
+use crate::support::ethernet::{Neighbours, neighbour_mac};
 use crate::support::host::HostModel;
 use crate::support::packet::{checksum, octets, pseudo_header, put};
 use crate::support::scenario::{Golden, StepRecord};
@@ -63,7 +64,7 @@ impl Device for Replay {
         self.commands.pop_front().unwrap_or_else(|| panic!("{command}: not in the golden"))
     }
 
-    fn send(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
+    fn deliver(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
         while self.sends.front().is_some_and(|sending| sending.packets_to_come == 0) {
             self.sends.pop_front();
         }
@@ -112,7 +113,7 @@ fn imitate(
     packet: &[u8],
     answers: &[(Side, Vec<u8>)],
     wanted: &str,
-) -> Option<(Side, Vec<u8>)> {
+) -> Option<Departure> {
     let decoded = decode(packet);
     let header = decoded.packet()?;
     let mut identities = Identities::of(header.id.unwrap_or_default(), header.flow_label);
@@ -126,10 +127,13 @@ fn imitate(
     let summed = (header.checksum == Some(Judgement::None)).then(|| with_udp_checksum(&rewritten));
     let attempts =
         answers.iter().map(|(_, answer)| answer.clone()).chain(error).chain([rewritten]).chain(summed);
+    let via = value(&headline.words, "via").and_then(|via| via.parse().ok());
     let wanted = wanted.split_once(' ')?.1;
-    attempts
-        .map(|attempt| (headline.side, attempt))
-        .find(|(_, attempt)| line(&decode(attempt), &identities) == wanted)
+    let wanted = via.map_or(wanted.to_owned(), |via: IpAddr| wanted.replace(&format!(" via={via}"), ""));
+    let packet = attempts.into_iter().find(|attempt| line(&decode(attempt), &identities) == wanted)?;
+    let side = headline.side;
+    let to = via.map_or_else(|| neighbour_mac(side), |via| Neighbours::Apart.mac(side, via));
+    Some(Departure { side, to, packet })
 }
 
 /// What a golden's line says first.

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::support::dump::Dump;
+use crate::support::ethernet::Neighbours;
 
 /// A packet as a step words it: fields of a [`crate::support::packet::PacketSpec`], and references to earlier steps.
 pub type Wish = Map<String, Value>;
@@ -84,11 +85,12 @@ impl Scenario {
             Action::Send(wishes) => wishes.as_slice().iter().any(|wish| wish.contains_key("sync")),
             _ => false,
         });
-        match (sync, self.l2) {
-            (true, _) => Some("sync messages"),
-            (_, true) => Some("a hardware address per server"),
-            _ => None,
-        }
+        sync.then_some("sync messages")
+    }
+
+    /// Whose hardware addresses there are.
+    pub fn neighbours(&self) -> Neighbours {
+        if self.l2 { Neighbours::Apart } else { Neighbours::Shared }
     }
 }
 

@@ -146,6 +146,7 @@ fn contents(packet: &Packet, identities: &Identities, words: &mut Vec<String>) {
             words.push(quoted(&packet.payload));
         }
     }
+    words.extend(packet.via.as_ref().map(|via| format!("via={via}")));
     if let Some(Inner { len, packet }) = &packet.inner {
         words.push(format!("inner({len})={{{}}}", line(packet, identities)));
     }

@@ -21,6 +21,7 @@ use super::wanted::Wanted;
 use super::{ClientId, Command, Director, Effect, Level, Port};
 use crate::config::settings::{Settings, SettingsError};
 use crate::host::clock::Clock;
+use crate::host::memory;
 use crate::host::netlink::{self, Netlink, NetlinkError};
 use crate::host::privilege::{self, ForwardingSettings, PrivilegeError};
 use crate::ipvs::snapshot::Tables;
@@ -160,6 +161,7 @@ impl Daemon {
         let mut director =
             Director::new(clock.now(), tables, queues + workers::FOR_LOCAL_SERVERS, ports.clone())
                 .with_beyond(settings.beyond());
+        director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
         director.handle(clock.now(), Command::Network((*now_network).clone()));
         let (to_requests, requests) = mpsc::channel(INBOX);
         let (to_health, health) = mpsc::channel(INBOX);
@@ -194,7 +196,7 @@ impl Daemon {
                     self.command(Command::Network(network)).await;
                 }
                 Happening::Reload => drop(self.reload().await),
-                Happening::Tick => self.command(Command::Tick).await,
+                Happening::Tick => self.tick().await,
                 Happening::PortGone(name) => return Err(RunError::PortGone(name)),
                 Happening::Stop(name) => {
                     tracing::info!("stopping on {name}");
@@ -218,6 +220,15 @@ impl Daemon {
             Some(()) = signals.interrupt.recv() => Happening::Stop("SIGINT"),
             () = tokio::time::sleep(pause) => Happening::Tick,
         }
+    }
+
+    async fn tick(&mut self) {
+        if self.director.watches_memory()
+            && let Some(pages) = memory::free_pages()
+        {
+            self.command(Command::FreeMemory(pages)).await;
+        }
+        self.command(Command::Tick).await;
     }
 
     async fn serve_request(&mut self, asked: Asked) {

@@ -42,7 +42,7 @@ impl Datapath {
             return Verdict::Drop(DropReason::TtlExceeded);
         }
         rewrite::set_icmp_end(passage.frame.bytes_mut(), &passage.packet, quote, End::Destination, server);
-        passage.send(egress)
+        self.send(passage, egress)
     }
 
     /// From the server's side to the client.
@@ -60,6 +60,6 @@ impl Datapath {
         self.count_out(connection, &packet);
         let virtual_address = connection.virtual_address;
         rewrite::set_icmp_end(passage.frame.bytes_mut(), &packet, quote, End::Source, virtual_address);
-        passage.send(egress)
+        self.send(passage, egress)
     }
 }

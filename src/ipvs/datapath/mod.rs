@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 
 use crate::ipvs::connection::Connection;
+use crate::ipvs::outbox::Outbox;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::protocol::tcp::{State, StateTables};
@@ -35,6 +36,10 @@ pub trait Engine: Send {
 
     /// Fires the timers that are due. To be called at least every 100 ms, also when there is no traffic.
     fn advance(&mut self, now: Instant);
+
+    /// What is to be sent besides the frames that were given to the engine, and what became of those that it held
+    /// ([`Verdict::Hold`]). To be emptied after each call of the others.
+    fn outbox(&mut self) -> &mut Outbox;
 }
 
 /// Something with a deadline in a worker's wheel.
@@ -62,6 +67,7 @@ pub struct Datapath {
     wheel: Wheel<Ending>,
     icmp_limit: RateLimit,
     next_id: u16,
+    outbox: Outbox,
 }
 
 /// What stays the same during a burst.
@@ -95,6 +101,10 @@ impl Engine for Datapath {
             Ending::Template(template) => tables.templates.expire(template),
         });
     }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
 }
 
 impl Datapath {
@@ -102,7 +112,15 @@ impl Datapath {
     pub fn new(tables: Arc<Tables>, worker: usize, now: Instant) -> Self {
         let snapshot = Cache::new(Arc::clone(&tables.snapshot));
         let icmp_limit = RateLimit::new(now);
-        Datapath { tables, snapshot, worker, wheel: Wheel::new(now), icmp_limit, next_id: 0x8000 }
+        Datapath {
+            tables,
+            snapshot,
+            worker,
+            wheel: Wheel::new(now),
+            icmp_limit,
+            next_id: 0x8000,
+            outbox: Outbox::default(),
+        }
     }
 
     /// Without any service IPVS has no hooks: even the connections that are left are not translated (golden `clear`). And it
@@ -169,7 +187,7 @@ impl Datapath {
         let sysctls = &passage.burst.snapshot.sysctls;
         let opening = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.syn);
         let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
-        if opening && (quiesced || (sysctls.conn_reuse_mode != 0 && is_finished(connection))) {
+        if opening && (quiesced || is_reusable(connection, sysctls.conn_reuse_mode)) {
             return Fitness::Over;
         }
         match (connection.server.is_available(), sysctls.expire_nodest_conn) {
@@ -210,9 +228,15 @@ enum Fitness {
     Useless,
 }
 
-/// In TIME_WAIT or CLOSE, and not bound to a template: a SYN starts something new.
-fn is_finished(connection: &Connection) -> bool {
-    connection.template.is_none() && matches!(connection.tcp_state(), State::TimeWait | State::Close)
+/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template. One in
+/// FIN_WAIT may have ended unseen if its server answers past us.
+fn is_reusable(connection: &Connection, mode: i64) -> bool {
+    let has_ended = match connection.tcp_state() {
+        State::TimeWait | State::Close => true,
+        State::FinWait => mode & 2 != 0 && connection.has_no_output(),
+        _ => false,
+    };
+    mode != 0 && connection.template.is_none() && has_ended
 }
 
 fn refuse(error: ParseError) -> Verdict {

@@ -21,11 +21,13 @@ use crate::net::flow::FlowKey;
 use crate::net::icmp::IcmpError;
 use crate::net::parse::{Packet, Transport};
 use crate::net::rewrite;
+use crate::net::route::RouteTable;
 
 /// The kernel's initial timeout of a connection.
 const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
 /// Active FTP's data connections come from here and are the FTP helper's, not the schedulers'.
 const FTP_DATA: u16 = 20;
+const FTP: u16 = 21;
 
 impl Datapath {
     pub(super) fn open(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
@@ -39,14 +41,23 @@ impl Datapath {
         if is_untranslated(passage, flow) {
             return Verdict::Drop(DropReason::Untranslated);
         }
-        if !may_open(&passage.packet, flow, sysctls) || !routes.is_local(flow.destination) {
+        if !may_open(&passage.packet, flow, sysctls)
+            || !routes.is_local(flow.destination)
+            || is_martian(flow.source, routes)
+        {
             return Verdict::Pass;
         }
         let port = passage.frame.port();
         let Some(service) = service_of(burst, flow, port) else { return Verdict::Pass };
+        if self.tables.drop_counters.drops_packet(burst.snapshot.defence) {
+            return Verdict::Drop(DropReason::Defence);
+        }
         match self.schedule(burst, service, flow) {
             Some(connection) if is_one_packet(service, flow) => {
                 let verdict = self.forward_one_packet(passage, &connection);
+                if let Some(template) = &connection.template {
+                    template.count_packet();
+                }
                 connection.unbind();
                 verdict
             }
@@ -54,6 +65,7 @@ impl Datapath {
                 self.tables.connections.insert(&connection);
                 self.forward_request(passage, &connection)
             }
+            None if is_ftp_data_for(service, flow) => Verdict::Pass,
             None => self.refuse_flow(passage, service),
         }
     }
@@ -125,7 +137,7 @@ impl Datapath {
                 let server = pick(burst, service, flow)?;
                 let port = if key.virtual_address.port() == 0 { 0 } else { server.id().port };
                 let template = PersistenceTemplate::new(key, server, port, persistence.timeout);
-                let template = Arc::new(template);
+                let template = Arc::new(template.of_one_packet_service(service.spec.one_packet));
                 self.tables.templates.insert(Arc::clone(&template));
                 template
             }
@@ -159,6 +171,11 @@ fn is_one_packet(service: &VirtualService, flow: &FlowKey) -> bool {
     service.spec.one_packet && flow.protocol == Protocol::UDP
 }
 
+/// An FTP service is also asked about the data connections of its clients; those it has no server for are not its own.
+fn is_ftp_data_for(service: &VirtualService, flow: &FlowKey) -> bool {
+    service.port() == Some(FTP) && flow.destination_port != FTP
+}
+
 /// Whether `nat_icmp_send` tells a real server that nobody awaits its packet (ipvs.md section 2.7).
 fn is_stray_reply(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
     let Snapshot { sysctls, services, .. } = passage.burst.snapshot;
@@ -184,8 +201,19 @@ fn may_open(packet: &Packet, flow: &FlowKey, sysctls: &Sysctls) -> bool {
     by_protocol && flow.source_port != FTP_DATA
 }
 
+/// Whether the kernel refuses a source before IPVS sees the packet (RFC 1812 section 5.3.7, RFC 4291 section 2.7). One that is
+/// the machine's own is refused in IPv4 alone (goldens `odd-sources`, `ipv6-edges`).
+fn is_martian(source: IpAddr, routes: &RouteTable) -> bool {
+    let refused = match source {
+        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.is_broadcast() || routes.is_local(source),
+        IpAddr::V6(v6) => v6.is_unspecified(),
+    };
+    refused || source.is_multicast() || source.is_loopback()
+}
+
 fn pick(burst: &Burst<'_>, service: &VirtualService, flow: &FlowKey) -> Option<Arc<RealServer>> {
-    let arrival = Arrival { flow, flags: service.spec.flags, now: burst.now };
+    let sysctls = &burst.snapshot.sysctls;
+    let arrival = Arrival { flow, flags: service.spec.flags, sysctls, now: burst.now };
     service.scheduler.schedule(&service.servers, &arrival)
 }
 

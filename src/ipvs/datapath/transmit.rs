@@ -5,14 +5,18 @@ use std::sync::Arc;
 
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
+use crate::ipvs::outbox::Exit;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::{MacAddr, PortIndex};
+use crate::net::fragment::{self, Cut};
 use crate::net::icmp::{self, IcmpError};
 use crate::net::parse::Packet;
 use crate::net::reset::Reset;
 use crate::net::rewrite::{self, End};
 use crate::net::route::{Egress, NextHop};
+
+const ETHERNET_LEN: usize = 14;
 
 /// Stands in for a port when the kernel sends the packet: only the IP packet counts then.
 const NO_EGRESS: Egress =
@@ -32,13 +36,6 @@ impl Passage<'_, '_> {
     fn is_too_big(&self, egress: Option<Egress>) -> bool {
         egress.is_some_and(|egress| self.packet.ip_len() > egress.mtu as usize)
     }
-
-    /// One hop further: TTL, Ethernet header, and out of the port or to the kernel.
-    pub(super) fn send(&mut self, egress: Option<Egress>) -> Verdict {
-        rewrite::decrement_ttl(self.frame.bytes_mut(), &self.packet);
-        rewrite::set_ethernet(self.frame, &self.packet, &egress.unwrap_or(NO_EGRESS));
-        egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
-    }
 }
 
 impl Datapath {
@@ -48,6 +45,7 @@ impl Datapath {
         connection: &Arc<Connection>,
     ) -> Verdict {
         self.touch(passage, connection, Direction::In);
+        connection.count_packet();
         self.forward_one_packet(passage, connection)
     }
 
@@ -68,20 +66,48 @@ impl Datapath {
         if passage.packet.ttl <= 1 {
             return self.answer(passage, IcmpError::TimeExceeded, DropReason::TtlExceeded);
         }
-        if let Some(egress) = egress.filter(|_| passage.is_too_big(egress)) {
+        if let Some(egress) = egress.filter(|_| passage.packet.dont_fragment && passage.is_too_big(egress)) {
             return self.too_big(passage, &egress);
         }
         let frame = passage.frame.bytes_mut();
         rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address);
-        passage.send(egress)
+        self.send(passage, egress)
     }
 
-    /// Larger than the way out: told to the client if it may not be fragmented. The quoted packet has its TTL already
+    /// One hop further: TTL, Ethernet header, and out of the port or to the kernel; in fragments where the way out takes no
+    /// more at once.
+    pub(super) fn send(&mut self, passage: &mut Passage<'_, '_>, egress: Option<Egress>) -> Verdict {
+        rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
+        rewrite::set_ethernet(passage.frame, &passage.packet, &egress.unwrap_or(NO_EGRESS));
+        match egress {
+            Some(egress) if passage.is_too_big(Some(egress)) => {
+                if !passage.packet.is_ipv4() {
+                    return Verdict::Drop(DropReason::TooBig);
+                }
+                let exit = Exit::Port(egress.port);
+                self.send_fragments(passage.frame.bytes(), Cut::Size(egress.mtu as usize), exit)
+            }
+            Some(egress) => Verdict::Transmit(egress.port),
+            None => Verdict::HandOver,
+        }
+    }
+
+    /// Sends the packet in an Ethernet frame as fragments instead.
+    fn send_fragments(&mut self, frame: &[u8], cut: Cut<'_>, exit: Exit) -> Verdict {
+        let id = self.take_fragment_id();
+        let (ethernet, packet) = frame.split_at(ETHERNET_LEN);
+        let outbox = &mut self.outbox;
+        if fragment::split(packet, cut, id, &mut |piece| outbox.send(exit, &[ethernet, piece])) {
+            outbox.absorb(1);
+            Verdict::Hold
+        } else {
+            Verdict::Drop(DropReason::TooBig)
+        }
+    }
+
+    /// Larger than the way out, and may not be fragmented: told to the client. The quoted packet has its TTL already
     /// decremented (golden `mtu-smaller`).
     fn too_big(&mut self, passage: &mut Passage<'_, '_>, egress: &Egress) -> Verdict {
-        if !passage.packet.dont_fragment {
-            return Verdict::Drop(DropReason::TooBig);
-        }
         rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
         let mtu = u16::try_from(egress.mtu).unwrap_or(u16::MAX);
         self.answer(passage, IcmpError::FragmentationNeeded(mtu), DropReason::TooBig)
@@ -96,17 +122,13 @@ impl Datapath {
     ) -> Verdict {
         let packet = passage.packet;
         let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
-        let too_big = passage.is_too_big(egress);
-        if packet.ttl <= 1 || (too_big && packet.dont_fragment) {
+        if packet.ttl <= 1 || (packet.dont_fragment && passage.is_too_big(egress)) {
             return Verdict::Pass;
-        }
-        if too_big {
-            return Verdict::Drop(DropReason::TooBig);
         }
         self.count_out(connection, &packet);
         self.touch(passage, connection, Direction::Out);
         rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, connection.virtual_address);
-        passage.send(egress)
+        self.send(passage, egress)
     }
 
     pub(super) fn count_in(&self, connection: &Connection, packet: &Packet) {
@@ -169,6 +191,11 @@ impl Datapath {
             return Verdict::Drop(DropReason::NoRoom);
         }
         egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
+    }
+
+    /// An identification for the fragments of an IPv6 datagram.
+    fn take_fragment_id(&mut self) -> u32 {
+        u32::from(self.take_id())
     }
 
     fn take_id(&mut self) -> u16 {

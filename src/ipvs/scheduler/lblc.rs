@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::locality::{LocalityCache, is_alive, is_busy};
+use super::locality::{LocalityCache, is_alive, is_busy, time};
 use super::wlc::least_loaded;
 use super::{Arrival, Scheduler};
 use crate::ipvs::server::RealServer;
@@ -16,8 +16,9 @@ pub struct Locality {
 impl Scheduler for Locality {
     fn schedule(&self, servers: &[Arc<RealServer>], arrival: &Arrival<'_>) -> Option<Arc<RealServer>> {
         let (address, now) = (arrival.flow.destination, arrival.now);
+        let expiration = time(arrival.sysctls.lblc_expiration);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(server) = cache.get(address, now)
+        if let Some(server) = cache.get(address, now, expiration)
             && is_alive(server)
             && !is_busy(server, servers)
         {

@@ -2,8 +2,9 @@
 //! they are busy and shrinks when it has not changed for long.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::locality::{EXPIRATION, LocalityCache, is_alive, is_busy};
+use super::locality::{LocalityCache, is_alive, is_busy, time};
 use super::wlc::least_loaded;
 use super::{Arrival, Scheduler, least_by_weight};
 use crate::ipvs::server::RealServer;
@@ -23,10 +24,10 @@ struct Replicas {
 
 impl Replicas {
     /// The least loaded of the set. One that has long been the same loses its most loaded member.
-    fn least(&mut self, now: Instant) -> Option<Arc<RealServer>> {
+    fn least(&mut self, now: Instant, expiration: Duration) -> Option<Arc<RealServer>> {
         let alive = self.servers.iter().filter(|server| is_alive(server) && !server.is_overloaded());
         let least = least_by_weight(alive, RealServer::overhead).cloned();
-        if self.servers.len() > 1 && now.saturating_since(self.changed) >= EXPIRATION {
+        if self.servers.len() > 1 && now.saturating_since(self.changed) > expiration {
             self.drop_most_loaded();
             self.changed = now;
         }
@@ -55,14 +56,15 @@ impl Replicas {
 impl Scheduler for ReplicatedLocality {
     fn schedule(&self, servers: &[Arc<RealServer>], arrival: &Arrival<'_>) -> Option<Arc<RealServer>> {
         let (address, now) = (arrival.flow.destination, arrival.now);
+        let expiration = time(arrival.sysctls.lblcr_expiration);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(replicas) = cache.get(address, now) else {
+        let Some(replicas) = cache.get(address, now, expiration) else {
             let chosen = least_loaded(servers)?;
             let replicas = Replicas { servers: vec![Arc::clone(chosen)], changed: now };
             cache.insert(address, replicas, now);
             return Some(Arc::clone(chosen));
         };
-        if let Some(server) = replicas.least(now)
+        if let Some(server) = replicas.least(now, expiration)
             && !is_busy(&server, servers)
         {
             return Some(server);

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use crate::ipvs::edit::SchedulerFlags;
 use crate::ipvs::server::RealServer;
+use crate::ipvs::sysctl::Sysctls;
 use crate::net::flow::FlowKey;
 use crate::net::time::Instant;
 
@@ -31,6 +32,8 @@ pub struct Arrival<'a> {
     pub flow: &'a FlowKey,
     /// The service's scheduler flags.
     pub flags: SchedulerFlags,
+    /// The settings.
+    pub sysctls: &'a Sysctls,
     /// The time.
     pub now: Instant,
 }

@@ -156,6 +156,62 @@ fn a_service_has_timeouts_of_its_own() {
     assert!(listed.contains("00:07  FIN_WAIT"), "{listed}");
 }
 
+/// What leaves while time passes, a line each.
+fn pass(router: &mut Router, seconds: u64) -> Vec<String> {
+    let departures = router.pass(Duration::from_secs(seconds), Duration::from_millis(100));
+    let shown = |packet: &[u8]| line(&decode(packet), &Identities::of(7, 0));
+    departures.iter().map(|departure| format!("{} {}", departure.side, shown(&departure.packet))).collect()
+}
+
+const IDLE_FOR_LONG: u64 = 901;
+
+#[test]
+fn both_ends_of_an_idle_connection_are_reset_where_asked() {
+    let mut plain = router("", &SERVICE);
+    establish(&mut plain);
+    assert!(pass(&mut plain, IDLE_FOR_LONG).is_empty(), "IPVS says nothing");
+    let mut router = router("[beyond_ipvs]\nreset_on_expiry = true\n", &SERVICE);
+    establish(&mut router);
+    send(&mut router, Side::Server, json!({"seq": 5001, "ack": 2, "len": 100}));
+    send(&mut router, Side::Client, json!({"flags": "A", "seq": 2, "ack": 5101}));
+    assert_eq!(
+        pass(&mut router, IDLE_FOR_LONG),
+        [
+            "c tcp 10.10.1.30:80 > 192.0.2.10:1000 RA seq=5101 ack=2 win=0 ttl=64 DF id=0 iplen=40 ipsum=ok l4sum=ok",
+            "s tcp 192.0.2.10:1000 > 10.8.8.33:8080 RA seq=2 ack=5101 win=0 ttl=64 DF id=0 iplen=40 ipsum=ok l4sum=ok",
+        ]
+    );
+    assert!(pass(&mut router, IDLE_FOR_LONG).is_empty(), "once");
+}
+
+#[test]
+fn only_established_connections_that_expire_are_reset() {
+    let mut router = router("[beyond_ipvs]\nreset_on_expiry = true\n", &SERVICE);
+    send(&mut router, Side::Client, json!({}));
+    assert!(pass(&mut router, IDLE_FOR_LONG).is_empty(), "half open");
+    establish(&mut router);
+    send(&mut router, Side::Client, json!({"flags": "FA", "seq": 2, "ack": 5001}));
+    send(&mut router, Side::Server, json!({"flags": "FA", "seq": 5001, "ack": 3}));
+    assert!(pass(&mut router, IDLE_FOR_LONG).is_empty(), "closed");
+    let udp = ["ipvsadm -A -u 10.10.1.30:53 -s rr", "ipvsadm -a -u 10.10.1.30:53 -r 10.8.8.33 -m"];
+    udp.into_iter().for_each(|command| assert_eq!(router.run(command).code, 0));
+    send(&mut router, Side::Client, json!({"proto": "udp", "dport": 53, "flags": ""}));
+    assert!(pass(&mut router, IDLE_FOR_LONG).is_empty(), "UDP");
+}
+
+#[test]
+fn a_packet_that_comes_just_too_late_finds_both_ends_reset() {
+    let settings = "[[service]]\nmatch = 'tcp 10.10.1.30:80'\ntcp = 10\nreset_on_expiry = true\n";
+    let mut router = router(settings, &SERVICE);
+    establish(&mut router);
+    // One step, so that the packet is there before the timer.
+    router.pass(Duration::from_millis(9_990), Duration::from_secs(1));
+    router.skip(Duration::from_millis(20));
+    let out = send(&mut router, Side::Server, json!({"len": 5}));
+    let resets = out.iter().filter(|line| line.contains(" RA ")).count();
+    assert_eq!(resets, 2, "{out:?}");
+}
+
 const PERSISTENT: [&str; 3] = [
     "ipvsadm -A -t 10.10.1.30:80 -s rr -p 300",
     "ipvsadm -a -t 10.10.1.30:80 -r 10.8.8.34:8080 -m",

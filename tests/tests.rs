@@ -9,6 +9,7 @@ mod layers;
 mod lvscf;
 mod lvscf_check;
 mod marks;
+mod model;
 mod nanny;
 mod random;
 mod runner;

@@ -78,7 +78,9 @@ impl Director {
                     ending.push(Arc::clone(connection));
                 }
             });
-            ending.iter().for_each(|connection| self.tables.connections.remove(connection));
+            for connection in &ending {
+                self.tables.connections.remove(connection);
+            }
             self.tables.templates.end_of(&server);
             let text = format!(
                 "drained {} of {}: {} connections ended",

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::{Course, Direction, state_name, tcp};
@@ -17,6 +17,7 @@ const STATE: u32 = 0xff;
 const ACTIVE: u32 = 1 << 8;
 const REMOVED: u32 = 1 << 9;
 const NO_OUTPUT: u32 = 1 << 10;
+const KNOWN: u64 = 1 << 32;
 
 /// A NAT connection.
 #[derive(Debug)]
@@ -37,6 +38,9 @@ pub struct Connection {
     pub life: Life,
     status: AtomicU32,
     packets_in: AtomicU32,
+    /// Acknowledgment numbers, with a bit above them once there is one; kept only where [`Connection::note_acknowledged`]
+    /// is called.
+    acknowledged: [AtomicU64; 2],
 }
 
 impl Connection {
@@ -61,6 +65,7 @@ impl Connection {
             life: Life::default(),
             status: AtomicU32::new(tcp::State::None as u32),
             packets_in: AtomicU32::new(0),
+            acknowledged: [const { AtomicU64::new(0) }; 2],
         }
     }
 
@@ -82,6 +87,17 @@ impl Connection {
     /// Packets of the client so far.
     pub fn packets_in(&self) -> u32 {
         self.packets_in.load(Ordering::Relaxed)
+    }
+
+    /// The sender of a packet in this direction expects this sequence number next.
+    pub fn note_acknowledged(&self, direction: Direction, number: u32) {
+        self.acknowledged[direction as usize].store(KNOWN | u64::from(number), Ordering::Relaxed);
+    }
+
+    /// What has been noted last.
+    pub fn acknowledged(&self, direction: Direction) -> Option<u32> {
+        let noted = self.acknowledged[direction as usize].load(Ordering::Relaxed);
+        (noted & KNOWN != 0).then_some(noted as u32)
     }
 
     /// The TCP state.

@@ -41,13 +41,15 @@ impl ConnectionTable {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes a connection out and unbinds it. Does nothing if that has been done.
-    pub fn remove(&self, connection: &Arc<Connection>) {
-        if connection.unbind() {
+    /// Takes a connection out and unbinds it. Does nothing, and returns false, if that has been done.
+    pub fn remove(&self, connection: &Arc<Connection>) -> bool {
+        let first = connection.unbind();
+        if first {
             self.unlink(&connection.request_key(), connection);
             self.unlink(&connection.reply_key(), connection);
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
+        first
     }
 
     fn link(&self, key: FlowKey, connection: &Arc<Connection>, direction: Direction) {

@@ -12,4 +12,5 @@ pub mod parse;
 pub mod reset;
 pub mod rewrite;
 pub mod route;
+pub mod segment;
 pub mod time;

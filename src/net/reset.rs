@@ -20,6 +20,9 @@ const ACK: u8 = 0x10;
 /// The two low bits of TOS and traffic class are for congestion (RFC 3168), of which a reset knows nothing.
 const CONGESTION: u8 = 0x03;
 
+/// Length of the longest Ethernet frame with a reset in it, in bytes.
+pub const MAX_FRAME_LEN: usize = ETHERNET_LEN + IPV6_LEN + TCP_LEN;
+
 /// A reset that is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reset {

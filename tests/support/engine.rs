@@ -107,34 +107,58 @@ impl Router {
     fn iptables(&mut self, command: &str) -> Result<(), String> {
         self.saved_marks = apply_command(&self.saved_marks, command)?;
         let marks = parse_marks(&self.saved_marks, Names::NONE).map_err(|errors| format!("{errors:?}"))?;
-        self.configure(marks);
+        self.set_marks(Arc::new(marks));
         Ok(())
     }
 
-    fn configure(&mut self, marks: MarkRules) {
-        self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks: Arc::new(marks) });
+    /// Takes over the marks of a saved configuration.
+    pub fn set_marks(&mut self, marks: Arc<MarkRules>) {
+        self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks });
     }
 
-    fn sysctl(&mut self, words: &[&str]) -> Result<(), String> {
-        let words =
-            words.iter().skip_while(|word| word.starts_with('-')).copied().collect::<Vec<_>>().join(" ");
-        let settings = if words.contains(['"', '\'']) {
-            vec![words.replace(['"', '\''], "")]
-        } else {
-            words.split(' ').map(str::to_owned).collect()
-        };
-        for word in settings {
-            let (name, value) = word.split_once('=').ok_or("no value")?;
-            let name = name.strip_prefix("net.ipv4.vs.").unwrap_or(name).to_owned();
-            let request = Request::Sysctl { name, value: Some(value.to_owned()) };
-            match self.call(request).map_err(|error| error.to_string())? {
-                Reply::Text(_) => {}
-                // The explanation below it is ours.
-                Reply::Failed(text) => return Err(text.lines().next().unwrap_or_default().to_owned() + "\n"),
-                other => return Err(format!("{other:?}")),
+    /// Lets time pass unnoticed by the timers.
+    pub fn skip(&mut self, by: Duration) {
+        self.now = self.now + by;
+    }
+
+    /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point. Returns what leaves
+    /// meanwhile.
+    pub fn pass(&mut self, by: Duration, step: Duration) -> Vec<Departure> {
+        let mut departures = Vec::new();
+        let end = self.now + by;
+        while self.now < end {
+            self.now = (self.now + step).min(end).min(self.director.next_deadline().max(self.now));
+            self.datapath.advance(self.now);
+            departures.extend(self.take_made());
+            if self.director.next_deadline() <= self.now {
+                self.command(Command::Tick);
             }
         }
-        Ok(())
+        departures
+    }
+
+    /// As sysctl(8): each word a setting, read or set. What the refusal explains below its first line is ours.
+    fn sysctl(&mut self, words: &[&str]) -> CommandOutput {
+        let mut output = CommandOutput::default();
+        let quiet = words.iter().any(|word| word.starts_with('-') && word.contains('q'));
+        for word in words.iter().filter(|word| !word.starts_with('-')) {
+            let (name, value) = match word.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (*word, None),
+            };
+            let name = name.strip_prefix("net.ipv4.vs.").unwrap_or(name).to_owned();
+            let quiet = quiet && value.is_some();
+            match self.call(Request::Sysctl { name, value }).expect("a transport that does not fail") {
+                Reply::Text(text) if !quiet => output.stdout += &(text + "\n"),
+                Reply::Text(_) => {}
+                Reply::Failed(text) => {
+                    output.code = 1;
+                    output.stderr += &(text.lines().next().unwrap_or_default().to_owned() + "\n");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        output
     }
 
     fn ip(&mut self, words: &[&str]) -> Result<(), String> {
@@ -240,7 +264,7 @@ impl Device for Router {
         let result = match words[..] {
             ["ipvsadm", ref rest @ ..] => return self.ipvsadm(rest),
             ["iptables" | "ip6tables", ..] => self.iptables(command),
-            ["sysctl", ref rest @ ..] => self.sysctl(rest),
+            ["sysctl", ref rest @ ..] => return self.sysctl(rest),
             ["ip", ref rest @ ..] => self.ip(rest),
             _ => Err("not a command of this device".into()),
         };
@@ -259,14 +283,7 @@ impl Device for Router {
     }
 
     fn advance(&mut self, by: Duration) {
-        let end = self.now + by;
-        while self.now < end {
-            self.now = (self.now + STEP).min(end);
-            self.datapath.advance(self.now);
-            if self.director.next_deadline() <= self.now {
-                self.command(Command::Tick);
-            }
-        }
+        self.pass(by, STEP);
     }
 
     fn dump(&mut self, sections: &[String]) -> String {

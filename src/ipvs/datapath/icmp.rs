@@ -13,14 +13,28 @@ impl Datapath {
     pub(super) fn icmp_error(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
         let bytes = passage.frame.bytes();
         let Some(quote) = parse_quote(bytes, &passage.packet) else { return Verdict::Pass };
-        let known = self.find(passage.burst, &quote.flow.reversed());
-        let Some((connection, direction)) = known else { return Verdict::Pass };
-        if !rewrite::icmp_checksum_ok(bytes, &passage.packet) {
+        match self.find(passage.burst, &quote.flow.reversed()) {
+            Some((connection, direction)) => self.forward_error(passage, &quote, &connection, direction),
+            None if passage.burst.snapshot.sysctls.schedule_icmp != 0 => self.open_for_error(passage, &quote),
+            None => Verdict::Pass,
+        }
+    }
+
+    /// The checksum counts only now: an error that is not worth it may have made a connection all the same (golden
+    /// `schedule-icmp-bad`).
+    pub(super) fn forward_error(
+        &mut self,
+        passage: &mut Passage<'_, '_>,
+        quote: &Quote,
+        connection: &Connection,
+        direction: Direction,
+    ) -> Verdict {
+        if !rewrite::icmp_checksum_ok(passage.frame.bytes(), &passage.packet) {
             return Verdict::Drop(DropReason::BadIcmpChecksum);
         }
         match direction {
-            Direction::In => self.forward_error_in(passage, &quote, &connection),
-            Direction::Out => self.forward_error_out(passage, &quote, &connection),
+            Direction::In => self.forward_error_in(passage, quote, connection),
+            Direction::Out => self.forward_error_out(passage, quote, connection),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The packet's path, readable as a short list of questions (ipvs.md section 2).
 
+mod expiry;
 mod icmp;
 mod limit;
 mod local;
@@ -26,6 +27,7 @@ use crate::net::parse::{Fragment, Packet, ParseError, Transport, parse_frame};
 use crate::net::rewrite;
 use crate::net::time::Instant;
 
+use expiry::expire;
 use limit::RateLimit;
 
 /// Decides about packets: what an I/O loop calls.
@@ -92,10 +94,11 @@ impl Engine for Datapath {
     }
 
     fn advance(&mut self, now: Instant) {
-        let tables = &self.tables;
-        self.wheel.advance(now, |ending| match ending {
+        let Datapath { wheel, tables, snapshot, outbox, .. } = self;
+        let snapshot = snapshot.load();
+        wheel.advance(now, |ending| match ending {
             Ending::Connection(connection) => {
-                tables.connections.remove(connection);
+                expire(tables, snapshot, outbox, connection);
                 Fate::Gone
             }
             Ending::Template(template) => tables.templates.expire(template),
@@ -172,13 +175,13 @@ impl Datapath {
     }
 
     /// The live connection of a flow; one whose time is up goes first.
-    fn find(&self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
+    fn find(&mut self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
         loop {
             let (connection, direction) = self.tables.connections.find(flow)?;
             if !connection.life.is_over(burst.now) {
                 return Some((connection, direction));
             }
-            self.tables.connections.remove(&connection);
+            expire(&self.tables, burst.snapshot, &mut self.outbox, &connection);
         }
     }
 
@@ -204,6 +207,7 @@ impl Datapath {
         let timeouts = own.as_ref().unwrap_or(&snapshot.timeouts);
         let (timeout, alive) = match passage.packet.transport {
             Transport::Tcp { flags, .. } => {
+                self.note_acknowledged(passage, connection, way);
                 let tables = StateTables::new(snapshot.sysctls.is_tcp_secure());
                 let course = connection.course(way);
                 let state = connection.step(|state| state.next(tables, course, flags));

@@ -3,6 +3,7 @@
 
 mod beyond;
 mod datapath;
+mod defence;
 mod director;
 mod ipvsadm;
 mod layers;

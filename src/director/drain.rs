@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::protocol::Reply;
 use super::{Director, Level};
-use crate::ipvs::edit::{Edit, Errno, ServerId, ServerSpec, ServiceId};
+use crate::ipvs::edit::{Edit, ServerId, ServerSpec, ServiceId};
 use crate::ipvs::server::RealServer;
 use crate::net::time::Instant;
 
@@ -24,8 +24,12 @@ impl Director {
         server: ServerId,
         deadline: Option<u32>,
     ) -> Reply {
-        let Some(found) = self.draft.services.get(service) else { return Reply::Refused(Errno::ESRCH) };
-        let Some(server) = found.server(server).cloned() else { return Reply::Refused(Errno::ENOENT) };
+        let Some(found) = self.draft.services.get(service) else {
+            return Reply::Failed(format!("there is no service {service}"));
+        };
+        let Some(server) = found.server(server).cloned() else {
+            return Reply::Failed(format!("{service} has no server {server}"));
+        };
         let spec = ServerSpec { weight: 0, ..server.spec() };
         if let Err(errno) = self.edit(&Edit::EditServer(*service, spec)) {
             return Reply::Refused(errno);

@@ -130,7 +130,8 @@ fn idle_connections_are_reset_at_both_ends() {
     let daemon = Daemon::start(&rig, &[]);
     daemon.sysctl("xlvs.reset_on_expiry", "1");
     daemon.ipvsadm("--set 1 0 0");
-    for (namespace, port, server) in [(&rig.server, 80, "10.2.0.2:8080"), (&rig.router, 81, "10.2.0.1:8080")] {
+    for (namespace, port, server) in [(&rig.server, 80, "10.2.0.2:8080"), (&rig.router, 81, "10.2.0.1:8080")]
+    {
         daemon.ipvsadm(&format!("-A -t {VIP}:{port} -s rr"));
         daemon.ipvsadm(&format!("-a -t {VIP}:{port} -r {server} -m"));
         let listener = namespace.enter(|| TcpListener::bind(server).unwrap());

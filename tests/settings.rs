@@ -84,6 +84,23 @@ fn errors_name_file_line_and_key() {
             "log_level = 'info'\nlog_level = 'info'\n",
             "x.toml:2: error: log_level: is given twice; delete one of them",
         ),
+        (
+            "[[service]]\nmatch = 'web'\n",
+            "x.toml:2: error: match: expected a service such as \"tcp 192.0.2.1:80\"",
+        ),
+        (
+            "[[service]]\nmatch = 'fwmark 1'\nudp = 9999999\n",
+            "x.toml:3: error: udp: 9999999 is more than 2678400",
+        ),
+        (
+            "[beyond_ipvs]\ndrop_untranslated = 1\n",
+            "x.toml:2: error: drop_untranslated: expected true or false",
+        ),
+        ("[beyond_ipvs]\ndrop = true\n", "x.toml:2: error: there is no key `drop`; the keys are "),
+        (
+            "[[service]]\nmatch = 'fwmark 1'\n[[service]]\nmatch = 'fwmark 1'\n",
+            "x.toml:2: error: match: \"fwmark 1\" is matched twice; join the two",
+        ),
     ];
     for (text, expected) in table {
         let message = parse("x.toml", text).unwrap_err().to_string();

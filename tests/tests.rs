@@ -1,6 +1,7 @@
 //! Tests that need no privilege.
 #![allow(clippy::unwrap_used, reason = "clippy's exemption for tests misses the functions that they call")]
 
+mod beyond;
 mod datapath;
 mod defence;
 mod director;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::config::beyond::{self, BeyondSettings, ServiceSettings};
+use crate::ipvs::beyond::Beyond;
 use crate::ipvs::sysctl::{self, SysctlError, Sysctls};
 
 /// The whole file.
@@ -35,6 +37,10 @@ pub struct Settings {
     pub zero_copy: ZeroCopy,
     /// How much is logged.
     pub log_level: LogLevel,
+    /// Services that have something of their own.
+    pub service: Vec<ServiceSettings>,
+    /// What goes beyond IPVS.
+    pub beyond_ipvs: BeyondSettings,
     /// IPVS settings to start with, by their names without `net.ipv4.vs.`.
     pub sysctl: BTreeMap<String, SysctlValue>,
 }
@@ -53,6 +59,8 @@ impl Default for Settings {
             xdp_mode: XdpMode::Auto,
             zero_copy: ZeroCopy::Auto,
             log_level: LogLevel::Info,
+            service: Vec::new(),
+            beyond_ipvs: BeyondSettings::default(),
             sysctl: default_sysctls(),
         }
     }
@@ -165,6 +173,11 @@ pub fn parse(file: &str, text: &str) -> Result<Settings, SettingsError> {
 }
 
 impl Settings {
+    /// What goes beyond IPVS, in the words of the engine.
+    pub fn beyond(&self) -> Beyond {
+        beyond::beyond(&self.beyond_ipvs, &self.service)
+    }
+
     /// The IPVS settings to start with.
     pub fn sysctls(&self) -> Sysctls {
         let mut sysctls = Sysctls::default();
@@ -214,7 +227,7 @@ impl Settings {
         if !self.frames.is_power_of_two() || !(512..=1 << 20).contains(&self.frames) {
             return Some(("frames", format!("{} is not a power of two from 512 to 1048576", self.frames)));
         }
-        self.sysctl_fault()
+        self.sysctl_fault().or_else(|| beyond::fault(&self.service))
     }
 }
 
@@ -237,6 +250,13 @@ fn wanted(key: &str) -> Option<&'static str> {
         "frames" => "a power of two from 512 to 1048576",
         "xdp_mode" => "one of \"auto\", \"native\", \"skb\"",
         "zero_copy" => "one of \"auto\", \"on\", \"off\"",
+        "match" => {
+            "a service such as \"tcp 192.0.2.1:80\", \"udp [2001:db8::1]:53\", \"fwmark 80\" or \"fwmark6 80\""
+        }
+        "tcp" | "tcp_fin" | "udp" | "drain_deadline" => "a number of seconds",
+        "tcp_reset_no_destination" | "drop_untranslated" | "reset_on_expiry" | "drain_quiesced" => {
+            "true or false"
+        }
         "log_level" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,
     })

@@ -15,6 +15,7 @@ use xlvs::config::marks::parse_marks;
 use xlvs::config::names::Names;
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::director::{ClientId, Command, Director, Effect, Port};
+use xlvs::ipvs::beyond::Beyond;
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::outbox::Exit;
@@ -59,16 +60,25 @@ pub struct Router {
 impl Router {
     /// At time 0, in the topology of the scenarios, without services.
     pub fn new() -> Self {
-        Self::among(Neighbours::Shared)
+        Self::build(Neighbours::Shared, Beyond::default())
+    }
+
+    /// The same with what goes beyond IPVS.
+    pub fn with_beyond(beyond: Beyond) -> Self {
+        Self::build(Neighbours::Shared, beyond)
     }
 
     /// The same among these neighbours.
     pub fn among(neighbours: Neighbours) -> Self {
+        Self::build(neighbours, Beyond::default())
+    }
+
+    fn build(neighbours: Neighbours, beyond: Beyond) -> Self {
         let now = Instant::START;
         let tables = Arc::new(Tables::new(1));
         let ports =
             ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
-        let director = Director::new(now, Arc::clone(&tables), 1, ports.collect());
+        let director = Director::new(now, Arc::clone(&tables), 1, ports.collect()).with_beyond(beyond);
         let datapath = Datapath::new(tables, 0, now);
         let network = network(neighbours);
         let mut router = Router {
@@ -113,16 +123,25 @@ impl Router {
         self.command(Command::Tick);
     }
 
-    /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point.
-    pub fn pass(&mut self, by: Duration, step: Duration) {
+    /// Lets time pass unnoticed by the timers.
+    pub fn skip(&mut self, by: Duration) {
+        self.now = self.now + by;
+    }
+
+    /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point. Returns what leaves
+    /// meanwhile.
+    pub fn pass(&mut self, by: Duration, step: Duration) -> Vec<Departure> {
+        let mut departures = Vec::new();
         let end = self.now + by;
         while self.now < end {
             self.now = (self.now + step).min(end).min(self.director.next_deadline().max(self.now));
             self.datapath.advance(self.now);
+            departures.extend(self.take_made());
             if self.director.next_deadline() <= self.now {
                 self.command(Command::Tick);
             }
         }
+        departures
     }
 
     /// As sysctl(8): each word a setting, read or set. What the refusal explains below its first line is ours.

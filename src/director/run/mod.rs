@@ -161,7 +161,8 @@ impl Daemon {
         let tables = Arc::new(Tables::new(queues + workers::FOR_LOCAL_SERVERS));
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
         let mut director =
-            Director::new(clock.now(), tables, queues + workers::FOR_LOCAL_SERVERS, ports.clone());
+            Director::new(clock.now(), tables, queues + workers::FOR_LOCAL_SERVERS, ports.clone())
+                .with_beyond(settings.beyond());
         director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
         director.handle(clock.now(), Command::Network((*now_network).clone()));
         let (to_requests, requests) = mpsc::channel(INBOX);

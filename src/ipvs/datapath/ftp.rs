@@ -151,7 +151,7 @@ impl Datapath {
 
     /// The expected data connection of a client's packet, whose port is not known yet.
     pub(super) fn find_awaiting(
-        &self,
+        &mut self,
         burst: &Burst<'_>,
         flow: &FlowKey,
     ) -> Option<(Arc<Connection>, Direction)> {
@@ -165,7 +165,7 @@ impl Datapath {
 
     /// The connection of a client's packet, once its port is known: one that awaited it makes room for one that has it.
     pub(super) fn settle(
-        &self,
+        &mut self,
         burst: &Burst<'_>,
         flow: &FlowKey,
         connection: Arc<Connection>,

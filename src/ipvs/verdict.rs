@@ -65,6 +65,11 @@ drop_reasons! {
     TtlExceeded = "TTL exceeded",
     /// No route to the chosen server.
     Unreachable = "no route to server",
+    /// The hardware address of a directly routed server is not known (yet), and without it the kernel could not send there
+    /// either: the packet's own destination is this machine.
+    Unresolved = "neighbour not resolved",
+    /// An ICMP error about a tunnel packet, whose client may not be told.
+    TunnelError = "error about a tunnel packet",
     /// The server address is a loopback one and the client is not on this machine.
     LoopbackServer = "loopback server",
     /// On a local server's way out, but not sent by the interface that the way belongs to.

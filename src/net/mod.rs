@@ -13,3 +13,4 @@ pub mod rewrite;
 pub mod route;
 pub mod segment;
 pub mod time;
+pub mod tunnel;

@@ -97,13 +97,20 @@ impl Router {
     fn iptables(&mut self, command: &str) -> Result<(), String> {
         self.saved_marks = apply_command(&self.saved_marks, command)?;
         let marks = parse_marks(&self.saved_marks, Names::NONE).map_err(|errors| format!("{errors:?}"))?;
-        self.set_marks(Arc::new(marks));
+        self.configure(LvsConfig::default(), Arc::new(marks));
         Ok(())
     }
 
-    /// Takes over the marks of a saved configuration.
-    pub fn set_marks(&mut self, marks: Arc<MarkRules>) {
-        self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks });
+    /// Takes over what the site's files say.
+    pub fn configure(&mut self, lvs: LvsConfig, marks: Arc<MarkRules>) {
+        self.command(Command::Configure { lvs: Box::new(lvs), marks });
+    }
+
+    /// Lets time pass at once, which a clock that is read all the time does not.
+    pub fn leap(&mut self, by: Duration) {
+        self.now = self.now + by;
+        self.datapath.advance(self.now);
+        self.command(Command::Tick);
     }
 
     /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point.

@@ -2,6 +2,7 @@
 
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
+use crate::ipvs::edit::Forward;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::parse::{Quote, parse_quote};
@@ -12,11 +13,18 @@ impl Datapath {
     /// The quoted packet travelled the other way than the error: reversed, its flow is one that the table knows.
     pub(super) fn icmp_error(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
         let bytes = passage.frame.bytes();
-        let Some(quote) = parse_quote(bytes, &passage.packet) else { return Verdict::Pass };
+        let Some(quote) = parse_quote(bytes, &passage.packet) else {
+            return self.tunnel_error(passage).unwrap_or(Verdict::Pass);
+        };
         match self.find(passage.burst, &quote.flow.reversed()) {
             Some((connection, direction)) => self.forward_error(passage, &quote, &connection, direction),
-            None if passage.burst.snapshot.sysctls.schedule_icmp != 0 => self.open_for_error(passage, &quote),
-            None => Verdict::Pass,
+            None => match self.tunnel_error(passage) {
+                Some(verdict) => verdict,
+                None if passage.burst.snapshot.sysctls.schedule_icmp != 0 => {
+                    self.open_for_error(passage, &quote)
+                }
+                None => Verdict::Pass,
+            },
         }
     }
 
@@ -45,6 +53,9 @@ impl Datapath {
         quote: &Quote,
         connection: &Connection,
     ) -> Verdict {
+        if connection.forward != Forward::Masquerade {
+            return self.forward_one_packet(passage, connection);
+        }
         let server = connection.server_address;
         self.count_in(connection, &passage.packet);
         let egress = match passage.way(server.ip()) {
@@ -67,11 +78,15 @@ impl Datapath {
         connection: &Connection,
     ) -> Verdict {
         let packet = passage.packet;
+        if connection.forward != Forward::Masquerade {
+            self.count_out(connection, packet.ip_len());
+            return Verdict::Pass;
+        }
         let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
         if packet.ttl <= 1 {
             return Verdict::Pass;
         }
-        self.count_out(connection, &packet);
+        self.count_out(connection, packet.ip_len());
         let virtual_address = connection.virtual_address;
         rewrite::set_icmp_end(passage.frame.bytes_mut(), &packet, quote, End::Source, virtual_address);
         self.send(passage, egress)

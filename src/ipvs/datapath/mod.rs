@@ -1,10 +1,12 @@
 //! The packet's path, readable as a short list of questions (ipvs.md section 2).
 
+mod direct;
 mod icmp;
 mod limit;
 mod local;
 mod open;
 mod transmit;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,3 +16,4 @@ mod runner;
 mod scenarios;
 mod settings;
 mod support;
+mod sysctl;

@@ -50,7 +50,8 @@ impl Daemon {
         let settings = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
         fs::write(path("xlvs.toml"), settings).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
-        command.arg("run").arg("--marks").arg(path("iptables")).arg("--settings").arg(path("xlvs.toml"));
+        command.arg("run").arg("--settings").arg(path("xlvs.toml"));
+        command.arg("--marks").arg(path("iptables")).arg("--marks6").arg(path("ip6tables"));
         match lvs {
             Some(lvs) => {
                 fs::write(path("lvs.cf"), lvs).unwrap();
@@ -80,6 +81,13 @@ impl Daemon {
         self.process.get_mut().kill().unwrap();
         self.process.get_mut().wait().unwrap();
         self.directory.take().expect("a daemon has a directory")
+    }
+
+    /// Writes rules of ip6tables, and has the daemon read its files again.
+    pub fn mark_ipv6(&self, rules: &str) {
+        fs::write(self.path("ip6tables"), rules).unwrap();
+        let reply = self.call(Request::Reload);
+        assert!(matches!(reply, Some(Reply::Text(_))), "{reply:?}");
     }
 
     /// Edits its tables.

@@ -17,3 +17,4 @@ mod runner;
 mod scenarios;
 mod settings;
 mod support;
+mod sysctl;

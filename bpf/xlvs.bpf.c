@@ -415,14 +415,23 @@ INLINE bool is_icmp_error(__u8 protocol, __u8 type)
 	return !(type & ICMPV6_INFORMATIONAL);
 }
 
+// What may carry a packet to a real server through a tunnel: this machine sends that itself and gets the errors about it.
+INLINE bool may_be_tunnel(__u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE || protocol == IPPROTO_UDP;
+}
+
 // A client's side complains about what the service sent, or anyone about what was sent to a real server.
 INLINE bool about_balanced_flow(const struct packet *packet, const struct packet *quoted)
 {
 	if (same_address(&packet->destination, &quoted->source) &&
 	    contains(ranges_of_destination(&quoted->source), quoted, quoted->source_port))
 		return 1;
-	return contains(bpf_map_lookup_elem(&servers, &quoted->destination), quoted, quoted->destination_port) &&
-	       !is_own(&packet->destination);
+	if (is_own(&packet->destination) && !may_be_tunnel(quoted->protocol))
+		return 0;
+	// With direct routing a server gets, and complains about, packets to the virtual address.
+	return contains(bpf_map_lookup_elem(&servers, &quoted->destination), quoted, quoted->destination_port) ||
+	       contains(ranges_of_destination(&quoted->destination), quoted, quoted->destination_port);
 }
 
 // What IPVS sees of a quoted packet: a first fragment has the ports, a later one says nothing.

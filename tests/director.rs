@@ -271,12 +271,12 @@ fn a_stop_takes_addresses_back_before_the_table() {
 #[test]
 fn what_cannot_be_run_is_said_and_refused_on_reload() {
     let mut site = Site::new();
-    let direct: LvsConfig = load(&ARTICLE.replace("network = nat", "network = direct"), Names::NONE).unwrap();
+    let fos: LvsConfig = load(&ARTICLE.replace("service = lvs", "service = fos"), Names::NONE).unwrap();
     let marks = parse_marks(MARKS, Names::NONE).unwrap();
-    let objection = site.director.objection(&direct, &marks).expect("nothing of it can be run");
-    assert!(objection.contains("only nat is balanced"), "{objection}");
+    let objection = site.director.objection(&fos, &marks).expect("nothing of it can be run");
+    assert!(objection.contains("only lvs is"), "{objection}");
     site = Site::article();
-    assert!(site.director.objection(&direct, &marks).is_some(), "it would end what runs");
+    assert!(site.director.objection(&fos, &marks).is_some(), "it would end what runs");
     let same: LvsConfig = load(ARTICLE, Names::NONE).unwrap();
     assert_eq!(site.director.objection(&same, &marks), None);
     let text = "virtual http_server: no saved iptables rule gives mark 80, so no packet reaches it";

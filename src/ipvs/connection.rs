@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::ipvs::edit::Forward;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::{Course, Direction, state_name, tcp};
 use crate::ipvs::server::RealServer;
@@ -18,7 +19,7 @@ const ACTIVE: u32 = 1 << 8;
 const REMOVED: u32 = 1 << 9;
 const NO_OUTPUT: u32 = 1 << 10;
 
-/// A NAT connection.
+/// A connection.
 #[derive(Debug)]
 pub struct Connection {
     /// Transport protocol.
@@ -29,6 +30,8 @@ pub struct Connection {
     pub virtual_address: SocketAddr,
     /// Address and port at the real server.
     pub server_address: SocketAddr,
+    /// How its packets reach the server: the server's method when it was made, whatever that is now.
+    pub forward: Forward,
     /// The real server.
     pub server: Arc<RealServer>,
     /// The persistence template it was made by, which it keeps alive.
@@ -51,7 +54,10 @@ impl Connection {
         if let Some(template) = &template {
             template.add_child();
         }
+        let forward = server.forward();
+        let no_output = if forward == Forward::Masquerade { 0 } else { NO_OUTPUT };
         Connection {
+            forward,
             protocol: flow.protocol,
             client: flow.source(),
             virtual_address: flow.destination(),
@@ -59,7 +65,7 @@ impl Connection {
             server,
             template,
             life: Life::default(),
-            status: AtomicU32::new(tcp::State::None as u32),
+            status: AtomicU32::new(tcp::State::None as u32 | no_output),
             packets_in: AtomicU32::new(0),
         }
     }
@@ -69,9 +75,13 @@ impl Connection {
         FlowKey::new(self.protocol, self.client, self.virtual_address)
     }
 
-    /// What the server's packets look like.
+    /// What the server's packets look like: unless there is NAT, they come from the virtual address.
     pub fn reply_key(&self) -> FlowKey {
-        FlowKey::new(self.protocol, self.server_address, self.client)
+        let source = match self.forward {
+            Forward::Masquerade => self.server_address,
+            Forward::Local | Forward::Tunnel | Forward::Route => self.virtual_address,
+        };
+        FlowKey::new(self.protocol, source, self.client)
     }
 
     /// One more packet of the client.
@@ -89,12 +99,7 @@ impl Connection {
         tcp::State::from_number((self.status.load(Ordering::Relaxed) & STATE) as u8)
     }
 
-    /// Notes that the server answers past us, until a packet of it shows otherwise (the kernel's NOOUTPUT flag).
-    pub fn expect_no_output(&self) {
-        self.status.fetch_or(NO_OUTPUT, Ordering::Relaxed);
-    }
-
-    /// Whether only the client's packets are seen here so far.
+    /// Whether only the client's packets are seen here so far (the kernel's NOOUTPUT flag).
     pub fn has_no_output(&self) -> bool {
         self.status.load(Ordering::Relaxed) & NO_OUTPUT != 0
     }

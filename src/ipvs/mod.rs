@@ -7,6 +7,7 @@ pub mod edit;
 pub mod estimator;
 pub mod lottery;
 pub mod mark;
+pub mod outbox;
 pub mod persistence;
 pub mod protocol;
 pub mod scheduler;

@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::ipvs::edit::{ServerId, ServiceId};
+use crate::ipvs::edit::{Forward, ServerId, ServiceId};
+use crate::ipvs::server::RealServer;
 use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::table::ConnectionTable;
 use crate::net::addr::{Family, PortRange, Protocol};
+use crate::net::tunnel::Encapsulation;
 
 /// Everything that the XDP program redirects; the rest stays the kernel's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,9 +57,7 @@ impl Reach {
                     .collect(),
             };
             for server in &service.servers {
-                let ServerId { address, port } = server.id();
-                let ranges = destinations.iter().flat_map(|(_, range)| ports_at_server(range, port));
-                reach.servers.extend(ranges.map(|range| (address, range)));
+                reach.servers.extend(endpoints_of(server, &destinations, own));
             }
             reach.destinations.extend(destinations);
         }
@@ -91,7 +91,11 @@ impl Reach {
         connections.for_each(|connection| {
             let protocol = connection.protocol;
             used.destinations.extend(matching(&destinations, protocol, connection.virtual_address));
-            used.servers.extend(matching(&servers, protocol, connection.server_address));
+            used.servers.extend(matching(&servers, protocol, connection.reply_key().source()));
+            if connection.forward == Forward::Tunnel {
+                let ends = tunnel_ends(connection.server_address.ip(), connection.server.tunnel());
+                used.servers.extend(ends.filter(|end| self.servers.contains(end)));
+            }
         });
         *self = used;
     }
@@ -105,6 +109,34 @@ impl Reach {
             own: own.to_vec(),
         }
     }
+}
+
+/// What a server's packets come from. Without NAT they do not come by here, unless the server is this machine; but there are
+/// errors about what was sent to the end of a tunnel.
+fn endpoints_of(server: &RealServer, destinations: &[Endpoint], own: &[IpAddr]) -> Vec<Endpoint> {
+    let ServerId { address, port } = server.id();
+    match server.forward() {
+        Forward::Masquerade => {
+            let ranges = destinations.iter().flat_map(|(_, range)| ports_at_server(range, port));
+            ranges.map(|range| (address, range)).collect()
+        }
+        _ if address.is_loopback() || own.contains(&address) => destinations.to_vec(),
+        Forward::Local => destinations.to_vec(),
+        Forward::Route => Vec::new(),
+        Forward::Tunnel => tunnel_ends(address, server.tunnel()).collect(),
+    }
+}
+
+/// What packets to the other end of a tunnel look like.
+fn tunnel_ends(address: IpAddr, tunnel: Encapsulation) -> impl Iterator<Item = Endpoint> {
+    let ranges = match tunnel {
+        Encapsulation::Ipip => {
+            vec![PortRange::one(Protocol::IPIP, 0), PortRange::one(Protocol::IPV6, 0)]
+        }
+        Encapsulation::Gre { .. } => vec![PortRange::one(Protocol::GRE, 0)],
+        Encapsulation::Gue { port, .. } => vec![PortRange::one(Protocol::UDP, port)],
+    };
+    ranges.into_iter().map(move |range| (address, range))
 }
 
 /// The ports at a server that packets to a range go to: the server's own, and the packet's, which persistence keeps.

@@ -95,6 +95,15 @@ impl Daemon {
         self.listing(arguments);
     }
 
+    /// What `xlvs` prints to this command, and whether it went well.
+    pub fn xlvs(&self, arguments: &str) -> (bool, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
+        command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.path("control.sock"));
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// What ipvsadm prints about it.
     pub fn listing(&self, arguments: &str) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ipvsadm"));

@@ -252,7 +252,7 @@ impl TemplateTable {
     /// Shows every template to `visit`.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<PersistenceTemplate>)) {
         self.valid.iter().for_each(|template| visit(&template));
-        self.retired().iter().for_each(|template| visit(template));
+        self.retired().iter().for_each(visit);
     }
 
     /// How many.

@@ -340,3 +340,23 @@ fn steering_covers_both_ports_of_the_mark_and_the_servers() {
     assert_eq!(servers, ["10.8.8.33", "10.8.8.34"], "{shown}");
     assert_eq!(steering.own.len(), 4, "{shown}");
 }
+
+#[test]
+fn a_link_local_gateway_is_resolved_on_the_link_of_its_route() {
+    let mut site = Site::new();
+    let mut network = network();
+    let route = |destination: &str, gateway: Option<&str>, link| Route {
+        destination: destination.parse().unwrap(),
+        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        link,
+        metric: 1024,
+        kind: RouteKind::Unicast,
+    };
+    network.routes =
+        vec![route("fe80::/64", None, 1), route("fe80::/64", None, 2), route("::/0", Some("fe80::fe"), 2)];
+    site.command(Command::Network(network));
+    site.now = site.now + Duration::from_secs(60);
+    site.command(Command::Tick);
+    let gateway = Effect::Resolve(vec![(2, "fe80::fe".parse().unwrap())]);
+    assert!(site.effects.contains(&gateway), "{:?}", site.effects);
+}

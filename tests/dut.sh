@@ -132,7 +132,11 @@ run_line() {
   'iptables -t mangle -A PREROUTING '*) add_mark "${line#* PREROUTING }" ;;
   'ip6tables -t mangle -A PREROUTING '*) add_mark "-6 ${line#* PREROUTING }" ;;
   'sysctl '*) change_setting "${words[@]:1}" ;;
-  'ip '*) exec ip -n xlvs-dut "${words[@]:1}" ;;
+  'ip '*)
+    ip -n xlvs-dut "${words[@]:1}"
+    # The daemon gathers changes of the network for up to 100 ms.
+    sleep 0.2
+    ;;
   # What this loads into a kernel is part of xlvs.
   'modprobe ip_vs_'*) ;;
   *) die "no such command here: $line" ;;

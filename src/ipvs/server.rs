@@ -188,6 +188,14 @@ impl RealServer {
         }
     }
 
+    /// Back from the trash as asked for now. As with a new server, the weight counts as the last one even if it is 0 (golden
+    /// `sched-mh-revived-idle`).
+    pub fn revive(&self, spec: &ServerSpec) {
+        self.update(spec);
+        self.last_weight.store(spec.weight, Ordering::Relaxed);
+        self.set_available(true);
+    }
+
     /// After one connection more.
     fn judge_after_bind(&self, total: u32) {
         let upper = self.upper_threshold.load(Ordering::Relaxed);

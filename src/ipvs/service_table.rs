@@ -172,8 +172,7 @@ impl ServiceTable {
         if bereft {
             server.stats().estimator().zero();
         }
-        server.update(spec);
-        server.set_available(true);
+        server.revive(spec);
         Some(server)
     }
 

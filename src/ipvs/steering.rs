@@ -15,10 +15,12 @@ use crate::net::tunnel::Encapsulation;
 /// Everything that the XDP program redirects; the rest stays the kernel's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Steering {
-    /// Packets to these addresses (one entry a prefix) and ports come up, as do ICMP errors and fragments to them.
+    /// Packets to these addresses (one entry a prefix) and ports come up, as do ICMP errors and fragments to them, and
+    /// AH and ESP where UDP port 500 does.
     pub destinations: Vec<(IpNet, Vec<PortRange>)>,
     /// Packets from these real servers and source ports come up unless they are for one of `own` addresses, as do
-    /// ICMP errors from anywhere that quote a packet to such a server, and fragments from it.
+    /// ICMP errors from anywhere that quote a packet to such a server, fragments from it, and its AH and ESP where UDP
+    /// port 500 does.
     pub servers: Vec<(IpAddr, Vec<PortRange>)>,
     /// The machine's own addresses: what a real server sends there answers a health check, not a client.
     pub own: Vec<IpAddr>,

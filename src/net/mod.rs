@@ -11,5 +11,6 @@ pub mod icmp;
 pub mod parse;
 pub mod rewrite;
 pub mod route;
+pub mod segment;
 pub mod time;
 pub mod tunnel;

@@ -8,9 +8,12 @@ use crate::net::frame::Frame;
 use crate::net::parse::{Packet, Quote, Transport};
 use crate::net::route::Egress;
 
+const IPV4_TOTAL_LEN: usize = 2;
 const IPV4_TTL: usize = 8;
 const IPV4_CHECKSUM: usize = 10;
+const IPV6_PAYLOAD_LEN: usize = 4;
 const IPV6_HOP_LIMIT: usize = 7;
+const IPV6_HEADER_LEN: u16 = 40;
 const ICMP_CHECKSUM: usize = 2;
 const ETHERNET_LEN: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
@@ -130,6 +133,31 @@ pub fn complete_checksum(frame: &mut [u8], packet: &Packet) -> bool {
         fill_transport_checksum(frame, packet, packet.source, packet.destination);
     }
     half_made
+}
+
+/// Whether the checksum of a TCP or UDP packet is right.
+pub fn transport_checksum_ok(frame: &[u8], packet: &Packet) -> bool {
+    let len = packet.end - packet.l4;
+    let sum = pseudo_header(packet.source, packet.destination, packet.protocol.0, len);
+    sum.bytes(&frame[packet.l4..packet.end]).finish() == 0
+}
+
+/// Computes the checksum of a TCP or UDP packet anew.
+pub fn compute_checksum(frame: &mut [u8], packet: &Packet) {
+    fill_transport_checksum(frame, packet, packet.source, packet.destination);
+}
+
+/// Writes the length that the packet has by its offsets into its IP header.
+pub fn set_ip_len(frame: &mut [u8], packet: &Packet) {
+    let len = packet.ip_len() as u16;
+    if !packet.is_ipv4() {
+        return write_u16(frame, packet.l3 + IPV6_PAYLOAD_LEN, len.saturating_sub(IPV6_HEADER_LEN));
+    }
+    let offset = packet.l3 + IPV4_TOTAL_LEN;
+    let change = Change::default().word(read_u16(frame, offset), len);
+    write_u16(frame, offset, len);
+    let checksum = read_u16(frame, packet.l3 + IPV4_CHECKSUM);
+    write_u16(frame, packet.l3 + IPV4_CHECKSUM, change.apply(checksum));
 }
 
 /// Takes one from the TTL or hop limit; an IPv4 header's checksum follows. The TTL must not be 0.

@@ -97,12 +97,32 @@ impl Router {
     fn iptables(&mut self, command: &str) -> Result<(), String> {
         self.saved_marks = apply_command(&self.saved_marks, command)?;
         let marks = parse_marks(&self.saved_marks, Names::NONE).map_err(|errors| format!("{errors:?}"))?;
-        self.configure(marks);
+        self.configure(LvsConfig::default(), Arc::new(marks));
         Ok(())
     }
 
-    fn configure(&mut self, marks: MarkRules) {
-        self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks: Arc::new(marks) });
+    /// Takes over what the site's files say.
+    pub fn configure(&mut self, lvs: LvsConfig, marks: Arc<MarkRules>) {
+        self.command(Command::Configure { lvs: Box::new(lvs), marks });
+    }
+
+    /// Lets time pass at once, which a clock that is read all the time does not.
+    pub fn leap(&mut self, by: Duration) {
+        self.now = self.now + by;
+        self.datapath.advance(self.now);
+        self.command(Command::Tick);
+    }
+
+    /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point.
+    pub fn pass(&mut self, by: Duration, step: Duration) {
+        let end = self.now + by;
+        while self.now < end {
+            self.now = (self.now + step).min(end).min(self.director.next_deadline().max(self.now));
+            self.datapath.advance(self.now);
+            if self.director.next_deadline() <= self.now {
+                self.command(Command::Tick);
+            }
+        }
     }
 
     /// As sysctl(8): each word a setting, read or set. What the refusal explains below its first line is ours.
@@ -136,6 +156,11 @@ impl Router {
             self.network.links.iter().position(|link| link.name == *device).ok_or("no such device")?;
         self.change_network(|network| network.links[known].mtu = mtu);
         Ok(())
+    }
+
+    /// Tells how much memory is free, in pages.
+    pub fn set_free_memory(&mut self, pages: u64) {
+        self.command(Command::FreeMemory(pages));
     }
 
     /// Changes what the kernel knows about the network.
@@ -251,14 +276,7 @@ impl Device for Router {
     }
 
     fn advance(&mut self, by: Duration) {
-        let end = self.now + by;
-        while self.now < end {
-            self.now = (self.now + STEP).min(end);
-            self.datapath.advance(self.now);
-            if self.director.next_deadline() <= self.now {
-                self.command(Command::Tick);
-            }
-        }
+        self.pass(by, STEP);
     }
 
     fn dump(&mut self, sections: &[String]) -> String {

@@ -156,10 +156,9 @@ fn a_path_mtu_is_forgotten_after_ten_minutes() {
     let big = request(json!({"flags": "PA", "len": 1400, "df": true}));
     router.send(Side::Client, &request(json!({})));
     let sent = router.send(Side::Client, &big);
-    let mut error: PacketSpec = serde_json::from_value(json!({"src": "10.8.8.40", "dst": "10.8.8.1",
-        "proto": "icmp", "icmp": {"type": 3, "code": 4, "mtu": 1300}}))
-    .unwrap();
-    error.id = 8;
+    let error = json!({"src": "10.8.8.40", "dst": "10.8.8.1", "proto": "icmp", "id": 8,
+        "icmp": {"type": 3, "code": 4, "mtu": 1300}});
+    let error: PacketSpec = serde_json::from_value(error).unwrap();
     let error = build(&error, Some(&sent[0].1[..100])).remove(0);
     assert_eq!(router.send(Side::Server, &error).len(), 1, "the client is told");
     assert_eq!(router.send(Side::Client, &big)[0].0, Side::Client, "too large now");

@@ -195,7 +195,8 @@ impl Router {
         self.decide(Frame::new(&mut buffer, bytes.len(), port(side)))
     }
 
-    fn decide(&mut self, frame: Frame<'_>) -> (Verdict, Vec<u8>) {
+    /// The same for a frame in a buffer of the caller's.
+    pub fn decide(&mut self, frame: Frame<'_>) -> (Verdict, Vec<u8>) {
         let mut frames = [frame];
         let mut verdicts = Vec::new();
         self.datapath.process(self.now, &mut frames, &mut verdicts);

@@ -7,6 +7,7 @@ use xlvs::config::lvs::LvsConfig;
 use xlvs::config::marks::parse_marks;
 use xlvs::config::names::Names;
 use xlvs::config::parse::load;
+use xlvs::config::settings::parse as parse_settings;
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::director::{ClientId, Command, Director, Effect, Level, Port};
 use xlvs::ipvs::mark::MarkRules;
@@ -339,4 +340,38 @@ fn steering_covers_both_ports_of_the_mark_and_the_servers() {
     let servers: Vec<String> = steering.servers.iter().map(|(server, _)| server.to_string()).collect();
     assert_eq!(servers, ["10.8.8.33", "10.8.8.34"], "{shown}");
     assert_eq!(steering.own.len(), 4, "{shown}");
+}
+
+#[test]
+fn a_link_local_gateway_is_resolved_on_the_link_of_its_route() {
+    let mut site = Site::new();
+    let mut network = network();
+    let route = |destination: &str, gateway: Option<&str>, link| Route {
+        destination: destination.parse().unwrap(),
+        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        link,
+        metric: 1024,
+        kind: RouteKind::Unicast,
+    };
+    network.routes =
+        vec![route("fe80::/64", None, 1), route("fe80::/64", None, 2), route("::/0", Some("fe80::fe"), 2)];
+    site.command(Command::Network(network));
+    site.now = site.now + Duration::from_secs(60);
+    site.command(Command::Tick);
+    let gateway = Effect::Resolve(vec![(2, "fe80::fe".parse().unwrap())]);
+    assert!(site.effects.contains(&gateway), "{:?}", site.effects);
+}
+
+#[test]
+fn settings_of_the_file_apply_from_the_start() {
+    let settings = parse_settings("x.toml", "[sysctl]\ndrop_packet = 2\nsync_threshold = '5 60'\n").unwrap();
+    let mut site = Site::new();
+    site.command(Command::Sysctls(Box::new(settings.sysctls())));
+    for (name, value) in [("drop_packet", "1"), ("sync_threshold", "5\t60"), ("conn_reuse_mode", "1")] {
+        let request = Request::Sysctl { name: name.to_owned(), value: None };
+        site.command(Command::Request { client: ClientId(1), request });
+        let expected = Reply::Text(format!("net.ipv4.vs.{name} = {value}"));
+        assert_eq!(site.effects.pop(), Some(Effect::Reply(ClientId(1), expected)));
+    }
+    assert!(site.director.watches_memory());
 }

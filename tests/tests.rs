@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy's exemption for tests misses the functions that they call")]
 
 mod datapath;
+mod defence;
 mod director;
 mod ipvsadm;
 mod layers;

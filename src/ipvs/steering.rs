@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::ipvs::edit::{Forward, ServerId, ServiceId};
+use crate::ipvs::helper::{FtpPorts, PASSIVE_PORTS};
 use crate::ipvs::server::RealServer;
+use crate::ipvs::service::VirtualService;
 use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::table::ConnectionTable;
 use crate::net::addr::{Family, PortRange, Protocol};
@@ -15,10 +17,12 @@ use crate::net::tunnel::Encapsulation;
 /// Everything that the XDP program redirects; the rest stays the kernel's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Steering {
-    /// Packets to these addresses (one entry a prefix) and ports come up, as do ICMP errors and fragments to them.
+    /// Packets to these addresses (one entry a prefix) and ports come up, as do ICMP errors and fragments to them, and
+    /// AH and ESP where UDP port 500 does.
     pub destinations: Vec<(IpNet, Vec<PortRange>)>,
     /// Packets from these real servers and source ports come up unless they are for one of `own` addresses, as do
-    /// ICMP errors from anywhere that quote a packet to such a server, and fragments from it.
+    /// ICMP errors from anywhere that quote a packet to such a server, fragments from it, and its AH and ESP where UDP
+    /// port 500 does.
     pub servers: Vec<(IpAddr, Vec<PortRange>)>,
     /// The machine's own addresses: what a real server sends there answers a health check, not a client.
     pub own: Vec<IpAddr>,
@@ -57,9 +61,28 @@ impl Reach {
             for server in &service.servers {
                 reach.servers.extend(endpoints_of(server, &destinations, own));
             }
+            reach.add_ftp_data(&snapshot.ftp_ports, service, &destinations);
             reach.destinations.extend(destinations);
         }
         reach
+    }
+
+    /// Where data connections of an FTP service go and come from: any unprivileged port, and the port below the control port.
+    fn add_ftp_data(&mut self, ftp: &FtpPorts, service: &VirtualService, destinations: &[Endpoint]) {
+        let tcp = |ports| PortRange { protocol: Protocol::TCP, ports };
+        let below = |port: u16| port.checked_sub(1).map(|port| tcp(port..=port));
+        for (address, range) in destinations {
+            let mut controls = ftp.0.iter().filter(|port| range.contains(Protocol::TCP, **port));
+            let Some(control) = controls.next() else { continue };
+            let data = std::iter::once(tcp(PASSIVE_PORTS)).chain(below(*control));
+            self.destinations.extend(data.map(|range| (*address, range)));
+            for server in &service.servers {
+                let ServerId { address, port } = server.id();
+                let own = if port == 0 { *control } else { port };
+                let data = std::iter::once(tcp(PASSIVE_PORTS)).chain(below(own));
+                self.servers.extend(data.map(|range| (address, range)));
+            }
+        }
     }
 
     /// The endpoints of `former` that are not in `self`.

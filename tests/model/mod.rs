@@ -14,6 +14,7 @@ use std::cell::Cell;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
+use crate::model::rig::World;
 use crate::model::sequence::Theme;
 
 fn number(variable: &str) -> Option<u64> {
@@ -28,12 +29,12 @@ fn runner(seed: u64, cases: u32) -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
-fn compare(theme: Theme, cases: u32) {
+fn compare(world: World, theme: Theme, cases: u32) {
     let seed = number("XLVS_SEED").unwrap_or(1);
     let cases = number("XLVS_SEQUENCES").map_or(cases, |cases| cases as u32);
     let (translated, events, open) = (Cell::new(0), Cell::new(0), Cell::new(0));
     let outcome = runner(seed, cases).run(&sequence::sequences(theme), |ops| {
-        let progress = rig::play(&ops).map_err(proptest::test_runner::TestCaseError::fail)?;
+        let progress = rig::play(world, &ops).map_err(proptest::test_runner::TestCaseError::fail)?;
         translated.set(translated.get() + progress.translated);
         events.set(events.get() + progress.events);
         open.set(open.get() + u32::from(progress.open_end));
@@ -54,25 +55,32 @@ fn compare(theme: Theme, cases: u32) {
 
 #[test]
 fn connections() {
-    compare(sequence::CONNECTIONS, 2800);
+    compare(World::V4, sequence::CONNECTIONS, 2000);
 }
 
 #[test]
 fn persistence() {
-    compare(sequence::PERSISTENCE, 2800);
+    compare(World::V4, sequence::PERSISTENCE, 2000);
 }
 
 #[test]
 fn scheduling() {
-    compare(sequence::SCHEDULING, 2200);
+    compare(World::V4, sequence::SCHEDULING, 1800);
 }
 
 #[test]
 fn edits() {
-    compare(sequence::EDITS, 2000);
+    compare(World::V4, sequence::EDITS, 1900);
 }
 
 #[test]
 fn maglev() {
-    compare(sequence::MAGLEV, 200);
+    compare(World::V4, sequence::MAGLEV, 200);
+}
+
+#[test]
+fn ipv6() {
+    compare(World::V6, sequence::PERSISTENCE, 800);
+    compare(World::V6, sequence::SCHEDULING, 500);
+    compare(World::V6, sequence::EDITS, 800);
 }

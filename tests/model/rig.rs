@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use xlvs::admin::client::Transport as _;
+use xlvs::config::lvs::LvsConfig;
 use xlvs::config::mark_command::apply_command;
 use xlvs::config::marks::parse_marks;
 use xlvs::config::names::Names;
@@ -39,51 +40,143 @@ const TARGETS: [(u8, u16); 6] =
 
 static MARKS: LazyLock<Arc<MarkRules>> = LazyLock::new(|| {
     let mut saved = String::new();
-    for protocol in ["tcp", "udp"] {
-        let rule = format!(
-            "iptables -t mangle -A PREROUTING -d {}/32 -p {protocol} -m {protocol} --dport {MARKED_PORT} -j MARK --set-mark {MARK}",
-            virtual_address()
-        );
-        saved = apply_command(&saved, &rule).expect("a rule");
+    for (program, world) in [("iptables", World::V4), ("ip6tables", World::V6)] {
+        for protocol in ["tcp", "udp"] {
+            let rule = format!(
+                "{program} -t mangle -A PREROUTING -d {} -p {protocol} -m {protocol} --dport {MARKED_PORT} -j MARK --set-mark {MARK}",
+                world.virtual_address()
+            );
+            saved = apply_command(&saved, &rule).expect("a rule");
+        }
     }
     Arc::new(parse_marks(&saved, Names::NONE).expect("rules"))
 });
 
 static SPECS: LazyLock<[PacketSpec; 2]> = LazyLock::new(|| {
-    ["tcp", "udp"].map(|protocol| PacketSpec::new(virtual_address(), virtual_address(), protocol))
+    let any = World::V4.virtual_address();
+    ["tcp", "udp"].map(|protocol| PacketSpec::new(any, any, protocol))
 });
 
-fn virtual_address() -> IpAddr {
-    [10, 10, 1, 30].into()
+/// Which addresses everybody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    V4,
+    V6,
 }
 
-/// Half of them are alone in their networks.
-fn client(number: usize) -> IpAddr {
-    let host = (number % CLIENTS) as u8;
-    if host % 2 == 0 { [192, 0, 2, host].into() } else { [198, 51, host, 1].into() }
-}
-
-/// All services that sequences use.
-fn key(service: usize) -> Key {
-    let address = |port| SocketAddr::new(virtual_address(), port);
-    match service {
-        0 => Key::Address(TCP, address(80)),
-        1 => Key::Address(UDP, address(53)),
-        2 => Key::Mark(MARK),
-        3 => Key::Address(TCP, address(0)),
-        _ => Key::Address(UDP, address(54)),
+impl World {
+    fn virtual_address(self) -> IpAddr {
+        match self {
+            World::V4 => [10, 10, 1, 30].into(),
+            World::V6 => [0xfd00, 0x10, 0, 0, 0, 0, 0, 0x30].into(),
+        }
     }
-}
 
-fn server(service: usize, server: usize, port: usize) -> SocketAddr {
-    let own = [80, 53, MARKED_PORT, 80, 54][service];
-    SocketAddr::new([10, 8, 8, 33 + server as u8].into(), [own, 8080, 0][port])
-}
+    /// Every other one is alone in its network.
+    fn client(self, number: usize) -> IpAddr {
+        let host = (number % CLIENTS) as u8;
+        let word = u16::from(host);
+        match (self, host % 2) {
+            (World::V4, 0) => [192, 0, 2, host].into(),
+            (World::V4, _) => [198, 51, host, 1].into(),
+            (World::V6, 0) => [0x2001, 0xdb8, 0, 0, 0, 0, 0, word].into(),
+            (World::V6, _) => [0x2001, 0xdb8 + word, 0, word, 0, 0, 0, 1].into(),
+        }
+    }
 
-/// Only persistence makes sense of a service for any port.
-fn options(service: usize, options: &Options) -> Options {
-    let persistence = options.persistence.or((service == 3).then_some((77, 32)));
-    Options { persistence, ..options.clone() }
+    fn server(self, service: usize, number: usize, port: usize) -> SocketAddr {
+        let port = [[80, 53, MARKED_PORT, 80, 54][service], 8080, 0][port];
+        match self {
+            World::V4 => SocketAddr::new([10, 8, 8, 33 + number as u8].into(), port),
+            World::V6 => SocketAddr::new([0xfd00, 8, 0, 0, 0, 0, 0, 0x33 + number as u16].into(), port),
+        }
+    }
+
+    /// All services that sequences use.
+    fn key(self, service: usize) -> Key {
+        let address = |port| SocketAddr::new(self.virtual_address(), port);
+        match service {
+            0 => Key::Address(TCP, address(80)),
+            1 => Key::Address(UDP, address(53)),
+            2 => Key::Mark(MARK),
+            3 => Key::Address(TCP, address(0)),
+            _ => Key::Address(UDP, address(54)),
+        }
+    }
+
+    /// Protocol, type and code of the error.
+    fn port_unreachable(self) -> (u8, u8, u8) {
+        match self {
+            World::V4 => (1, 3, 3),
+            World::V6 => (58, 1, 4),
+        }
+    }
+
+    /// How long a prefix is when 32 bits would be everything.
+    fn prefix(self, bits: u8) -> u8 {
+        match self {
+            World::V4 => bits,
+            World::V6 => bits * 4,
+        }
+    }
+
+    fn mask(self, bits: u8) -> ClientMask {
+        match self {
+            World::V4 => ClientMask::V4(u32::MAX << (32 - bits)),
+            World::V6 => ClientMask::V6(bits),
+        }
+    }
+
+    /// Only persistence makes sense of a service for any port.
+    fn options(self, service: usize, options: &Options) -> Options {
+        let persistence = options.persistence.or((service == 3).then_some((77, 32)));
+        let persistence = persistence.map(|(timeout, bits)| (timeout, self.prefix(bits)));
+        Options { persistence, ..options.clone() }
+    }
+
+    fn service_id(self, key: Key) -> ServiceId {
+        match key {
+            Key::Address(protocol, target) => {
+                ServiceId::Address { protocol: Protocol(protocol), address: target.ip(), port: target.port() }
+            }
+            Key::Mark(mark) => ServiceId::FwMark { mark, family: Family::from(self.virtual_address()) },
+        }
+    }
+
+    fn service_spec(self, key: Key, options: &Options) -> ServiceSpec {
+        let persistence = options
+            .persistence
+            .map(|(timeout, bits)| edit::Persistence { timeout: timeout as u32, mask: self.mask(bits) });
+        ServiceSpec {
+            id: self.service_id(key),
+            scheduler: options.scheduler.to_owned(),
+            flags: SchedulerFlags { flag1: options.fallback, flag2: options.with_port, flag3: false },
+            one_packet: options.one_packet,
+            persistence,
+            engine: None,
+        }
+    }
+
+    fn request(self, edit: &Edit) -> edit::Edit {
+        let id = |key: &Key| self.service_id(*key);
+        match edit {
+            Edit::AddService(key, options) => edit::Edit::AddService(self.service_spec(*key, options)),
+            Edit::EditService(key, options) => edit::Edit::EditService(self.service_spec(*key, options)),
+            Edit::DeleteService(key) => edit::Edit::DeleteService(id(key)),
+            Edit::Flush => edit::Edit::Flush,
+            Edit::AddServer(key, address, terms) => {
+                edit::Edit::AddServer(id(key), server_spec(*address, *terms))
+            }
+            Edit::EditServer(key, address, terms) => {
+                edit::Edit::EditServer(id(key), server_spec(*address, *terms))
+            }
+            Edit::DeleteServer(key, address) => edit::Edit::DeleteServer(id(key), server_id(*address)),
+            Edit::Zero(key) => edit::Edit::Zero(key.as_ref().map(id)),
+            Edit::SetTimeouts(tcp, tcp_fin, udp) => {
+                edit::Edit::SetTimeouts { tcp: *tcp, tcp_fin: *tcp_fin, udp: *udp }
+            }
+        }
+    }
 }
 
 /// How a sequence went.
@@ -99,6 +192,7 @@ pub struct Progress {
 
 /// Both of them, and what has happened to them.
 pub struct Rig {
+    world: World,
     model: Model,
     router: Router,
     story: String,
@@ -106,8 +200,8 @@ pub struct Rig {
 }
 
 /// Plays a sequence; the error is the story up to the first difference.
-pub fn play(ops: &[Op]) -> Result<Progress, String> {
-    let mut rig = Rig::new();
+pub fn play(world: World, ops: &[Op]) -> Result<Progress, String> {
+    let mut rig = Rig::new(world);
     for op in ops {
         rig.progress.events += 1;
         let applied = rig.apply(op);
@@ -123,10 +217,10 @@ pub fn play(ops: &[Op]) -> Result<Progress, String> {
 }
 
 impl Rig {
-    fn new() -> Self {
+    fn new(world: World) -> Self {
         let mut router = Router::new();
-        router.set_marks(Arc::clone(&MARKS));
-        Rig { model: Model::new(), router, story: String::new(), progress: Progress::default() }
+        router.configure(LvsConfig::default(), Arc::clone(&MARKS));
+        Rig { world, model: Model::new(), router, story: String::new(), progress: Progress::default() }
     }
 
     fn tell(&mut self, line: &str) {
@@ -134,31 +228,35 @@ impl Rig {
     }
 
     fn apply(&mut self, op: &Op) -> Result<(), String> {
+        let world = self.world;
+        let key = |service: &usize| world.key(*service);
+        let server = |service: &usize, number: &usize, port: &usize| world.server(*service, *number, *port);
+        let options = |service: &usize, wanted| world.options(*service, wanted);
         match op {
             Op::AddService(service, wanted) => {
-                self.edit(&Edit::AddService(key(*service), options(*service, wanted)))
+                self.edit(&Edit::AddService(key(service), options(service, wanted)))
             }
             Op::EditService(service, wanted) => {
-                self.edit(&Edit::EditService(key(*service), options(*service, wanted)))
+                self.edit(&Edit::EditService(key(service), options(service, wanted)))
             }
-            Op::DeleteService(service) => self.edit(&Edit::DeleteService(key(*service))),
+            Op::DeleteService(service) => self.edit(&Edit::DeleteService(key(service))),
             Op::Flush => self.edit(&Edit::Flush),
             Op::AddServer(service, number, port, terms) => {
-                self.edit(&Edit::AddServer(key(*service), server(*service, *number, *port), *terms))
+                self.edit(&Edit::AddServer(key(service), server(service, number, port), *terms))
             }
             Op::EditServer(service, number, port, terms) => {
-                self.edit(&Edit::EditServer(key(*service), server(*service, *number, *port), *terms))
+                self.edit(&Edit::EditServer(key(service), server(service, number, port), *terms))
             }
             Op::DeleteServer(service, number, port) => {
-                self.edit(&Edit::DeleteServer(key(*service), server(*service, *number, *port)))
+                self.edit(&Edit::DeleteServer(key(service), server(service, number, port)))
             }
-            Op::Zero(service) => self.edit(&Edit::Zero(service.map(key))),
+            Op::Zero(service) => self.edit(&Edit::Zero(service.as_ref().map(key))),
             Op::SetTimeouts(tcp, tcp_fin, udp) => self.edit(&Edit::SetTimeouts(*tcp, *tcp_fin, *udp)),
             Op::Set(setting, value) => self.set(SETTINGS[*setting], *value),
             Op::Open(number, port, target, flags, len) => {
                 let (protocol, target) = TARGETS[*target];
-                let source = SocketAddr::new(client(*number), *port);
-                let destination = SocketAddr::new(virtual_address(), target);
+                let source = SocketAddr::new(world.client(*number), *port);
+                let destination = SocketAddr::new(world.virtual_address(), target);
                 self.send(Side::Client, protocol, source, destination, flags, *len)
             }
             Op::Follow(pick, from_client, flags, len) => self.follow(*pick, *from_client, flags, *len),
@@ -175,7 +273,7 @@ impl Rig {
         }
         let expected = self.model.edit(edit);
         self.tell(&format!("{edit:?} {expected:?}"));
-        let reply = self.router.call(Request::Edit(request(edit)));
+        let reply = self.router.call(Request::Edit(self.world.request(edit)));
         let outcome = match reply {
             Ok(Reply::Done) => Ok(()),
             Ok(Reply::Refused(errno)) => Err(format!("{errno:?}")),
@@ -243,7 +341,7 @@ impl Rig {
             (source.ip(), source.port(), destination.ip(), destination.port());
         (spec.len, spec.flags) = (len, flags.to_owned());
         let bytes = packet::build(&spec, None).remove(0);
-        let marked = destination.ip() == virtual_address() && destination.port() == MARKED_PORT;
+        let marked = destination.ip() == self.world.virtual_address() && destination.port() == MARKED_PORT;
         let packet = Packet { protocol, source, destination, flags, bytes: bytes.len() as u64 };
         let fate = self.model.packet(&packet, if marked { MARK } else { 0 });
         self.tell(&format!("{side} {protocol} {source} > {destination} {flags} {len}: {fate:?}"));
@@ -276,7 +374,7 @@ impl Rig {
             Fate::Unreachable => {
                 let port = PortIndex(u8::from(side == Side::Server));
                 differ("the verdict", &Verdict::Transmit(port), &verdict)?;
-                return differ("the error", &Some((1, 3, 3)), &error_of(after));
+                return differ("the error", &Some(self.world.port_unreachable()), &error_of(after));
             }
             Fate::Drop if matches!(verdict, Verdict::Drop(_)) => return Ok(()),
             Fate::Drop => return Err(format!("not dropped: {verdict:?}")),
@@ -312,53 +410,8 @@ fn differ<T: PartialEq + std::fmt::Debug>(what: &str, model: &T, engine: &T) -> 
 
 /// Protocol, type and code of an ICMP error.
 fn error_of(packet: &[u8]) -> Option<(u8, u8, u8)> {
-    Some((*packet.get(9)?, *packet.get(20)?, *packet.get(21)?))
-}
-
-fn request(edit: &Edit) -> edit::Edit {
-    match edit {
-        Edit::AddService(key, options) => edit::Edit::AddService(service_spec(*key, options)),
-        Edit::EditService(key, options) => edit::Edit::EditService(service_spec(*key, options)),
-        Edit::DeleteService(key) => edit::Edit::DeleteService(service_id(*key)),
-        Edit::Flush => edit::Edit::Flush,
-        Edit::AddServer(key, address, terms) => {
-            edit::Edit::AddServer(service_id(*key), server_spec(*address, *terms))
-        }
-        Edit::EditServer(key, address, terms) => {
-            edit::Edit::EditServer(service_id(*key), server_spec(*address, *terms))
-        }
-        Edit::DeleteServer(key, address) => edit::Edit::DeleteServer(service_id(*key), server_id(*address)),
-        Edit::Zero(key) => edit::Edit::Zero(key.map(service_id)),
-        Edit::SetTimeouts(tcp, tcp_fin, udp) => {
-            edit::Edit::SetTimeouts { tcp: *tcp, tcp_fin: *tcp_fin, udp: *udp }
-        }
-    }
-}
-
-fn service_id(key: Key) -> ServiceId {
-    match key {
-        Key::Address(protocol, target) => {
-            ServiceId::Address { protocol: Protocol(protocol), address: target.ip(), port: target.port() }
-        }
-        Key::Mark(mark) => ServiceId::FwMark { mark, family: Family::from(virtual_address()) },
-    }
-}
-
-fn service_spec(key: Key, options: &Options) -> ServiceSpec {
-    let mask = |bits: u8| match virtual_address() {
-        IpAddr::V4(_) => ClientMask::V4(u32::MAX << (32 - bits)),
-        IpAddr::V6(_) => ClientMask::V6(bits),
-    };
-    ServiceSpec {
-        id: service_id(key),
-        scheduler: options.scheduler.to_owned(),
-        flags: SchedulerFlags { flag1: options.fallback, flag2: options.with_port, flag3: false },
-        one_packet: options.one_packet,
-        persistence: options
-            .persistence
-            .map(|(timeout, bits)| edit::Persistence { timeout: timeout as u32, mask: mask(bits) }),
-        engine: None,
-    }
+    let (protocol, header) = if packet.first()? >> 4 == 4 { (9, 20) } else { (6, 40) };
+    Some((*packet.get(protocol)?, *packet.get(header)?, *packet.get(header + 1)?))
 }
 
 fn server_id(address: SocketAddr) -> ServerId {

@@ -97,13 +97,20 @@ impl Router {
     fn iptables(&mut self, command: &str) -> Result<(), String> {
         self.saved_marks = apply_command(&self.saved_marks, command)?;
         let marks = parse_marks(&self.saved_marks, Names::NONE).map_err(|errors| format!("{errors:?}"))?;
-        self.set_marks(Arc::new(marks));
+        self.configure(LvsConfig::default(), Arc::new(marks));
         Ok(())
     }
 
-    /// Takes over the marks of a saved configuration.
-    pub fn set_marks(&mut self, marks: Arc<MarkRules>) {
-        self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks });
+    /// Takes over what the site's files say.
+    pub fn configure(&mut self, lvs: LvsConfig, marks: Arc<MarkRules>) {
+        self.command(Command::Configure { lvs: Box::new(lvs), marks });
+    }
+
+    /// Lets time pass at once, which a clock that is read all the time does not.
+    pub fn leap(&mut self, by: Duration) {
+        self.now = self.now + by;
+        self.datapath.advance(self.now);
+        self.command(Command::Tick);
     }
 
     /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point. Returns what leaves
@@ -153,6 +160,11 @@ impl Router {
             self.network.links.iter().position(|link| link.name == *device).ok_or("no such device")?;
         self.change_network(|network| network.links[known].mtu = mtu);
         Ok(())
+    }
+
+    /// Tells how much memory is free, in pages.
+    pub fn set_free_memory(&mut self, pages: u64) {
+        self.command(Command::FreeMemory(pages));
     }
 
     /// Changes what the kernel knows about the network.
@@ -251,6 +263,7 @@ impl Device for Router {
             ["iptables" | "ip6tables", ..] => self.iptables(command),
             ["sysctl", ref rest @ ..] => return self.sysctl(rest),
             ["ip", ref rest @ ..] => self.ip(rest),
+            ["modprobe", "ip_vs_ftp"] => Ok(()),
             _ => Err("not a command of this device".into()),
         };
         match result {

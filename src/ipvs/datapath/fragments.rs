@@ -4,7 +4,10 @@
 //! usually meet in one worker anyway; but some hash the first fragment's ports too, and a bond's members or a switch of
 //! paths bring fragments in by different ports. A lock that only fragments take costs less than losing those datagrams.
 
+use std::hash::BuildHasher;
 use std::sync::{Arc, MutexGuard, PoisonError};
+
+use foldhash::quality::RandomState;
 
 use super::transmit::ETHERNET_LEN;
 use super::{Burst, Datapath, Passage};
@@ -29,6 +32,8 @@ const PORTS_LEN: usize = 4;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin<'a> {
     lengths: &'a [usize],
+    /// Length of what every fragment repeats, but for an IPv6 fragment header.
+    header_len: usize,
     /// Length of the largest fragment's IP packet.
     pub(super) largest: usize,
     /// IPv4 for this machine's own address. There Linux loses the fragments' borders (golden `fragments-unequal`).
@@ -38,20 +43,32 @@ pub(super) struct Origin<'a> {
 impl Origin<'_> {
     /// Where to cut the datagram, `bytes` now, whose way out takes `mtu` bytes; `None` if it may leave in one piece.
     fn cut(&self, packet: &Packet, bytes: &[u8], mtu: usize) -> Option<Cut<'_>> {
-        let v4 = packet.is_ipv4();
         let payload: usize = self.lengths.iter().sum();
-        let unchanged = bytes.len() == packet.ip_len();
-        let (size, header_len) = if v4 {
-            (self.largest.min(mtu), packet.ip_len() - payload)
+        let unchanged = bytes.len() == self.header_len + payload;
+        let (size, header_len) = if packet.is_ipv4() {
+            (self.largest.min(mtu), self.header_len)
         } else {
-            let finest = self.largest.max(IPV6_MTU_MIN).min(mtu);
-            (finest, packet.ip_len() - payload + IPV6_FRAGMENT_HEADER_LEN)
+            (self.largest.max(IPV6_MTU_MIN).min(mtu), self.header_len + IPV6_FRAGMENT_HEADER_LEN)
         };
         let fits = self.lengths.iter().all(|length| length + header_len <= size);
         if unchanged && fits && !self.merged {
             return Some(Cut::Lengths(self.lengths));
         }
         (bytes.len() > size).then_some(Cut::Size(size))
+    }
+}
+
+/// Identifications of IPv6 datagrams, which nobody can guess (RFC 7739).
+#[derive(Debug, Default)]
+pub(super) struct FragmentIds {
+    secret: RandomState,
+    count: u64,
+}
+
+impl FragmentIds {
+    pub(super) fn next(&mut self) -> u32 {
+        self.count += 1;
+        self.secret.hash_one(self.count) as u32
     }
 }
 
@@ -101,7 +118,8 @@ impl Datapath {
             Err(error) => return self.discard(held, super::reason_of(error)),
         };
         let merged = packet.is_ipv4() && burst.snapshot.routes.is_local(packet.destination);
-        let origin = Origin { lengths: &datagram.lengths, largest: datagram.largest, merged };
+        let header_len = packet.ip_len() - datagram.lengths.iter().sum::<usize>();
+        let origin = Origin { lengths: &datagram.lengths, header_len, largest: datagram.largest, merged };
         let addressed = frame.bytes()[..header_end(&packet)].to_vec();
         let mut passage = Passage { burst, frame: &mut frame, packet, origin: Some(origin) };
         let verdict = match self.packet(&mut passage) {

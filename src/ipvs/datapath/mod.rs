@@ -2,6 +2,7 @@
 
 mod direct;
 mod fragments;
+mod ftp;
 mod icmp;
 mod limit;
 mod local;
@@ -29,7 +30,7 @@ use crate::net::parse::{Fragment, Packet, ParseError, Transport, parse_frame};
 use crate::net::rewrite;
 use crate::net::time::Instant;
 
-use fragments::Origin;
+use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
 
 /// Decides about packets: what an I/O loop calls.
@@ -71,6 +72,7 @@ pub struct Datapath {
     wheel: Wheel<Ending>,
     icmp_limit: RateLimit,
     next_id: u16,
+    fragment_ids: FragmentIds,
     outbox: Outbox,
 }
 
@@ -101,10 +103,7 @@ impl Engine for Datapath {
         self.lapse_fragments(now);
         let tables = &self.tables;
         self.wheel.advance(now, |ending| match ending {
-            Ending::Connection(connection) => {
-                tables.connections.remove(connection);
-                Fate::Gone
-            }
+            Ending::Connection(connection) => tables.connections.expire(connection),
             Ending::Template(template) => tables.templates.expire(template),
         });
     }
@@ -126,6 +125,7 @@ impl Datapath {
             wheel: Wheel::new(now),
             icmp_limit,
             next_id: 0x8000,
+            fragment_ids: FragmentIds::default(),
             outbox: Outbox::default(),
         }
     }
@@ -163,10 +163,10 @@ impl Datapath {
     }
 
     fn flow_packet(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
-        match self.find(passage.burst, flow) {
+        match self.find(passage.burst, flow).or_else(|| self.find_awaiting(passage.burst, flow)) {
             Some((connection, Direction::Out)) => self.forward_reply(passage, &connection),
             Some((connection, Direction::In)) => match self.fitness(passage, &connection) {
-                Fitness::Good => self.forward_request(passage, &connection),
+                Fitness::Good => self.forward_request(passage, &self.settle(passage.burst, flow, connection)),
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
                 Fitness::Over => self.reopen(passage, flow, &connection),
             },
@@ -175,10 +175,12 @@ impl Datapath {
     }
 
     /// A new connection in place of one that is over. That one ends only afterwards, so that schedulers still count it
-    /// (golden `reuse-counts-former`).
+    /// (golden `reuse-counts-former`), or hidden with its last child (golden `ftp-control-closed`).
     fn reopen(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey, former: &Arc<Connection>) -> Verdict {
         let verdict = self.open(passage, flow);
-        self.tables.connections.remove(former);
+        if !former.has_children() {
+            self.tables.connections.remove(former);
+        }
         verdict
     }
 
@@ -186,11 +188,20 @@ impl Datapath {
     fn find(&self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
         loop {
             let (connection, direction) = self.tables.connections.find(flow)?;
-            if !connection.life.is_over(burst.now) {
+            if self.is_alive(burst, &connection) {
                 return Some((connection, direction));
             }
-            self.tables.connections.remove(&connection);
         }
+    }
+
+    /// Whether a connection is alive; it goes if its time is up.
+    fn is_alive(&self, burst: &Burst<'_>, connection: &Arc<Connection>) -> bool {
+        while connection.life.is_over(burst.now) {
+            if self.tables.connections.expire(connection) == Fate::Gone {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether a client's packet may go on with its connection (ipvs.md section 2.2, steps 4 and 5).
@@ -238,7 +249,8 @@ enum Fitness {
     Useless,
 }
 
-/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template. One in
+/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template or
+/// a control connection. One in
 /// FIN_WAIT may have ended unseen if its server answers past us.
 fn is_reusable(connection: &Connection, mode: i64) -> bool {
     let has_ended = match connection.tcp_state() {
@@ -246,7 +258,7 @@ fn is_reusable(connection: &Connection, mode: i64) -> bool {
         State::FinWait => mode & 2 != 0 && connection.has_no_output(),
         _ => false,
     };
-    mode != 0 && connection.template.is_none() && has_ended
+    mode != 0 && connection.template.is_none() && connection.parent.is_none() && has_ended
 }
 
 fn reason_of(error: ParseError) -> DropReason {

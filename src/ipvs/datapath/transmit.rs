@@ -58,7 +58,7 @@ impl Datapath {
     pub(super) fn forward_one_packet(
         &mut self,
         passage: &mut Passage<'_, '_>,
-        connection: &Connection,
+        connection: &Arc<Connection>,
     ) -> Verdict {
         self.count_in(connection, &passage.packet);
         match connection.forward {
@@ -69,7 +69,7 @@ impl Datapath {
         }
     }
 
-    fn translate(&mut self, passage: &mut Passage<'_, '_>, connection: &Connection) -> Verdict {
+    fn translate(&mut self, passage: &mut Passage<'_, '_>, connection: &Arc<Connection>) -> Verdict {
         let server = connection.server_address.ip();
         let egress = match passage.way(server) {
             Ok(_) if server.is_loopback() => return Verdict::Drop(DropReason::LoopbackServer),
@@ -82,6 +82,9 @@ impl Datapath {
         }
         if let Some(egress) = egress.filter(|_| passage.packet.dont_fragment && passage.is_too_big(egress)) {
             return self.too_big(passage, &egress);
+        }
+        if let Err(reason) = self.help_request(passage, connection) {
+            return Verdict::Drop(reason);
         }
         let frame = passage.frame.bytes_mut();
         rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address);
@@ -101,7 +104,7 @@ impl Datapath {
 
     /// Sends the packet that starts at `l3` in an Ethernet frame as fragments instead.
     pub(super) fn send_fragments(&mut self, frame: &[u8], l3: usize, cut: Cut<'_>, exit: Exit) -> Verdict {
-        let id = self.take_fragment_id();
+        let id = self.fragment_ids.next();
         let (ethernet, packet) = frame.split_at(l3);
         let outbox = &mut self.outbox;
         if fragment::split(packet, cut, id, &mut |piece| outbox.send(exit, &[ethernet, piece])) {
@@ -146,9 +149,13 @@ impl Datapath {
         if packet.ttl <= 1 || too_big {
             return Verdict::Pass;
         }
-        self.count_out(connection, packet.ip_len());
+        if let Err(reason) = self.help_reply(passage, connection, egress) {
+            return Verdict::Drop(reason);
+        }
+        self.count_out(connection, passage.packet.ip_len());
         self.touch(passage, connection, Direction::Out);
-        rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, connection.virtual_address);
+        let packet = &passage.packet;
+        rewrite::set_end(passage.frame.bytes_mut(), packet, End::Source, connection.virtual_address);
         self.send(passage, egress)
     }
 
@@ -218,11 +225,6 @@ impl Datapath {
         if let Some((connection, Direction::Out)) = self.find(passage.burst, &flow.reversed()) {
             self.count_out(&connection, passage.frame.len() - ETHERNET_LEN);
         }
-    }
-
-    /// An identification for the fragments of an IPv6 datagram.
-    fn take_fragment_id(&mut self) -> u32 {
-        u32::from(self.take_id())
     }
 
     pub(super) fn take_id(&mut self) -> u16 {

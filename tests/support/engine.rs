@@ -110,6 +110,7 @@ impl Router {
     pub fn leap(&mut self, by: Duration) {
         self.now = self.now + by;
         self.datapath.advance(self.now);
+        self.take_made();
         self.command(Command::Tick);
     }
 
@@ -214,7 +215,7 @@ impl Router {
     }
 
     /// What the datapath has made besides, as it leaves.
-    fn take_made(&mut self) -> Vec<Departure> {
+    pub fn take_made(&mut self) -> Vec<Departure> {
         let outbox = mem::take(self.datapath.outbox());
         outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect()
     }

@@ -120,6 +120,7 @@ impl Router {
     pub fn leap(&mut self, by: Duration) {
         self.now = self.now + by;
         self.datapath.advance(self.now);
+        self.take_made();
         self.command(Command::Tick);
     }
 
@@ -131,17 +132,17 @@ impl Router {
     /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point. Returns what leaves
     /// meanwhile.
     pub fn pass(&mut self, by: Duration, step: Duration) -> Vec<Departure> {
-        let mut departures = Vec::new();
         let end = self.now + by;
+        let mut out = Vec::new();
         while self.now < end {
             self.now = (self.now + step).min(end).min(self.director.next_deadline().max(self.now));
             self.datapath.advance(self.now);
-            departures.extend(self.take_made());
+            out.extend(self.take_made());
             if self.director.next_deadline() <= self.now {
                 self.command(Command::Tick);
             }
         }
-        departures
+        out
     }
 
     /// As sysctl(8): each word a setting, read or set. What the refusal explains below its first line is ours.
@@ -230,7 +231,7 @@ impl Router {
     }
 
     /// What the datapath has made besides, as it leaves.
-    fn take_made(&mut self) -> Vec<Departure> {
+    pub fn take_made(&mut self) -> Vec<Departure> {
         let outbox = mem::take(self.datapath.outbox());
         outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect()
     }
@@ -296,8 +297,8 @@ impl Device for Router {
         self.now.saturating_since(Instant::START)
     }
 
-    fn advance(&mut self, by: Duration) {
-        self.pass(by, STEP);
+    fn advance(&mut self, by: Duration) -> Vec<Departure> {
+        self.pass(by, STEP)
     }
 
     fn dump(&mut self, sections: &[String]) -> String {

@@ -2,6 +2,7 @@
 
 mod direct;
 mod expiry;
+mod fragments;
 mod ftp;
 mod icmp;
 mod limit;
@@ -31,6 +32,7 @@ use crate::net::rewrite;
 use crate::net::time::Instant;
 
 use expiry::expire;
+use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
 
 /// Decides about packets: what an I/O loop calls.
@@ -72,6 +74,7 @@ pub struct Datapath {
     wheel: Wheel<Ending>,
     icmp_limit: RateLimit,
     next_id: u16,
+    fragment_ids: FragmentIds,
     outbox: Outbox,
 }
 
@@ -86,6 +89,8 @@ struct Passage<'a, 'f> {
     burst: &'a Burst<'a>,
     frame: &'a mut Frame<'f>,
     packet: Packet,
+    /// How the packet came, if it has been put together from fragments.
+    origin: Option<Origin<'a>>,
 }
 
 impl Engine for Datapath {
@@ -97,6 +102,7 @@ impl Engine for Datapath {
     }
 
     fn advance(&mut self, now: Instant) {
+        self.lapse_fragments(now);
         let Datapath { wheel, tables, snapshot, outbox, .. } = self;
         let snapshot = snapshot.load();
         wheel.advance(now, |ending| match ending {
@@ -122,6 +128,7 @@ impl Datapath {
             wheel: Wheel::new(now),
             icmp_limit,
             next_id: 0x8000,
+            fragment_ids: FragmentIds::default(),
             outbox: Outbox::default(),
         }
     }
@@ -139,17 +146,21 @@ impl Datapath {
         }
         let packet = match parse_frame(frame.bytes()) {
             Ok(packet) => packet,
-            Err(error) => return refuse(error),
+            Err(ParseError::NotIp) => return Verdict::Pass,
+            Err(error) => return Verdict::Drop(reason_of(error)),
         };
         if packet.fragment != Fragment::Whole {
-            return Verdict::Drop(DropReason::Fragment);
+            return self.fragment(burst, frame, packet);
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
-        let mut passage = Passage { burst, frame, packet };
-        match ipsec::flow_of(&packet) {
-            _ if passage.frame.is_outgoing() => self.outgoing_packet(&mut passage),
-            Some(flow) => self.flow_packet(&mut passage, &flow),
-            None if is_flow_error(&packet) => self.icmp_error(&mut passage),
+        self.packet(&mut Passage { burst, frame, packet, origin: None })
+    }
+
+    fn packet(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
+        match ipsec::flow_of(&passage.packet) {
+            _ if passage.frame.is_outgoing() => self.outgoing_packet(passage),
+            Some(flow) => self.flow_packet(passage, &flow),
+            None if is_flow_error(&passage.packet) => self.icmp_error(passage),
             None => Verdict::Pass,
         }
     }
@@ -259,11 +270,10 @@ fn is_reusable(connection: &Connection, mode: i64) -> bool {
     mode != 0 && connection.template.is_none() && connection.parent.is_none() && has_ended
 }
 
-fn refuse(error: ParseError) -> Verdict {
+fn reason_of(error: ParseError) -> DropReason {
     match error {
-        ParseError::NotIp => Verdict::Pass,
-        ParseError::Truncated => Verdict::Drop(DropReason::Truncated),
-        ParseError::Malformed => Verdict::Drop(DropReason::Malformed),
-        ParseError::BadIpChecksum => Verdict::Drop(DropReason::BadIpChecksum),
+        ParseError::Truncated => DropReason::Truncated,
+        ParseError::NotIp | ParseError::Malformed => DropReason::Malformed,
+        ParseError::BadIpChecksum => DropReason::BadIpChecksum,
     }
 }

@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 
 use crate::ipvs::connection::Connection;
 use crate::ipvs::protocol::Direction;
+use crate::ipvs::timer::Fate;
 use crate::net::flow::FlowKey;
 
 #[derive(Debug)]
@@ -25,6 +26,8 @@ struct Entry {
 pub struct ConnectionTable {
     entries: DashMap<FlowKey, Entry, RandomState>,
     count: AtomicU64,
+    /// How many await their client's port.
+    awaiting: AtomicU64,
 }
 
 impl ConnectionTable {
@@ -34,20 +37,47 @@ impl ConnectionTable {
         Some((Arc::clone(&entry.connection), entry.direction))
     }
 
+    /// The data connection that awaits its client's port and that a client's packet may belong to.
+    pub fn find_awaiting(&self, key: &FlowKey) -> Option<Arc<Connection>> {
+        if self.awaiting.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let entry = self.entries.get(&FlowKey { source_port: 0, ..*key })?;
+        let awaits = entry.direction == Direction::In && entry.connection.awaits_port();
+        awaits.then(|| Arc::clone(&entry.connection))
+    }
+
     /// Puts a connection in.
     pub fn insert(&self, connection: &Arc<Connection>) {
         self.link(connection.request_key(), connection, Direction::In);
         self.link(connection.reply_key(), connection, Direction::Out);
         self.count.fetch_add(1, Ordering::Relaxed);
+        if connection.awaits_port() {
+            self.awaiting.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// Takes a connection out and unbinds it. Does nothing if that has been done.
-    pub fn remove(&self, connection: &Arc<Connection>) {
-        if connection.unbind() {
+    /// Takes a connection out and unbinds it. Does nothing, and returns false, if that has been done.
+    pub fn remove(&self, connection: &Arc<Connection>) -> bool {
+        let first = connection.unbind();
+        if first {
             self.unlink(&connection.request_key(), connection);
             self.unlink(&connection.reply_key(), connection);
             self.count.fetch_sub(1, Ordering::Relaxed);
+            if connection.awaits_port() {
+                self.awaiting.fetch_sub(1, Ordering::Relaxed);
+            }
         }
+        first
+    }
+
+    /// Ends a connection whose time is up, or prolongs it while it has children.
+    pub fn expire(&self, connection: &Arc<Connection>) -> Fate {
+        if connection.prolong() {
+            return Fate::Again;
+        }
+        self.remove(connection);
+        Fate::Gone
     }
 
     fn link(&self, key: FlowKey, connection: &Arc<Connection>, direction: Direction) {

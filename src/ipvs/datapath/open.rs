@@ -8,6 +8,7 @@ use super::{Burst, Datapath, Ending, Passage};
 use crate::ipvs::call_id::call_id;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::{Persistence, ServerId};
+use crate::ipvs::helper::ftp::{CONTROL_PORT, DATA_PORT};
 use crate::ipvs::mark::MarkPacket;
 use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
 use crate::ipvs::protocol::Direction;
@@ -24,11 +25,7 @@ use crate::net::icmp::IcmpError;
 use crate::net::parse::{Packet, Quote, SctpChunk, Transport};
 use crate::net::rewrite;
 use crate::net::route::RouteTable;
-use crate::net::time::Instant;
 
-/// Active FTP's data connections come from here and are the FTP helper's, not the schedulers'.
-const FTP_DATA: u16 = 20;
-const FTP: u16 = 21;
 const UDP_LEN: usize = 8;
 
 /// Why a packet makes no connection.
@@ -86,7 +83,7 @@ impl Datapath {
         if self.tables.drop_counters.drops_packet(burst.snapshot.defence) {
             return Verdict::Drop(DropReason::Defence);
         }
-        if flow.source_port == FTP_DATA {
+        if flow.source_port == DATA_PORT {
             return Verdict::Pass;
         }
         match self.schedule(passage, service, &Arrival::new(burst, service, flow, flow.destination)) {
@@ -119,7 +116,7 @@ impl Datapath {
         if self.tables.drop_counters.drops_packet(burst.snapshot.defence) {
             return Verdict::Drop(DropReason::Defence);
         }
-        if flow.source_port == FTP_DATA {
+        if flow.source_port == DATA_PORT {
             return Verdict::Pass;
         }
         match self.schedule(passage, service, &Arrival::new(burst, service, &flow, flow.source)) {
@@ -175,13 +172,16 @@ impl Datapath {
                 Connection::new(flow, server, server_address, None)
             }
         };
-        Ok(self.connect(arrival.now, connection))
+        Ok(self.connect(passage.burst, connection))
     }
 
     /// Counts a new connection. Its first packet gives it the timeout of a state; until then it must not look as if its time
     /// were up to another worker.
-    pub(super) fn connect(&self, now: Instant, connection: Connection) -> Arc<Connection> {
-        connection.life.set_deadline(now + Duration::from_secs(u64::from(connection.timeout())));
+    pub(super) fn connect(&self, burst: &Burst<'_>, mut connection: Connection) -> Arc<Connection> {
+        if super::ftp::reads(burst, &connection) {
+            connection.ftp = Some(Box::default());
+        }
+        connection.life.set_deadline(burst.now + Duration::from_secs(u64::from(connection.timeout())));
         let connection = Arc::new(connection);
         connection.server.count(self.worker, |cell| cell.add_connection());
         self.tables.total.cell(self.worker).add_connection();
@@ -247,7 +247,7 @@ fn is_one_packet(service: &VirtualService, flow: &FlowKey) -> bool {
 
 /// An FTP service is also asked about the data connections of its clients; those it has no server for are not its own.
 fn is_ftp_data_for(service: &VirtualService, flow: &FlowKey) -> bool {
-    service.port() == Some(FTP) && flow.destination_port != FTP
+    service.port() == Some(CONTROL_PORT) && flow.destination_port != CONTROL_PORT
 }
 
 /// Whether `nat_icmp_send` tells a real server that nobody awaits its packet (ipvs.md section 2.7).

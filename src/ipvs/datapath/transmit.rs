@@ -53,7 +53,7 @@ impl Datapath {
     pub(super) fn forward_one_packet(
         &mut self,
         passage: &mut Passage<'_, '_>,
-        connection: &Connection,
+        connection: &Arc<Connection>,
     ) -> Verdict {
         self.count_in(connection, &passage.packet);
         match connection.forward {
@@ -64,7 +64,7 @@ impl Datapath {
         }
     }
 
-    fn translate(&mut self, passage: &mut Passage<'_, '_>, connection: &Connection) -> Verdict {
+    fn translate(&mut self, passage: &mut Passage<'_, '_>, connection: &Arc<Connection>) -> Verdict {
         let server = connection.server_address.ip();
         let egress = match passage.way(server) {
             Ok(_) if server.is_loopback() => return Verdict::Drop(DropReason::LoopbackServer),
@@ -77,6 +77,9 @@ impl Datapath {
         }
         if let Some(egress) = egress.filter(|_| passage.packet.dont_fragment && passage.is_too_big(egress)) {
             return self.too_big(passage, &egress);
+        }
+        if let Err(reason) = self.help_request(passage, connection) {
+            return Verdict::Drop(reason);
         }
         let frame = passage.frame.bytes_mut();
         rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address);
@@ -140,6 +143,9 @@ impl Datapath {
         let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
         if packet.ttl <= 1 || (packet.dont_fragment && passage.is_too_big(egress)) {
             return Verdict::Pass;
+        }
+        if let Err(reason) = self.help_reply(passage, connection, egress) {
+            return Verdict::Drop(reason);
         }
         self.touch(passage, connection, Direction::Out);
         self.send_reply(passage, connection, egress)

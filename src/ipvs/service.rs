@@ -96,8 +96,8 @@ pub fn mask_client(client: IpAddr, mask: ClientMask) -> IpAddr {
 pub struct Services {
     by_id: HashMap<ServiceId, Arc<VirtualService>, RandomState>,
     any_port: usize,
-    engines: usize,
     ftp: usize,
+    engines: usize,
     marks: usize,
     /// How many services have a server at an address and port, by protocol; a mark's servers stand for any.
     servers: HashMap<(Option<Protocol>, ServerId), usize, RandomState>,

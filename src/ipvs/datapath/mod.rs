@@ -240,8 +240,8 @@ enum Fitness {
     Useless,
 }
 
-/// Whether a SYN or INIT starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template or
-/// a control connection. TCP in FIN_WAIT may have ended unseen if its server answers past us.
+/// Whether a SYN or INIT starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template
+/// or a control connection. TCP in FIN_WAIT may have ended unseen if its server answers past us.
 fn is_reusable(connection: &Connection, mode: i64) -> bool {
     let has_ended = match connection.state() {
         State::Tcp(tcp::State::TimeWait | tcp::State::Close) | State::Sctp(sctp::State::Closed) => true,

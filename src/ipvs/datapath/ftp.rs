@@ -143,6 +143,7 @@ impl Datapath {
     fn listen(&mut self, burst: &Burst<'_>, data: &Arc<Connection>) {
         data.listen();
         let timeout = burst.snapshot.timeouts.tcp(tcp::State::Listen);
+        data.set_timeout(timeout);
         data.life.set_deadline(burst.now + Duration::from_secs(u64::from(timeout)));
         if data.life.needs_filing() {
             self.wheel.file(Ending::Connection(Arc::clone(data)));

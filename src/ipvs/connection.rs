@@ -1,10 +1,12 @@
 //! A connection: who talks to whom through which server, its state and its life.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::ipvs::edit::Forward;
+use crate::ipvs::helper::control::FtpControl;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::{Course, Direction, state_name, tcp};
 use crate::ipvs::server::RealServer;
@@ -19,6 +21,9 @@ const ACTIVE: u32 = 1 << 8;
 const REMOVED: u32 = 1 << 9;
 const NO_OUTPUT: u32 = 1 << 10;
 const KNOWN: u64 = 1 << 32;
+
+/// How long a connection whose time is up lives on for its children's sake, again and again.
+const CHILDREN_TIME: Duration = Duration::from_secs(60);
 
 /// A connection.
 #[derive(Debug)]
@@ -37,6 +42,10 @@ pub struct Connection {
     pub server: Arc<RealServer>,
     /// The persistence template it was made by, which it keeps alive.
     pub template: Option<Arc<PersistenceTemplate>>,
+    /// The control connection that made it as a data connection; it is kept alive until this one ends.
+    pub parent: Option<Arc<Connection>>,
+    /// What the FTP helper knows, if it reads this connection.
+    pub ftp: Option<Box<Mutex<FtpControl>>>,
     /// Deadline.
     pub life: Life,
     status: AtomicU32,
@@ -44,6 +53,8 @@ pub struct Connection {
     /// Acknowledgment numbers, with a bit above them once there is one; kept only where [`Connection::note_acknowledged`]
     /// is called.
     acknowledged: [AtomicU64; 2],
+    children: AtomicU32,
+    awaits_port: bool,
 }
 
 impl Connection {
@@ -68,11 +79,62 @@ impl Connection {
             server_address,
             server,
             template,
+            parent: None,
+            ftp: None,
             life: Life::default(),
             status: AtomicU32::new(tcp::State::None as u32 | no_output),
             packets_in: AtomicU32::new(0),
             acknowledged: [const { AtomicU64::new(0) }; 2],
+            children: AtomicU32::new(0),
+            awaits_port: false,
         }
+    }
+
+    /// A data connection of `parent`'s. With `awaits_port` the client's port is 0 and will be known by its first packet (the
+    /// kernel's NO_CPORT flag).
+    pub fn data(
+        flow: &FlowKey,
+        server_address: SocketAddr,
+        parent: &Arc<Connection>,
+        awaits_port: bool,
+    ) -> Self {
+        parent.children.fetch_add(1, Ordering::Relaxed);
+        let connection = Connection::new(flow, Arc::clone(&parent.server), server_address, None);
+        Connection { parent: Some(Arc::clone(parent)), awaits_port, ..connection }
+    }
+
+    /// The same data connection with the client's port, in the same state.
+    pub fn with_client_port(&self, parent: &Arc<Connection>, port: u16) -> Self {
+        let client = SocketAddr::new(self.client.ip(), port);
+        let flow = FlowKey::new(self.protocol, client, self.virtual_address);
+        let connection = Connection::data(&flow, self.server_address, parent, false);
+        connection.listen();
+        connection
+    }
+
+    /// Whether its client's port is not known yet.
+    pub fn awaits_port(&self) -> bool {
+        self.awaits_port
+    }
+
+    /// Whether data connections that it made are alive.
+    pub fn has_children(&self) -> bool {
+        self.children.load(Ordering::Relaxed) != 0
+    }
+
+    /// Its time is up: while it has children it lives on in steps of 60 s (ipvs.md section 6.2). Returns whether it does.
+    pub fn prolong(&self) -> bool {
+        let needed = self.has_children();
+        if needed {
+            self.life.set_deadline(self.life.deadline() + CHILDREN_TIME);
+        }
+        needed
+    }
+
+    /// Waits for the other side's first packet. Whether it counts as active stays as it is (golden `ftp-again`).
+    pub fn listen(&self) {
+        let set = |status: u32| Some((status & !STATE) | tcp::State::Listen as u32);
+        let _ = self.status.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);
     }
 
     /// What the client's packets look like.
@@ -168,6 +230,9 @@ impl Connection {
         self.server.unbind_connection(status & ACTIVE != 0);
         if let Some(template) = &self.template {
             template.remove_child();
+        }
+        if let Some(parent) = &self.parent {
+            parent.children.fetch_sub(1, Ordering::Relaxed);
         }
         true
     }

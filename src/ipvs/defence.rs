@@ -95,7 +95,7 @@ pub fn drop_entries(tables: &Tables, snapshot: &Snapshot, now: Instant) {
     let mut connections = Vec::new();
     tables.connections.for_each(|connection| {
         let candidate = drawn[bucket(connection.protocol, connection.client)];
-        if candidate && drops_connection(counters, snapshot, connection, now) {
+        if candidate && !connection.has_children() && drops_connection(counters, snapshot, connection, now) {
             connections.push(Arc::clone(connection));
         }
     });

@@ -6,6 +6,7 @@ pub mod datapath;
 pub mod defence;
 pub mod edit;
 pub mod estimator;
+pub mod helper;
 pub mod lottery;
 pub mod mark;
 pub mod outbox;

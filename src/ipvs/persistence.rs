@@ -9,6 +9,7 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use crate::ipvs::edit::{Persistence, ServiceId};
+use crate::ipvs::helper::ftp;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::mask_client;
 use crate::ipvs::timer::{Fate, Life};
@@ -34,14 +35,15 @@ pub struct TemplateKey {
 }
 
 impl TemplateKey {
-    /// The key for a new flow to a service (ipvs.md section 4.1): port 0 when all ports of the address share it.
+    /// The key for a new flow to a service (ipvs.md section 4.1): port 0 when all ports of the address share it,
+    /// as the control and data connections of an FTP service do.
     pub fn new(id: &ServiceId, persistence: &Persistence, flow: &FlowKey) -> Self {
         let client = mask_client(flow.source, persistence.mask);
         let (protocol, virtual_address) = match *id {
             ServiceId::FwMark { mark, family } => {
                 (Protocol::IP, SocketAddr::new(mark_address(mark, family), 0))
             }
-            ServiceId::Address { port, .. } if port == flow.destination_port => {
+            ServiceId::Address { port, .. } if port == flow.destination_port && port != ftp::CONTROL_PORT => {
                 (flow.protocol, flow.destination())
             }
             ServiceId::Address { .. } => (flow.protocol, SocketAddr::new(flow.destination, 0)),
@@ -273,7 +275,7 @@ impl TemplateTable {
     /// Shows every template to `visit`.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<PersistenceTemplate>)) {
         self.valid.iter().for_each(|template| visit(&template));
-        self.retired().iter().for_each(&mut visit);
+        self.retired().iter().for_each(visit);
     }
 
     /// How many.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::ipvs::edit::{ClientMask, Forward, ServerId, ServiceId, ServiceSpec};
+use crate::ipvs::helper::PASSIVE_PORTS;
+use crate::ipvs::helper::ftp::{CONTROL_PORT, DATA_PORT};
 use crate::ipvs::scheduler::Scheduler;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::stats::Stats;
@@ -89,6 +91,7 @@ pub fn mask_client(client: IpAddr, mask: ClientMask) -> IpAddr {
 pub struct Services {
     by_id: HashMap<ServiceId, Arc<VirtualService>, RandomState>,
     any_port: usize,
+    ftp: usize,
     marks: usize,
     /// How many services have a server at an address and port, by protocol; a mark's servers stand for any.
     servers: HashMap<(Option<Protocol>, ServerId), usize, RandomState>,
@@ -103,6 +106,7 @@ impl Services {
             self.count_servers(&former, -1);
         } else {
             self.any_port += usize::from(port == Some(0));
+            self.ftp += usize::from(port == Some(CONTROL_PORT));
             self.marks += usize::from(port.is_none());
         }
     }
@@ -112,6 +116,7 @@ impl Services {
         let service = self.by_id.remove(id)?;
         self.count_servers(&service, -1);
         self.any_port -= usize::from(service.port() == Some(0));
+        self.ftp -= usize::from(service.port() == Some(CONTROL_PORT));
         self.marks -= usize::from(service.port().is_none());
         Some(service)
     }
@@ -172,8 +177,8 @@ impl Services {
         self.marks != 0
     }
 
-    /// The service a packet belongs to: by its mark, else by protocol, address and port, else by address for any port
-    /// (ipvs.md section 1.1).
+    /// The service a packet belongs to: by its mark, else by protocol, address and port, else as FTP data, else by address for
+    /// any port (ipvs.md section 1.1).
     pub fn find(
         &self,
         mark: u32,
@@ -187,10 +192,10 @@ impl Services {
         {
             return Some(service);
         }
-        let exact = ServiceId::Address { protocol, address, port };
-        self.by_id.get(&exact).or_else(|| {
-            let any = ServiceId::Address { protocol, address, port: 0 };
-            if self.any_port == 0 { None } else { self.by_id.get(&any) }
-        })
+        let at = |port| self.by_id.get(&ServiceId::Address { protocol, address, port });
+        let is_ftp_data = protocol == Protocol::TCP && (port == DATA_PORT || PASSIVE_PORTS.contains(&port));
+        at(port)
+            .or_else(|| if self.ftp != 0 && is_ftp_data { at(CONTROL_PORT) } else { None })
+            .or_else(|| if self.any_port != 0 { at(0) } else { None })
     }
 }

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::defence::{Defence, DropCounters};
+use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::mark::MarkRules;
 use crate::ipvs::persistence::TemplateTable;
 use crate::ipvs::protocol::Timeouts;
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub sysctls: Sysctls,
     /// What goes beyond IPVS.
     pub beyond: Arc<Beyond>,
+    /// What the FTP helper reads.
+    pub ftp_ports: FtpPorts,
     /// What their defence modes come to.
     pub defence: Defence,
 }
@@ -75,7 +78,7 @@ impl Tables {
     }
 
     /// Ends a connection before its time. Its template goes with it unless other connections were made by it or one proved
-    /// to be alive both ways (ipvs.md section 6.2).
+    /// to be alive both ways (ipvs.md section 6.2); so does the control connection of a last data connection.
     pub fn drop_connection(&self, connection: &Arc<Connection>) {
         self.connections.remove(connection);
         if let Some(template) = &connection.template
@@ -83,6 +86,11 @@ impl Tables {
             && !template.has_children()
         {
             self.templates.expire(template);
+        }
+        if let Some(parent) = &connection.parent
+            && !parent.has_children()
+        {
+            self.drop_connection(parent);
         }
     }
 

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::ipvs::edit::{Forward, ServerId, ServiceId};
+use crate::ipvs::helper::{FtpPorts, PASSIVE_PORTS};
 use crate::ipvs::server::RealServer;
+use crate::ipvs::service::VirtualService;
 use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::table::ConnectionTable;
 use crate::net::addr::{Family, PortRange, Protocol};
@@ -59,9 +61,28 @@ impl Reach {
             for server in &service.servers {
                 reach.servers.extend(endpoints_of(server, &destinations, own));
             }
+            reach.add_ftp_data(&snapshot.ftp_ports, service, &destinations);
             reach.destinations.extend(destinations);
         }
         reach
+    }
+
+    /// Where data connections of an FTP service go and come from: any unprivileged port, and the port below the control port.
+    fn add_ftp_data(&mut self, ftp: &FtpPorts, service: &VirtualService, destinations: &[Endpoint]) {
+        let tcp = |ports| PortRange { protocol: Protocol::TCP, ports };
+        let below = |port: u16| port.checked_sub(1).map(|port| tcp(port..=port));
+        for (address, range) in destinations {
+            let mut controls = ftp.0.iter().filter(|port| range.contains(Protocol::TCP, **port));
+            let Some(control) = controls.next() else { continue };
+            let data = std::iter::once(tcp(PASSIVE_PORTS)).chain(below(*control));
+            self.destinations.extend(data.map(|range| (*address, range)));
+            for server in &service.servers {
+                let ServerId { address, port } = server.id();
+                let own = if port == 0 { *control } else { port };
+                let data = std::iter::once(tcp(PASSIVE_PORTS)).chain(below(own));
+                self.servers.extend(data.map(|range| (address, range)));
+            }
+        }
     }
 
     /// The endpoints of `former` that are not in `self`.

@@ -25,6 +25,8 @@ struct Entry {
 pub struct ConnectionTable {
     entries: DashMap<FlowKey, Entry, RandomState>,
     count: AtomicU64,
+    /// How many await their client's port.
+    awaiting: AtomicU64,
 }
 
 impl ConnectionTable {
@@ -34,11 +36,24 @@ impl ConnectionTable {
         Some((Arc::clone(&entry.connection), entry.direction))
     }
 
+    /// The data connection that awaits its client's port and that a client's packet may belong to.
+    pub fn find_awaiting(&self, key: &FlowKey) -> Option<Arc<Connection>> {
+        if self.awaiting.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let entry = self.entries.get(&FlowKey { source_port: 0, ..*key })?;
+        let awaits = entry.direction == Direction::In && entry.connection.awaits_port();
+        awaits.then(|| Arc::clone(&entry.connection))
+    }
+
     /// Puts a connection in.
     pub fn insert(&self, connection: &Arc<Connection>) {
         self.link(connection.request_key(), connection, Direction::In);
         self.link(connection.reply_key(), connection, Direction::Out);
         self.count.fetch_add(1, Ordering::Relaxed);
+        if connection.awaits_port() {
+            self.awaiting.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Takes a connection out and unbinds it. Does nothing, and returns false, if that has been done.
@@ -48,6 +63,9 @@ impl ConnectionTable {
             self.unlink(&connection.request_key(), connection);
             self.unlink(&connection.reply_key(), connection);
             self.count.fetch_sub(1, Ordering::Relaxed);
+            if connection.awaits_port() {
+                self.awaiting.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         first
     }

@@ -53,6 +53,10 @@ drop_reasons! {
     BadIpChecksum = "bad IP checksum",
     /// The ICMP checksum of an error about a balanced flow is wrong.
     BadIcmpChecksum = "bad ICMP checksum",
+    /// The TCP checksum of a segment that the FTP helper reads is wrong.
+    BadTcpChecksum = "bad TCP checksum",
+    /// Behind a cut off FTP answer that decides about its sequence number; it will be sent again.
+    OutOfOrder = "ahead of an FTP answer",
     /// The connection's server was deleted (`expire_nodest_conn` = 0).
     ServerDeleted = "server deleted",
     /// `drop_packet` of the defence against floods.

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Connection, Datapath, Direction, Outbox, Passage, Snapshot, State, Tables};
+use super::{Connection, Datapath, Direction, Fate, Outbox, Passage, Snapshot, State, Tables};
 use crate::ipvs::outbox::Exit;
 use crate::net::addr::Protocol;
 use crate::net::frame::Frame;
@@ -27,13 +27,16 @@ impl Datapath {
     }
 }
 
-/// Ends it.
+/// Ends a connection whose time is up, or prolongs it while it has children.
 pub(super) fn expire(
     tables: &Tables,
     snapshot: &Snapshot,
     outbox: &mut Outbox,
     connection: &Arc<Connection>,
-) {
+) -> Fate {
+    if connection.prolong() {
+        return Fate::Again;
+    }
     let established = connection.protocol == Protocol::TCP && connection.tcp_state() == State::Established;
     let ended = tables.connections.remove(connection);
     if ended && established && snapshot.beyond.resets_on_expiry(connection.server.service()) {
@@ -45,6 +48,7 @@ pub(super) fn expire(
         send_reset(snapshot, outbox, to_client, client);
         send_reset(snapshot, outbox, to_server, client);
     }
+    Fate::Gone
 }
 
 /// A reset counts only with the very number that its receiver expects next (RFC 9293 section 3.10.7.4), so there is none

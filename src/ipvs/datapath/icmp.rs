@@ -1,5 +1,7 @@
 //! ICMP errors about balanced flows, from either side (ipvs.md section 2.6). State and timer stay as they are.
 
+use std::sync::Arc;
+
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
@@ -34,7 +36,7 @@ impl Datapath {
         &mut self,
         passage: &mut Passage<'_, '_>,
         quote: &Quote,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         direction: Direction,
     ) -> Verdict {
         if !rewrite::icmp_checksum_ok(passage.frame.bytes(), &passage.packet) {
@@ -51,7 +53,7 @@ impl Datapath {
         &mut self,
         passage: &mut Passage<'_, '_>,
         quote: &Quote,
-        connection: &Connection,
+        connection: &Arc<Connection>,
     ) -> Verdict {
         if connection.forward != Forward::Masquerade {
             return self.forward_one_packet(passage, connection);

@@ -2,6 +2,7 @@
 
 mod direct;
 mod expiry;
+mod ftp;
 mod icmp;
 mod limit;
 mod local;
@@ -99,10 +100,7 @@ impl Engine for Datapath {
         let Datapath { wheel, tables, snapshot, outbox, .. } = self;
         let snapshot = snapshot.load();
         wheel.advance(now, |ending| match ending {
-            Ending::Connection(connection) => {
-                expire(tables, snapshot, outbox, connection);
-                Fate::Gone
-            }
+            Ending::Connection(connection) => expire(tables, snapshot, outbox, connection),
             Ending::Template(template) => tables.templates.expire(template),
         });
     }
@@ -157,10 +155,13 @@ impl Datapath {
     }
 
     fn flow_packet(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
-        match self.find(passage.burst, flow) {
+        match self.find(passage.burst, flow).or_else(|| self.find_awaiting(passage.burst, flow)) {
             Some((connection, Direction::Out)) => self.forward_reply(passage, &connection),
             Some((connection, Direction::In)) => match self.fitness(passage, &connection) {
-                Fitness::Good => self.forward_request(passage, &connection),
+                Fitness::Good => {
+                    let settled = self.settle(passage.burst, flow, connection);
+                    self.forward_request(passage, &settled)
+                }
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
                 Fitness::Over => self.reopen(passage, flow, &connection),
             },
@@ -169,10 +170,12 @@ impl Datapath {
     }
 
     /// A new connection in place of one that is over. That one ends only afterwards, so that schedulers still count it
-    /// (golden `reuse-counts-former`).
+    /// (golden `reuse-counts-former`), or hidden with its last child (golden `ftp-control-closed`).
     fn reopen(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey, former: &Arc<Connection>) -> Verdict {
         let verdict = self.open(passage, flow);
-        self.tables.connections.remove(former);
+        if !former.has_children() {
+            self.tables.connections.remove(former);
+        }
         verdict
     }
 
@@ -180,11 +183,20 @@ impl Datapath {
     fn find(&mut self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
         loop {
             let (connection, direction) = self.tables.connections.find(flow)?;
-            if !connection.life.is_over(burst.now) {
+            if self.is_alive(burst, &connection) {
                 return Some((connection, direction));
             }
-            expire(&self.tables, burst.snapshot, &mut self.outbox, &connection);
         }
+    }
+
+    /// Whether a connection is alive; it goes if its time is up.
+    fn is_alive(&mut self, burst: &Burst<'_>, connection: &Arc<Connection>) -> bool {
+        while connection.life.is_over(burst.now) {
+            if expire(&self.tables, burst.snapshot, &mut self.outbox, connection) == Fate::Gone {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether a client's packet may go on with its connection (ipvs.md section 2.2, steps 4 and 5).
@@ -234,7 +246,8 @@ enum Fitness {
     Useless,
 }
 
-/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template. One in
+/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template or
+/// a control connection. One in
 /// FIN_WAIT may have ended unseen if its server answers past us.
 fn is_reusable(connection: &Connection, mode: i64) -> bool {
     let has_ended = match connection.tcp_state() {
@@ -242,7 +255,7 @@ fn is_reusable(connection: &Connection, mode: i64) -> bool {
         State::FinWait => mode & 2 != 0 && connection.has_no_output(),
         _ => false,
     };
-    mode != 0 && connection.template.is_none() && has_ended
+    mode != 0 && connection.template.is_none() && connection.parent.is_none() && has_ended
 }
 
 fn refuse(error: ParseError) -> Verdict {

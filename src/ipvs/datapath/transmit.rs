@@ -49,7 +49,7 @@ impl Datapath {
     pub(super) fn forward_one_packet(
         &mut self,
         passage: &mut Passage<'_, '_>,
-        connection: &Connection,
+        connection: &Arc<Connection>,
     ) -> Verdict {
         self.count_in(connection, &passage.packet);
         match connection.forward {
@@ -60,12 +60,12 @@ impl Datapath {
         }
     }
 
-    fn translate(&mut self, passage: &mut Passage<'_, '_>, connection: &Connection) -> Verdict {
+    fn translate(&mut self, passage: &mut Passage<'_, '_>, connection: &Arc<Connection>) -> Verdict {
         let server = connection.server_address.ip();
         let egress = match passage.way(server) {
             Ok(_) if server.is_loopback() => return Verdict::Drop(DropReason::LoopbackServer),
             Ok(egress) => egress,
-            Err(NextHop::Local) => return passage.deliver(connection),
+            Err(NextHop::Local) => return self.deliver(passage, connection),
             Err(_) => return self.answer(passage, IcmpError::HostUnreachable, DropReason::Unreachable),
         };
         if passage.packet.ttl <= 1 {
@@ -73,6 +73,9 @@ impl Datapath {
         }
         if let Some(egress) = egress.filter(|_| passage.packet.dont_fragment && passage.is_too_big(egress)) {
             return self.too_big(passage, &egress);
+        }
+        if let Err(reason) = self.help_request(passage, connection) {
+            return Verdict::Drop(reason);
         }
         let frame = passage.frame.bytes_mut();
         rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address);
@@ -137,9 +140,13 @@ impl Datapath {
         if packet.ttl <= 1 || (packet.dont_fragment && passage.is_too_big(egress)) {
             return Verdict::Pass;
         }
-        self.count_out(connection, packet.ip_len());
+        if let Err(reason) = self.help_reply(passage, connection, egress) {
+            return Verdict::Drop(reason);
+        }
+        self.count_out(connection, passage.packet.ip_len());
         self.touch(passage, connection, Direction::Out);
-        rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, connection.virtual_address);
+        let packet = &passage.packet;
+        rewrite::set_end(passage.frame.bytes_mut(), packet, End::Source, connection.virtual_address);
         self.send(passage, egress)
     }
 

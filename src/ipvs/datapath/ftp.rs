@@ -1,0 +1,185 @@
+//! FTP: data connections expected by what control connections say, whose payload and numbers follow what is rewritten.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Burst, Datapath, Ending, Passage};
+use crate::ipvs::connection::Connection;
+use crate::ipvs::edit::Forward;
+use crate::ipvs::helper::control::{Announcement, FtpControl};
+use crate::ipvs::protocol::Direction;
+use crate::ipvs::protocol::tcp::State;
+use crate::ipvs::verdict::DropReason;
+use crate::net::addr::{Family, Protocol};
+use crate::net::flow::FlowKey;
+use crate::net::rewrite;
+use crate::net::route::Egress;
+use crate::net::segment;
+
+/// Whether a new connection is one whose payload is read.
+pub(super) fn reads(burst: &Burst<'_>, connection: &Connection) -> bool {
+    connection.protocol == Protocol::TCP
+        && connection.forward == Forward::Masquerade
+        && burst.snapshot.ftp_ports.contains(connection.virtual_address.port())
+}
+
+fn control(connection: &Connection) -> Option<MutexGuard<'_, FtpControl>> {
+    connection.ftp.as_ref().map(|control| control.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn is_established(connection: &Connection) -> bool {
+    connection.tcp_state() == State::Established
+}
+
+impl Passage<'_, '_> {
+    fn require_checksum(&self) -> Result<(), DropReason> {
+        let right = rewrite::transport_checksum_ok(self.frame.bytes(), &self.packet);
+        if right { Ok(()) } else { Err(DropReason::BadTcpChecksum) }
+    }
+}
+
+impl Datapath {
+    /// A client's segment: it may say where its sender listens, and it acknowledges what its sender has seen.
+    pub(super) fn help_request(
+        &mut self,
+        passage: &mut Passage<'_, '_>,
+        connection: &Arc<Connection>,
+    ) -> Result<(), DropReason> {
+        let Some(mut control) = control(connection) else { return Ok(()) };
+        passage.require_checksum()?;
+        let packet = passage.packet;
+        let bytes = passage.frame.bytes_mut();
+        let family = Family::from(packet.source);
+        let payload = &bytes[segment::payload(bytes, &packet)];
+        let client = is_established(connection).then(|| control.read_client(payload, family)).flatten();
+        if segment::map_acknowledgements(bytes, &packet, |number| control.unshift(number)) {
+            rewrite::compute_checksum(bytes, &packet);
+        }
+        drop(control);
+        if let Some(client) = client {
+            self.expect_from_server(passage.burst, connection, client);
+        }
+        Ok(())
+    }
+
+    /// A server's segment: it may say where its sender listens, which the client is to hear of as of the virtual address.
+    pub(super) fn help_reply(
+        &mut self,
+        passage: &mut Passage<'_, '_>,
+        connection: &Arc<Connection>,
+        egress: Option<Egress>,
+    ) -> Result<(), DropReason> {
+        let Some(mut control) = control(connection) else { return Ok(()) };
+        passage.require_checksum()?;
+        let bytes = passage.frame.bytes();
+        let sequence = segment::sequence(bytes, &passage.packet);
+        let payload = &bytes[segment::payload(bytes, &passage.packet)];
+        if !payload.is_empty() && control.holds_back(sequence) {
+            return Err(DropReason::OutOfOrder);
+        }
+        if is_established(connection) {
+            let (server, own) = (connection.server_address.ip(), connection.virtual_address.ip());
+            if let Some(announcement) = control.read_server(sequence, payload, server, own) {
+                let data = self.expect_from_client(passage.burst, connection, &announcement);
+                control.replace(&announcement, data.virtual_address);
+            }
+        }
+        let shifted = control.shift(sequence);
+        match control.rewrite(sequence, payload) {
+            Some(rewritten) => {
+                let limit = egress.map_or(usize::MAX >> 1, |egress| egress.mtu as usize);
+                segment::set_payload(passage.frame, &mut passage.packet, &rewritten, limit);
+            }
+            None if shifted == sequence => return Ok(()),
+            None => {}
+        }
+        let bytes = passage.frame.bytes_mut();
+        segment::set_sequence(bytes, &passage.packet, shifted);
+        rewrite::compute_checksum(bytes, &passage.packet);
+        Ok(())
+    }
+
+    /// Active mode: the server will call `client` from the port below its own, and is to be seen at the port below the virtual
+    /// one (golden `ftp-other-port`).
+    fn expect_from_server(&mut self, burst: &Burst<'_>, parent: &Arc<Connection>, client: SocketAddr) {
+        let below = |place: SocketAddr| SocketAddr::new(place.ip(), place.port().wrapping_sub(1));
+        let flow = FlowKey::new(Protocol::TCP, client, below(parent.virtual_address));
+        match self.find(burst, &flow) {
+            Some((present, Direction::In)) => self.listen(burst, &present),
+            _ => {
+                let data = Connection::data(&flow, below(parent.server_address), parent, false);
+                self.add_data(burst, data);
+            }
+        }
+    }
+
+    /// Passive mode: the client will call the virtual address at the port that the server named, from a port not known yet.
+    fn expect_from_client(
+        &mut self,
+        burst: &Burst<'_>,
+        parent: &Arc<Connection>,
+        announcement: &Announcement,
+    ) -> Arc<Connection> {
+        let place = announcement.place;
+        let client = SocketAddr::new(parent.client.ip(), 0);
+        if let Some((present, Direction::Out)) = self.find(burst, &FlowKey::new(Protocol::TCP, place, client))
+        {
+            self.listen(burst, &present);
+            return present;
+        }
+        let virtual_place = SocketAddr::new(parent.virtual_address.ip(), place.port());
+        let flow = FlowKey::new(Protocol::TCP, client, virtual_place);
+        self.add_data(burst, Connection::data(&flow, place, parent, true))
+    }
+
+    fn add_data(&mut self, burst: &Burst<'_>, data: Connection) -> Arc<Connection> {
+        let data = Arc::new(data);
+        self.listen(burst, &data);
+        self.tables.connections.insert(&data);
+        data
+    }
+
+    fn listen(&mut self, burst: &Burst<'_>, data: &Arc<Connection>) {
+        data.listen();
+        let timeout = burst.snapshot.timeouts.tcp(State::Listen);
+        data.life.set_deadline(burst.now + Duration::from_secs(u64::from(timeout)));
+        if data.life.needs_filing() {
+            self.wheel.file(Ending::Connection(Arc::clone(data)));
+        }
+    }
+
+    /// The expected data connection of a client's packet, whose port is not known yet.
+    pub(super) fn find_awaiting(
+        &mut self,
+        burst: &Burst<'_>,
+        flow: &FlowKey,
+    ) -> Option<(Arc<Connection>, Direction)> {
+        loop {
+            let connection = self.tables.connections.find_awaiting(flow)?;
+            if self.is_alive(burst, &connection) {
+                return Some((connection, Direction::In));
+            }
+        }
+    }
+
+    /// The connection of a client's packet, once its port is known: one that awaited it makes room for one that has it.
+    pub(super) fn settle(
+        &mut self,
+        burst: &Burst<'_>,
+        flow: &FlowKey,
+        connection: Arc<Connection>,
+    ) -> Arc<Connection> {
+        let Some(parent) = connection.parent.as_ref().filter(|_| connection.awaits_port()) else {
+            return connection;
+        };
+        let settled = Arc::new(connection.with_client_port(parent, flow.source_port));
+        if !self.tables.connections.remove(&connection) {
+            settled.unbind();
+            return self.find(burst, flow).map_or(connection, |(present, _)| present);
+        }
+        settled.life.set_deadline(connection.life.deadline());
+        self.tables.connections.insert(&settled);
+        settled
+    }
+}

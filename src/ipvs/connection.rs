@@ -8,13 +8,16 @@ use std::time::Duration;
 use crate::ipvs::edit::Forward;
 use crate::ipvs::helper::control::FtpControl;
 use crate::ipvs::persistence::PersistenceTemplate;
-use crate::ipvs::protocol::{Course, Direction, state_name, tcp};
+use crate::ipvs::protocol::{Course, Direction, State, tcp};
 use crate::ipvs::server::RealServer;
 use crate::ipvs::timer::Life;
 use crate::ipvs::view::ConnectionView;
 use crate::net::addr::Protocol;
 use crate::net::flow::FlowKey;
 use crate::net::time::Instant;
+
+/// Seconds that a connection has before its first packet gives it the time of a state.
+const NEW: u32 = 3;
 
 const STATE: u32 = 0xff;
 const ACTIVE: u32 = 1 << 8;
@@ -49,6 +52,7 @@ pub struct Connection {
     /// Deadline.
     pub life: Life,
     status: AtomicU32,
+    timeout: AtomicU32,
     packets_in: AtomicU32,
     /// Acknowledgment numbers, with a bit above them once there is one; kept only where [`Connection::note_acknowledged`]
     /// is called.
@@ -82,7 +86,8 @@ impl Connection {
             parent: None,
             ftp: None,
             life: Life::default(),
-            status: AtomicU32::new(tcp::State::None as u32 | no_output),
+            status: AtomicU32::new(no_output),
+            timeout: AtomicU32::new(NEW),
             packets_in: AtomicU32::new(0),
             acknowledged: [const { AtomicU64::new(0) }; 2],
             children: AtomicU32::new(0),
@@ -151,6 +156,23 @@ impl Connection {
         FlowKey::new(self.protocol, source, self.client)
     }
 
+    /// The state.
+    pub fn state(&self) -> State {
+        State::from_number(self.protocol, (self.status.load(Ordering::Relaxed) & STATE) as u8)
+    }
+
+    /// Seconds that its last packet gave it. A packet that does not concern its state gives it as many again.
+    pub fn timeout(&self) -> u32 {
+        self.timeout.load(Ordering::Relaxed)
+    }
+
+    /// Notes what a packet gives it, in seconds.
+    pub fn set_timeout(&self, timeout: u32) {
+        if self.timeout() != timeout {
+            self.timeout.store(timeout, Ordering::Relaxed);
+        }
+    }
+
     /// One more packet of the client.
     pub fn count_packet(&self) {
         self.packets_in.fetch_add(1, Ordering::Relaxed);
@@ -172,11 +194,6 @@ impl Connection {
         (noted & KNOWN != 0).then_some(noted as u32)
     }
 
-    /// The TCP state.
-    pub fn tcp_state(&self) -> tcp::State {
-        tcp::State::from_number((self.status.load(Ordering::Relaxed) & STATE) as u8)
-    }
-
     /// Whether only the client's packets are seen here so far (the kernel's NOOUTPUT flag).
     pub fn has_no_output(&self) -> bool {
         self.status.load(Ordering::Relaxed) & NO_OUTPUT != 0
@@ -196,12 +213,12 @@ impl Connection {
         }
     }
 
-    /// Goes from one TCP state to the next by `step`; the server's count of active connections follows. Returns the state.
-    pub fn step(&self, step: impl Fn(tcp::State) -> tcp::State) -> tcp::State {
+    /// Goes from one state to the next by `step`; the server's count of active connections follows. Returns the state.
+    pub fn step(&self, step: impl Fn(State) -> State) -> State {
         let after = |status: u32| {
-            let state = step(tcp::State::from_number((status & STATE) as u8));
+            let state = step(State::from_number(self.protocol, (status & STATE) as u8));
             let active = if state.is_active() { ACTIVE } else { 0 };
-            (state, (status & !(STATE | ACTIVE)) | state as u32 | active)
+            (state, (status & !(STATE | ACTIVE)) | u32::from(state.number()) | active)
         };
         let mut status = self.status.load(Ordering::Relaxed);
         loop {
@@ -241,11 +258,12 @@ impl Connection {
     pub fn view(&self, now: Instant) -> ConnectionView {
         ConnectionView {
             protocol: self.protocol,
-            state: state_name(self.protocol, self.tcp_state() as u8).to_owned(),
+            state: self.state().name().to_owned(),
             client: self.client,
             virtual_address: self.virtual_address,
             server: self.server_address,
             expires: self.life.deadline().saturating_since(now).as_secs(),
+            call_id: None,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Connection, Datapath, Direction, Fate, Outbox, Passage, Snapshot, State, Tables};
+use super::{Connection, Datapath, Direction, Fate, Outbox, Passage, Snapshot, Tables};
 use crate::ipvs::outbox::Exit;
 use crate::net::addr::Protocol;
 use crate::net::frame::Frame;
@@ -37,7 +37,7 @@ pub(super) fn expire(
     if connection.prolong() {
         return Fate::Again;
     }
-    let established = connection.protocol == Protocol::TCP && connection.tcp_state() == State::Established;
+    let established = connection.protocol == Protocol::TCP && connection.state().is_established();
     let ended = tables.connections.remove(connection);
     if ended && established && snapshot.beyond.resets_on_expiry(connection.server.service()) {
         let Connection { client, virtual_address, server_address, .. } = **connection;

@@ -1,5 +1,6 @@
 //! Real servers that are the router itself.
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::thread;
@@ -112,7 +113,14 @@ fn a_server_on_the_router_is_checked_and_then_serves() {
     let daemon = Daemon::with_lvs(&rig, LVS);
     wait_until("the server is in the table", || daemon.listing("-Ln").contains("10.2.0.1:80"));
     let address = "10.1.0.30:80".parse().unwrap();
-    let mut stream = rig.client.enter(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap());
+    // The daemon sees a moment later that the address which it has added is there.
+    let connect = || rig.client.enter(|| TcpStream::connect_timeout(&address, PATIENCE).ok());
+    let stream = RefCell::new(None);
+    wait_until("the address is balanced", || {
+        *stream.borrow_mut() = connect();
+        stream.borrow().is_some()
+    });
+    let mut stream = stream.into_inner().expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();

@@ -181,10 +181,10 @@ fn no_route_to_the_server_is_told_to_the_client() {
 }
 
 #[test]
-fn a_later_fragment_is_dropped_and_not_answered() {
+fn a_lone_fragment_is_held_and_not_answered() {
     let fragment = request(json!({"frag": 16, "frag_order": [1], "opts": "020405b4"}));
     let (verdict, _) = router().process(Side::Client, &ethernet::frame(Side::Client, &fragment));
-    assert_eq!(verdict, Verdict::Drop(DropReason::Fragment));
+    assert_eq!(verdict, Verdict::Hold);
 }
 
 #[test]

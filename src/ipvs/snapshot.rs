@@ -1,6 +1,6 @@
 //! What control publishes for the workers, and the tables that they share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
@@ -16,6 +16,7 @@ use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::table::ConnectionTable;
 use crate::ipvs::view::ConnectionView;
 use crate::net::addr::PortIndex;
+use crate::net::fragment::Reassembler;
 use crate::net::route::RouteTable;
 use crate::net::time::Instant;
 
@@ -58,6 +59,8 @@ pub struct Tables {
     pub templates: TemplateTable,
     /// Counters of everything balanced.
     pub total: Stats,
+    /// Datagrams of which fragments are missing.
+    pub fragments: Mutex<Reassembler>,
     /// Counters of the defence.
     pub drop_counters: DropCounters,
 }
@@ -70,6 +73,7 @@ impl Tables {
             connections: ConnectionTable::default(),
             templates: TemplateTable::default(),
             total: Stats::new(workers),
+            fragments: Mutex::default(),
             drop_counters: DropCounters::default(),
         }
     }

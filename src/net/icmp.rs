@@ -35,6 +35,8 @@ pub enum IcmpError {
     FragmentationNeeded(u16),
     /// 11/0; ICMPv6 3/0.
     TimeExceeded,
+    /// 11/1; ICMPv6 3/1.
+    ReassemblyTimeExceeded,
     /// Another's error about a tunnel packet, told on.
     Relayed {
         /// Type.
@@ -55,6 +57,8 @@ impl IcmpError {
             (IcmpError::HostUnreachable, false) => (1, 3, 0),
             (IcmpError::TimeExceeded, true) => (11, 0, 0),
             (IcmpError::TimeExceeded, false) => (3, 0, 0),
+            (IcmpError::ReassemblyTimeExceeded, true) => (11, 1, 0),
+            (IcmpError::ReassemblyTimeExceeded, false) => (3, 1, 0),
             (IcmpError::FragmentationNeeded(mtu), true) => (3, 4, mtu),
             (IcmpError::FragmentationNeeded(mtu), false) => (2, 0, mtu),
             (IcmpError::Relayed { kind, code, rest: [a, b, c, d] }, _) => {

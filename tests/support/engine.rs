@@ -113,16 +113,20 @@ impl Router {
         self.command(Command::Tick);
     }
 
-    /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point.
-    pub fn pass(&mut self, by: Duration, step: Duration) {
+    /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point. Returns what leaves
+    /// meanwhile.
+    pub fn pass(&mut self, by: Duration, step: Duration) -> Vec<Departure> {
         let end = self.now + by;
+        let mut out = Vec::new();
         while self.now < end {
             self.now = (self.now + step).min(end).min(self.director.next_deadline().max(self.now));
             self.datapath.advance(self.now);
+            out.extend(self.take_made());
             if self.director.next_deadline() <= self.now {
                 self.command(Command::Tick);
             }
         }
+        out
     }
 
     /// As sysctl(8): each word a setting, read or set. What the refusal explains below its first line is ours.
@@ -277,8 +281,8 @@ impl Device for Router {
         self.now.saturating_since(Instant::START)
     }
 
-    fn advance(&mut self, by: Duration) {
-        self.pass(by, STEP);
+    fn advance(&mut self, by: Duration) -> Vec<Departure> {
+        self.pass(by, STEP)
     }
 
     fn dump(&mut self, sections: &[String]) -> String {

@@ -10,6 +10,7 @@ pub mod ethernet;
 pub mod host;
 pub mod packet;
 pub mod player;
+pub mod reassembly;
 pub mod replay;
 pub mod scenario;
 pub mod story;

@@ -1,6 +1,7 @@
 //! The packet's path, readable as a short list of questions (ipvs.md section 2).
 
 mod direct;
+mod fragments;
 mod ftp;
 mod icmp;
 mod limit;
@@ -29,6 +30,7 @@ use crate::net::parse::{Fragment, Packet, ParseError, SctpChunk, Transport, pars
 use crate::net::rewrite;
 use crate::net::time::Instant;
 
+use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
 
 /// Decides about packets: what an I/O loop calls.
@@ -70,6 +72,7 @@ pub struct Datapath {
     wheel: Wheel<Ending>,
     icmp_limit: RateLimit,
     next_id: u16,
+    fragment_ids: FragmentIds,
     outbox: Outbox,
 }
 
@@ -84,6 +87,8 @@ struct Passage<'a, 'f> {
     burst: &'a Burst<'a>,
     frame: &'a mut Frame<'f>,
     packet: Packet,
+    /// How the packet came, if it has been put together from fragments.
+    origin: Option<Origin<'a>>,
 }
 
 impl Engine for Datapath {
@@ -95,6 +100,7 @@ impl Engine for Datapath {
     }
 
     fn advance(&mut self, now: Instant) {
+        self.lapse_fragments(now);
         let tables = &self.tables;
         self.wheel.advance(now, |ending| match ending {
             Ending::Connection(connection) => tables.connections.expire(connection),
@@ -119,6 +125,7 @@ impl Datapath {
             wheel: Wheel::new(now),
             icmp_limit,
             next_id: 0x8000,
+            fragment_ids: FragmentIds::default(),
             outbox: Outbox::default(),
         }
     }
@@ -136,17 +143,21 @@ impl Datapath {
         }
         let packet = match parse_frame(frame.bytes()) {
             Ok(packet) => packet,
-            Err(error) => return refuse(error),
+            Err(ParseError::NotIp) => return Verdict::Pass,
+            Err(error) => return Verdict::Drop(reason_of(error)),
         };
         if packet.fragment != Fragment::Whole {
-            return Verdict::Drop(DropReason::Fragment);
+            return self.fragment(burst, frame, packet);
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
-        let mut passage = Passage { burst, frame, packet };
-        match ipsec::flow_of(&packet) {
-            _ if passage.frame.is_outgoing() => self.outgoing_packet(&mut passage),
-            Some(flow) => self.flow_packet(&mut passage, &flow),
-            None if is_flow_error(&packet) => self.icmp_error(&mut passage),
+        self.packet(&mut Passage { burst, frame, packet, origin: None })
+    }
+
+    fn packet(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
+        match ipsec::flow_of(&passage.packet) {
+            _ if passage.frame.is_outgoing() => self.outgoing_packet(passage),
+            Some(flow) => self.flow_packet(passage, &flow),
+            None if is_flow_error(&passage.packet) => self.icmp_error(passage),
             None => Verdict::Pass,
         }
     }
@@ -251,11 +262,10 @@ fn is_reusable(connection: &Connection, mode: i64) -> bool {
     mode != 0 && connection.template.is_none() && connection.parent.is_none() && has_ended
 }
 
-fn refuse(error: ParseError) -> Verdict {
+fn reason_of(error: ParseError) -> DropReason {
     match error {
-        ParseError::NotIp => Verdict::Pass,
-        ParseError::Truncated => Verdict::Drop(DropReason::Truncated),
-        ParseError::Malformed => Verdict::Drop(DropReason::Malformed),
-        ParseError::BadIpChecksum => Verdict::Drop(DropReason::BadIpChecksum),
+        ParseError::Truncated => DropReason::Truncated,
+        ParseError::NotIp | ParseError::Malformed => DropReason::Malformed,
+        ParseError::BadIpChecksum => DropReason::BadIpChecksum,
     }
 }

@@ -32,9 +32,14 @@ impl Passage<'_, '_> {
         }
     }
 
-    /// Whether the packet is larger than the way out takes; the kernel judges by itself.
+    /// Whether the packet is larger than the way out takes; the kernel judges by itself. An IPv6 datagram that came in
+    /// fragments is as large as the largest of them (golden `ipv6-fragments-mtu`).
     pub(super) fn is_too_big(&self, egress: Option<Egress>) -> bool {
-        egress.is_some_and(|egress| self.packet.ip_len() > egress.mtu as usize)
+        let len = match &self.origin {
+            Some(origin) if !self.packet.is_ipv4() => origin.largest,
+            _ => self.packet.ip_len(),
+        };
+        egress.is_some_and(|egress| len > egress.mtu as usize)
     }
 }
 
@@ -91,23 +96,16 @@ impl Datapath {
     pub(super) fn send(&mut self, passage: &mut Passage<'_, '_>, egress: Option<Egress>) -> Verdict {
         rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
         rewrite::set_ethernet(passage.frame, &passage.packet, &egress.unwrap_or(NO_EGRESS));
-        match egress {
-            Some(egress) if passage.is_too_big(Some(egress)) => {
-                if !passage.packet.is_ipv4() {
-                    return Verdict::Drop(DropReason::TooBig);
-                }
-                let exit = Exit::Port(egress.port);
-                self.send_fragments(passage.frame.bytes(), Cut::Size(egress.mtu as usize), exit)
-            }
-            Some(egress) => Verdict::Transmit(egress.port),
-            None => Verdict::HandOver,
+        if let Some(verdict) = self.cut(passage, egress) {
+            return verdict;
         }
+        egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
     }
 
-    /// Sends the packet in an Ethernet frame as fragments instead.
-    pub(super) fn send_fragments(&mut self, frame: &[u8], cut: Cut<'_>, exit: Exit) -> Verdict {
-        let id = self.take_fragment_id();
-        let (ethernet, packet) = frame.split_at(ETHERNET_LEN);
+    /// Sends the packet that starts at `l3` in an Ethernet frame as fragments instead.
+    pub(super) fn send_fragments(&mut self, frame: &[u8], l3: usize, cut: Cut<'_>, exit: Exit) -> Verdict {
+        let id = self.fragment_ids.next();
+        let (ethernet, packet) = frame.split_at(l3);
         let outbox = &mut self.outbox;
         if fragment::split(packet, cut, id, &mut |piece| outbox.send(exit, &[ethernet, piece])) {
             outbox.absorb(1);
@@ -141,7 +139,14 @@ impl Datapath {
             return self.note_direct_reply(passage, connection);
         }
         let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
-        if packet.ttl <= 1 || (packet.dont_fragment && passage.is_too_big(egress)) {
+        if let (Some(origin), Some(egress)) = (&passage.origin, egress)
+            && packet.dont_fragment
+            && origin.largest > egress.mtu as usize
+        {
+            return self.refuse_large_reply(passage, &egress);
+        }
+        let too_big = packet.dont_fragment && passage.origin.is_none() && passage.is_too_big(egress);
+        if packet.ttl <= 1 || too_big {
             return Verdict::Pass;
         }
         if let Err(reason) = self.help_reply(passage, connection, egress) {
@@ -161,6 +166,16 @@ impl Datapath {
         self.count_out(connection, passage.packet.ip_len());
         rewrite::set_end(passage.frame.bytes_mut(), &passage.packet, End::Source, connection.virtual_address);
         self.send(passage, egress)
+    }
+
+    /// The kernel would refuse only those of the fragments that are too large, and let the others through as they are. The
+    /// server hears it from the address it knows as its router's (golden `fragments-mtu-client`).
+    fn refuse_large_reply(&mut self, passage: &mut Passage<'_, '_>, egress: &Egress) -> Verdict {
+        let routes = &passage.burst.snapshot.routes;
+        let own = routes.port_address(passage.frame.port(), passage.packet.source);
+        let Some(own) = own else { return Verdict::Drop(DropReason::TooBig) };
+        let mtu = u16::try_from(egress.mtu).unwrap_or(u16::MAX);
+        self.answer_from(own, passage, IcmpError::FragmentationNeeded(mtu), DropReason::TooBig)
     }
 
     pub(super) fn count_in(&self, connection: &Connection, packet: &Packet) {
@@ -219,11 +234,6 @@ impl Datapath {
         if let Some((connection, Direction::Out)) = self.find(passage.burst, &flow.reversed()) {
             self.count_out(&connection, passage.frame.len() - ETHERNET_LEN);
         }
-    }
-
-    /// An identification for the fragments of an IPv6 datagram.
-    fn take_fragment_id(&mut self) -> u32 {
-        u32::from(self.take_id())
     }
 
     pub(super) fn take_id(&mut self) -> u16 {

@@ -70,7 +70,7 @@ impl Datapath {
         let Some(egress) = egress else { return Verdict::HandOver };
         if passage.frame.len() - ETHERNET_LEN > egress.mtu as usize {
             let cut = Cut::Size(egress.mtu as usize);
-            return self.send_fragments(passage.frame.bytes(), cut, Exit::Port(egress.port));
+            return self.send_fragments(passage.frame.bytes(), ETHERNET_LEN, cut, Exit::Port(egress.port));
         }
         Verdict::Transmit(egress.port)
     }

@@ -11,6 +11,7 @@ use xlvs::ipvs::stats::Stats;
 use xlvs::ipvs::table::ConnectionTable;
 use xlvs::net::addr::Protocol;
 use xlvs::net::flow::FlowKey;
+use xlvs::net::tunnel::Encapsulation;
 
 fn key(flow: u32) -> FlowKey {
     let client = SocketAddr::from((
@@ -22,8 +23,14 @@ fn key(flow: u32) -> FlowKey {
 
 fn server() -> Arc<RealServer> {
     let id = ServerId { address: [10, 8, 8, 33].into(), port: 80 };
-    let spec =
-        ServerSpec { id, forward: Forward::Masquerade, weight: 1, upper_threshold: 0, lower_threshold: 0 };
+    let spec = ServerSpec {
+        id,
+        forward: Forward::Masquerade,
+        tunnel: Encapsulation::Ipip,
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    };
     Arc::new(RealServer::new(&spec, 1, Arc::new(Stats::new(1))))
 }
 

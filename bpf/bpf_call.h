@@ -7,6 +7,8 @@
 
 #define SEC(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
+// Not static, and so verified on its own, whatever its callers know about the arguments.
+#define SUBPROGRAM __attribute__((noinline))
 
 // Map attributes as BTF, see "BTF-style map definitions" of the kernel's BPF documentation.
 #define MAP_NUMBER(name, value) int(*name)[value]

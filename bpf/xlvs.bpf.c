@@ -13,16 +13,23 @@
 #define MAX_RANGES 16
 #define MAX_PORTS 256
 #define MAX_VLAN_TAGS 2
+#define MAX_EXTENSIONS 8 // HEADERS_MAX of user space, which refuses longer chains
+#define MAX_OFFSET 0x7fff // beyond all headers at their longest, for the verifier
 #define IPV4_FRAGMENT 0x3fff // more fragments, or an offset
+#define IPV4_OFFSET 0x1fff
+#define IPV6_FRAGMENT 0xfff9 // the same of IPv6 (RFC 8200 section 4.5)
+#define IPV6_OFFSET 0xfff8
 #define ICMP_HEADER_LENGTH 8
-// Ethernet with two tags, two of the longest IPv4 headers, an ICMP header and the quoted ports.
-#define HEADERS_LENGTH 148
+// Ethernet with two tags, two of the longest IPv4 headers, an ICMP header and the quoted ports; IPv6 with extension headers
+// of usual lengths.
+#define HEADERS_LENGTH 256
+#define KEY_EXCHANGE_PORT 500 // of UDP (RFC 7296)
 
 // The errors that IPVS relates to a connection (RFC 792); <linux/icmp.h> would need the C library of a 32-bit host.
 enum icmpv4_error { DESTINATION_UNREACHABLE = 3, SOURCE_QUENCH = 4, TIME_EXCEEDED = 11 };
 
-// The ICMPv6 errors (RFC 4443): 1 destination unreachable, 2 packet too big, 3 time exceeded, 4 parameter problem.
-enum icmpv6_error { FIRST_ICMPV6_ERROR = 1, LAST_ICMPV6_ERROR = 4 };
+// ICMPv6 types with this bit are no errors (RFC 4443 section 2.1).
+#define ICMPV6_INFORMATIONAL 0x80
 
 typedef _Bool bool;
 
@@ -116,12 +123,42 @@ const volatile __u64 envelope_secret[2];
 struct packet {
 	struct address source;
 	struct address destination;
-	void *payload;
+	__u32 payload; // offset in the frame
 	__u16 source_port; // host byte order; 0 where the protocol has none
 	__u16 destination_port;
-	__u8 protocol;
+	__u8 protocol; // as all fragments of the packet can tell it
+	__u8 transport; // as the one with the transport header tells it
 	bool fragment;
+	bool later; // a fragment without the transport header
+	bool any_port;
+	bool any_protocol;
 };
+
+// A frame as one of the programs knows it: `skb` says which type `context` has, and is a constant wherever it is used.
+struct frame {
+	void *context;
+	bool skb;
+};
+
+INLINE void *start(struct frame frame)
+{
+	return frame.skb ? (void *)(long)((struct __sk_buff *)frame.context)->data :
+			   (void *)(long)((struct xdp_md *)frame.context)->data;
+}
+
+INLINE void *end(struct frame frame)
+{
+	return frame.skb ? (void *)(long)((struct __sk_buff *)frame.context)->data_end :
+			   (void *)(long)((struct xdp_md *)frame.context)->data_end;
+}
+
+// Bytes of the frame, or none where it is shorter.
+INLINE void *bytes(struct frame frame, __u32 offset, __u32 length)
+{
+	void *at = start(frame) + (offset & MAX_OFFSET);
+
+	return at + length > end(frame) ? 0 : at;
+}
 
 INLINE void map_ipv4(struct address *address, __u32 ipv4)
 {
@@ -131,45 +168,119 @@ INLINE void map_ipv4(struct address *address, __u32 ipv4)
 	address->words[3] = ipv4;
 }
 
-INLINE bool parse_ipv4(struct packet *packet, void *at, void *end)
+INLINE bool parse_ipv4(struct packet *packet, struct frame frame, __u32 offset)
 {
-	struct iphdr *ip = at;
+	struct iphdr *ip = bytes(frame, offset, sizeof(*ip));
 
-	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
+	if (!ip || ip->version != 4 || ip->ihl < 5)
 		return 0;
 	map_ipv4(&packet->source, ip->saddr);
 	map_ipv4(&packet->destination, ip->daddr);
-	packet->protocol = ip->protocol;
+	packet->protocol = packet->transport = ip->protocol;
 	packet->fragment = (ip->frag_off & NET16(IPV4_FRAGMENT)) != 0;
-	packet->payload = at + ip->ihl * 4;
+	packet->later = (ip->frag_off & NET16(IPV4_OFFSET)) != 0;
+	packet->payload = offset + ip->ihl * 4;
 	return 1;
 }
 
-INLINE bool parse_ipv6(struct packet *packet, void *at, void *end)
+// The headers that IPVS looks behind; AH is one of them in IPv6 only.
+INLINE bool is_extension(__u8 next)
 {
-	struct ipv6hdr *ip = at;
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_ROUTING || next == IPPROTO_FRAGMENT || next == IPPROTO_AH ||
+	       next == IPPROTO_DSTOPTS;
+}
 
-	if ((void *)(ip + 1) > end || ip->version != 6)
+// Bytes of an extension header (RFC 8200 section 4, RFC 4302 section 2.2).
+INLINE __u32 extension_length(__u8 kind, __u8 length)
+{
+	if (kind == IPPROTO_FRAGMENT)
+		return 8;
+	if (kind == IPPROTO_AH)
+		return (length + 2) * 4;
+	return (length + 1) * 8;
+}
+
+// How far the chain of an IPv6 packet's headers has been followed. One word, because that is what a function that the
+// verifier looks at once for all its calls can return.
+union chain {
+	__u64 word;
+	struct {
+		__u16 offset; // in the frame
+		__u8 kind; // of the header there
+		__u8 fragmented; // kind of what was cut in fragments
+		bool fragment;
+		bool later;
+		bool cut; // the frame ends within a header
+	};
+};
+
+// The chain one extension header further, or as it is where it ends.
+INLINE __u64 follow(struct frame frame, __u64 word)
+{
+	union chain chain = { .word = word };
+	__u8 *header;
+	__u16 field;
+
+	if (!is_extension(chain.kind) || chain.later || chain.cut)
+		return word;
+	header = bytes(frame, chain.offset, 8);
+	if (!header) {
+		chain.cut = 1;
+		return chain.word;
+	}
+	field = *(__u16 *)(header + 2);
+	if (chain.kind == IPPROTO_FRAGMENT && !chain.fragment && (field & NET16(IPV6_FRAGMENT))) {
+		chain.fragment = 1;
+		chain.later = (field & NET16(IPV6_OFFSET)) != 0;
+		chain.fragmented = header[0];
+	}
+	chain.offset += extension_length(chain.kind, header[1]);
+	chain.kind = header[0];
+	return chain.word;
+}
+
+SUBPROGRAM __u64 follow_in_xdp(struct xdp_md *context, __u64 word)
+{
+	return follow((struct frame){ .context = context, .skb = 0 }, word);
+}
+
+SUBPROGRAM __u64 follow_in_skb(struct __sk_buff *context, __u64 word)
+{
+	return follow((struct frame){ .context = context, .skb = 1 }, word);
+}
+
+INLINE bool parse_extensions(struct packet *packet, struct frame frame, __u32 offset, __u8 kind)
+{
+	union chain chain = { .offset = offset, .kind = kind };
+
+	for (int i = 0; i < MAX_EXTENSIONS; i++)
+		chain.word = frame.skb ? follow_in_skb(frame.context, chain.word) : follow_in_xdp(frame.context, chain.word);
+	packet->payload = chain.offset;
+	packet->transport = chain.kind;
+	packet->fragment = chain.fragment;
+	packet->later = chain.later;
+	packet->protocol = chain.fragment ? chain.fragmented : chain.kind;
+	packet->any_protocol = is_extension(packet->protocol);
+	return !chain.cut && (chain.fragment || !packet->any_protocol);
+}
+
+INLINE bool parse_ipv6(struct packet *packet, struct frame frame, __u32 offset)
+{
+	struct ipv6hdr *ip = bytes(frame, offset, sizeof(*ip));
+
+	if (!ip || ip->version != 6)
 		return 0;
 	__builtin_memcpy(&packet->source, &ip->saddr, sizeof(packet->source));
 	__builtin_memcpy(&packet->destination, &ip->daddr, sizeof(packet->destination));
-	packet->protocol = ip->nexthdr;
-	packet->fragment = ip->nexthdr == IPPROTO_FRAGMENT;
-	packet->payload = ip + 1;
-	if (packet->fragment) { // RFC 8200 section 4.5: the first byte of the fragment header is the next header
-		if (packet->payload + 8 > end)
-			return 0;
-		packet->protocol = *(__u8 *)packet->payload;
-	}
-	return 1;
+	return parse_extensions(packet, frame, offset + sizeof(*ip), ip->nexthdr);
 }
 
-INLINE bool parse_ip(struct packet *packet, __u16 ether_type, void *at, void *end)
+INLINE bool parse_ip(struct packet *packet, __u16 ether_type, struct frame frame, __u32 offset)
 {
 	if (ether_type == NET16(ETH_P_IP))
-		return parse_ipv4(packet, at, end);
+		return parse_ipv4(packet, frame, offset);
 	if (ether_type == NET16(ETH_P_IPV6))
-		return parse_ipv6(packet, at, end);
+		return parse_ipv6(packet, frame, offset);
 	return 0;
 }
 
@@ -178,25 +289,28 @@ INLINE bool is_vlan_tag(__u16 ether_type)
 	return ether_type == NET16(ETH_P_8021Q) || ether_type == NET16(ETH_P_8021AD);
 }
 
-INLINE bool parse_frame(struct packet *packet, void *at, void *end)
+INLINE bool parse_frame(struct packet *packet, struct frame frame)
 {
-	struct ethhdr *ethernet = at;
+	struct ethhdr *ethernet = bytes(frame, 0, sizeof(*ethernet));
+	__u32 offset = sizeof(*ethernet);
 	__u16 ether_type;
 
-	if ((void *)(ethernet + 1) > end)
+	if (!ethernet)
 		return 0;
 	ether_type = ethernet->h_proto;
-	at = ethernet + 1;
 #pragma unroll
 	for (int tag = 0; tag < MAX_VLAN_TAGS; tag++) {
+		__u16 *inner;
+
 		if (!is_vlan_tag(ether_type))
 			break;
-		if (at + 4 > end)
+		inner = bytes(frame, offset, 4);
+		if (!inner)
 			return 0;
-		ether_type = *(__u16 *)(at + 2);
-		at += 4;
+		ether_type = inner[1];
+		offset += 4;
 	}
-	return parse_ip(packet, ether_type, at, end);
+	return parse_ip(packet, ether_type, frame, offset);
 }
 
 INLINE bool has_ports(__u8 protocol)
@@ -209,23 +323,37 @@ INLINE bool is_icmp(__u8 protocol)
 	return protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
 }
 
-INLINE bool parse_ports(struct packet *packet, void *end)
+// AH and ESP follow the UDP connection by which their keys were agreed.
+INLINE bool follows_key_exchange(__u8 protocol)
 {
-	__u16 *at = packet->payload;
+	return protocol == IPPROTO_ESP || protocol == IPPROTO_AH;
+}
+
+// What the tables are asked about; a packet that is no fragment needs its ports for that.
+INLINE bool parse_ports(struct packet *packet, struct frame frame)
+{
+	__u16 *at;
 
 	packet->source_port = 0;
 	packet->destination_port = 0;
-	if (!has_ports(packet->protocol))
+	if (follows_key_exchange(packet->protocol) && !packet->any_protocol) {
+		packet->protocol = IPPROTO_UDP;
+		packet->source_port = KEY_EXCHANGE_PORT;
+		packet->destination_port = KEY_EXCHANGE_PORT;
 		return 1;
-	if ((void *)(at + 2) > end)
+	}
+	if (packet->any_port || !has_ports(packet->protocol))
+		return 1;
+	at = bytes(frame, packet->payload, 4);
+	if (!at)
 		return 0;
 	packet->source_port = NET16(at[0]);
 	packet->destination_port = NET16(at[1]);
 	return 1;
 }
 
-// Whether `ranges` has the port, or with `any_port` the protocol.
-INLINE bool contains(const struct ranges *ranges, __u8 protocol, __u16 port, bool any_port)
+// Whether the list has this port of a protocol, or with `any_port` the protocol.
+SUBPROGRAM bool lists(const struct ranges *ranges, __u32 protocol, __u32 port, __u32 any_port)
 {
 	if (!ranges)
 		return 0;
@@ -242,6 +370,14 @@ INLINE bool contains(const struct ranges *ranges, __u8 protocol, __u16 port, boo
 	return 0;
 }
 
+// Whether the packet may belong to one of `ranges` by this port of it.
+INLINE bool contains(const struct ranges *ranges, const struct packet *packet, __u16 port)
+{
+	if (packet->any_protocol)
+		return ranges != 0;
+	return lists(ranges, packet->protocol, port, packet->any_port);
+}
+
 INLINE struct ranges *ranges_of_destination(const struct address *address)
 {
 	struct prefix key = { .length = 128, .address = *address };
@@ -251,8 +387,7 @@ INLINE struct ranges *ranges_of_destination(const struct address *address)
 
 INLINE bool to_destination(const struct packet *packet)
 {
-	return contains(ranges_of_destination(&packet->destination), packet->protocol,
-			packet->destination_port, packet->fragment);
+	return contains(ranges_of_destination(&packet->destination), packet, packet->destination_port);
 }
 
 INLINE bool is_own(const struct address *address)
@@ -263,8 +398,7 @@ INLINE bool is_own(const struct address *address)
 // What a real server sends to this machine itself answers a health check.
 INLINE bool from_server(const struct packet *packet)
 {
-	return contains(bpf_map_lookup_elem(&servers, &packet->source), packet->protocol, packet->source_port,
-			packet->fragment) &&
+	return contains(bpf_map_lookup_elem(&servers, &packet->source), packet, packet->source_port) &&
 	       !is_own(&packet->destination);
 }
 
@@ -278,48 +412,63 @@ INLINE bool is_icmp_error(__u8 protocol, __u8 type)
 {
 	if (protocol == IPPROTO_ICMP)
 		return type == DESTINATION_UNREACHABLE || type == SOURCE_QUENCH || type == TIME_EXCEEDED;
-	return type >= FIRST_ICMPV6_ERROR && type <= LAST_ICMPV6_ERROR;
+	return !(type & ICMPV6_INFORMATIONAL);
+}
+
+// What may carry a packet to a real server through a tunnel: this machine sends that itself and gets the errors about it.
+INLINE bool may_be_tunnel(__u8 protocol)
+{
+	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE || protocol == IPPROTO_UDP;
 }
 
 // A client's side complains about what the service sent, or anyone about what was sent to a real server.
 INLINE bool about_balanced_flow(const struct packet *packet, const struct packet *quoted)
 {
 	if (same_address(&packet->destination, &quoted->source) &&
-	    contains(ranges_of_destination(&quoted->source), quoted->protocol, quoted->source_port, 0))
+	    contains(ranges_of_destination(&quoted->source), quoted, quoted->source_port))
 		return 1;
-	return contains(bpf_map_lookup_elem(&servers, &quoted->destination), quoted->protocol,
-			quoted->destination_port, 0) &&
-	       !is_own(&packet->destination);
+	if (is_own(&packet->destination) && !may_be_tunnel(quoted->protocol))
+		return 0;
+	// With direct routing a server gets, and complains about, packets to the virtual address.
+	return contains(bpf_map_lookup_elem(&servers, &quoted->destination), quoted, quoted->destination_port) ||
+	       contains(ranges_of_destination(&quoted->destination), quoted, quoted->destination_port);
+}
+
+// What IPVS sees of a quoted packet: a first fragment has the ports, a later one says nothing.
+INLINE bool is_telling(struct packet *quoted)
+{
+	quoted->protocol = quoted->transport;
+	quoted->any_protocol = 0;
+	return !quoted->later && !is_icmp(quoted->transport);
 }
 
 // Whether the packet is an ICMP error about a flow with ports; `quoted` is the packet that it quotes.
-INLINE bool parse_error(const struct packet *packet, struct packet *quoted, void *end)
+INLINE bool parse_error(const struct packet *packet, struct packet *quoted, struct frame frame)
 {
-	__u8 *icmp = packet->payload;
+	__u8 *icmp = bytes(frame, packet->payload, ICMP_HEADER_LENGTH);
 	__u16 ether_type = packet->protocol == IPPROTO_ICMP ? NET16(ETH_P_IP) : NET16(ETH_P_IPV6);
 
-	if ((void *)icmp + ICMP_HEADER_LENGTH > end || !is_icmp_error(packet->protocol, icmp[0]))
+	if (!icmp || !is_icmp_error(packet->protocol, icmp[0]))
 		return 0;
-	if (!parse_ip(quoted, ether_type, (void *)icmp + ICMP_HEADER_LENGTH, end) || quoted->fragment || is_icmp(quoted->protocol))
+	if (!parse_ip(quoted, ether_type, frame, packet->payload + ICMP_HEADER_LENGTH) || !is_telling(quoted))
 		return 0;
-	return parse_ports(quoted, end);
+	return parse_ports(quoted, frame);
 }
 
-INLINE bool is_steered_error(const struct packet *packet, void *end)
+INLINE bool is_steered_error(const struct packet *packet, struct frame frame)
 {
 	struct packet quoted = {};
 
-	return parse_error(packet, &quoted, end) && about_balanced_flow(packet, &quoted);
+	return parse_error(packet, &quoted, frame) && about_balanced_flow(packet, &quoted);
 }
 
-INLINE bool is_steered(struct packet *packet, void *end)
+INLINE bool is_steered(struct packet *packet, struct frame frame)
 {
 	if (is_icmp(packet->protocol))
-		return !packet->fragment && is_steered_error(packet, end);
+		return !packet->fragment && is_steered_error(packet, frame);
 	// Only a first fragment has ports, and its followers must go the same way.
-	if (!packet->fragment && !parse_ports(packet, end))
-		return 0;
-	return to_destination(packet) || from_server(packet);
+	packet->any_port = packet->fragment;
+	return parse_ports(packet, frame) && (to_destination(packet) || from_server(packet));
 }
 
 INLINE int redirect(struct xdp_md *ctx)
@@ -333,60 +482,58 @@ INLINE int redirect(struct xdp_md *ctx)
 	return bpf_redirect_map(&sockets, port->first + queue, XDP_PASS);
 }
 
-INLINE bool is_envelope(void *at, void *end)
+INLINE bool is_envelope(struct frame frame)
 {
-	struct envelope *envelope = at;
+	struct envelope *envelope = bytes(frame, 0, sizeof(*envelope));
 
-	return (void *)(envelope + 1) <= end && envelope->ethernet.h_proto == NET16(ETH_P_LOCAL) &&
+	return envelope && envelope->ethernet.h_proto == NET16(ETH_P_LOCAL) &&
 	       envelope->secret[0] == envelope_secret[0] && envelope->secret[1] == envelope_secret[1];
 }
 
 SEC("xdp") int xlvs_steer(struct xdp_md *ctx)
 {
-	void *at = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
+	struct frame frame = { .context = ctx, .skb = 0 };
 	struct packet packet = {};
 
-	if (is_envelope(at, end))
+	if (is_envelope(frame))
 		return bpf_xdp_adjust_head(ctx, sizeof(struct envelope)) == 0 ? XDP_PASS : XDP_DROP;
-	if (parse_frame(&packet, at, end) && is_steered(&packet, end))
+	if (parse_frame(&packet, frame) && is_steered(&packet, frame))
 		return redirect(ctx);
 	return XDP_PASS;
 }
 
 // This machine complains about what was sent to a real server that it is itself.
-INLINE bool is_own_servers_error(const struct packet *packet, void *end)
+INLINE bool is_own_servers_error(const struct packet *packet, struct frame frame)
 {
 	struct packet quoted = {};
 
-	return parse_error(packet, &quoted, end) && is_own(&quoted.destination) &&
-	       contains(bpf_map_lookup_elem(&servers, &quoted.destination), quoted.protocol, quoted.destination_port, 0);
+	return parse_error(packet, &quoted, frame) && is_own(&quoted.destination) &&
+	       contains(bpf_map_lookup_elem(&servers, &quoted.destination), &quoted, quoted.destination_port);
 }
 
-INLINE bool is_own_servers_packet(struct packet *packet, void *end)
+INLINE bool is_own_servers_packet(struct packet *packet, struct frame frame)
 {
 	if (is_icmp(packet->protocol))
-		return !packet->fragment && is_own_servers_error(packet, end);
-	if (!is_own(&packet->source) || (!packet->fragment && !parse_ports(packet, end)))
-		return 0;
-	return contains(bpf_map_lookup_elem(&servers, &packet->source), packet->protocol, packet->source_port,
-			packet->fragment);
+		return !packet->fragment && is_own_servers_error(packet, frame);
+	packet->any_port = packet->fragment;
+	return is_own(&packet->source) && parse_ports(packet, frame) &&
+	       contains(bpf_map_lookup_elem(&servers, &packet->source), packet, packet->source_port);
 }
 
 // At an interface's way out: what this machine sends as a real server makes a detour by user space. The detour is a TAP
 // device that ends with its process; a redirection to nowhere fails, and the packet leaves as without us.
 SEC("classifier") int xlvs_detour(struct __sk_buff *skb)
 {
+	struct frame frame = { .context = skb, .skb = 1 };
 	__u32 interface = skb->ifindex;
 	__u32 *detour = bpf_map_lookup_elem(&detours, &interface);
 	struct packet packet = {};
 
 	if (!detour)
 		return TC_ACT_UNSPEC;
-	if (skb->data_end - skb->data < HEADERS_LENGTH)
+	if (!bytes(frame, 0, HEADERS_LENGTH))
 		bpf_skb_pull_data(skb, skb->len < HEADERS_LENGTH ? skb->len : HEADERS_LENGTH);
-	if (!parse_frame(&packet, (void *)(long)skb->data, (void *)(long)skb->data_end) ||
-	    !is_own_servers_packet(&packet, (void *)(long)skb->data_end))
+	if (!parse_frame(&packet, frame) || !is_own_servers_packet(&packet, frame))
 		return TC_ACT_UNSPEC;
 	return bpf_clone_redirect(skb, *detour, 0) < 0 ? TC_ACT_UNSPEC : TC_ACT_STOLEN;
 }

@@ -271,12 +271,12 @@ fn a_stop_takes_addresses_back_before_the_table() {
 #[test]
 fn what_cannot_be_run_is_said_and_refused_on_reload() {
     let mut site = Site::new();
-    let direct: LvsConfig = load(&ARTICLE.replace("network = nat", "network = direct"), Names::NONE).unwrap();
+    let fos: LvsConfig = load(&ARTICLE.replace("service = lvs", "service = fos"), Names::NONE).unwrap();
     let marks = parse_marks(MARKS, Names::NONE).unwrap();
-    let objection = site.director.objection(&direct, &marks).expect("nothing of it can be run");
-    assert!(objection.contains("only nat is balanced"), "{objection}");
+    let objection = site.director.objection(&fos, &marks).expect("nothing of it can be run");
+    assert!(objection.contains("only lvs is"), "{objection}");
     site = Site::article();
-    assert!(site.director.objection(&direct, &marks).is_some(), "it would end what runs");
+    assert!(site.director.objection(&fos, &marks).is_some(), "it would end what runs");
     let same: LvsConfig = load(ARTICLE, Names::NONE).unwrap();
     assert_eq!(site.director.objection(&same, &marks), None);
     let text = "virtual http_server: no saved iptables rule gives mark 80, so no packet reaches it";
@@ -339,4 +339,24 @@ fn steering_covers_both_ports_of_the_mark_and_the_servers() {
     let servers: Vec<String> = steering.servers.iter().map(|(server, _)| server.to_string()).collect();
     assert_eq!(servers, ["10.8.8.33", "10.8.8.34"], "{shown}");
     assert_eq!(steering.own.len(), 4, "{shown}");
+}
+
+#[test]
+fn a_link_local_gateway_is_resolved_on_the_link_of_its_route() {
+    let mut site = Site::new();
+    let mut network = network();
+    let route = |destination: &str, gateway: Option<&str>, link| Route {
+        destination: destination.parse().unwrap(),
+        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        link,
+        metric: 1024,
+        kind: RouteKind::Unicast,
+    };
+    network.routes =
+        vec![route("fe80::/64", None, 1), route("fe80::/64", None, 2), route("::/0", Some("fe80::fe"), 2)];
+    site.command(Command::Network(network));
+    site.now = site.now + Duration::from_secs(60);
+    site.command(Command::Tick);
+    let gateway = Effect::Resolve(vec![(2, "fe80::fe".parse().unwrap())]);
+    assert!(site.effects.contains(&gateway), "{:?}", site.effects);
 }

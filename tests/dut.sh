@@ -108,6 +108,21 @@ add_mark() {
   "$PROGRAMS/xlvs" reload >/dev/null
 }
 
+# change_setting [-qw] NAME[=VALUE]...: as sysctl(8) says it; what a refusal explains below its first line is left out.
+change_setting() {
+  local quiet=
+  [[ $1 != -* ]] || { [[ $1 != *q* ]] || quiet=y && shift; }
+  local word text
+  for word; do
+    if text=$("$PROGRAMS/xlvs" sysctl "$word" 2>&1); then
+      [[ $quiet && $word == *=* ]] || echo "$text"
+    else
+      echo "${text%%$'\n'*}" >&2
+      return 1
+    fi
+  done
+}
+
 run_line() {
   local line words
   IFS= read -r line || [[ -n $line ]]
@@ -116,8 +131,12 @@ run_line() {
   ipvsadm | ipvsadm\ *) PATH=$PROGRAMS:$PATH exec bash -c "$line" ;;
   'iptables -t mangle -A PREROUTING '*) add_mark "${line#* PREROUTING }" ;;
   'ip6tables -t mangle -A PREROUTING '*) add_mark "-6 ${line#* PREROUTING }" ;;
-  'sysctl '*) "$PROGRAMS/xlvs" sysctl "${words[-1]}" >/dev/null ;;
-  'ip '*) exec ip -n xlvs-dut "${words[@]:1}" ;;
+  'sysctl '*) change_setting "${words[@]:1}" ;;
+  'ip '*)
+    ip -n xlvs-dut "${words[@]:1}"
+    # The daemon gathers changes of the network for up to 100 ms.
+    sleep 0.2
+    ;;
   # What this loads into a kernel is part of xlvs.
   'modprobe ip_vs_'*) ;;
   *) die "no such command here: $line" ;;

@@ -38,7 +38,7 @@ fn the_shipped_and_a_clean_file_have_no_warnings() {
 #[test]
 fn what_the_original_ignored_is_told() {
     let udp = "protocol = udp\n";
-    let table: [(String, &str); 55] = [
+    let table: [(String, &str); 54] = [
         (
             file("backup = 192.0.2.2\nbackup_active = 1\nheartbeat = 0\n", "", ""),
             "4 heartbeat = 0 has no effect",
@@ -52,7 +52,6 @@ fn what_the_original_ignored_is_told() {
         (file("heartbeat_port = 99999\n", "", ""), "2 heartbeat_port must be"),
         (file("nat_router = 10.0.0.9 eth1\n", "", ""), "2 nat_router on eth1 without an alias"),
         (file("nat_nmask = 255.0.255.0\n", "", ""), "2 255.0.255.0 is not a netmask"),
-        (file("network = direct\n", "", ""), "2 network = direct: xlvs forwards by NAT only"),
         (file("service = fos\n", "", ""), "2 service = fos is not run"),
         (file("failover f {\n}\n", "", ""), "2 failover blocks are not run"),
         (file("sync = 1\n", "", ""), "2 sync has no effect"),

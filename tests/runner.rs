@@ -12,7 +12,7 @@ use crate::support::scenario::{self, Action, Play, Step, StepRecord, Wish};
 use crate::support::text::line;
 use crate::support::{ethernet, suite};
 
-/// What the replay device cannot answer: quoted packets, fragments, SCTP, tunnels, second hardware addresses, payload that
+/// What the replay device cannot answer: quoted packets, fragments, SCTP, tunnels, payload that
 /// the router changes, and what its own stack answers in the name of another.
 fn beyond_replay(play: &Play) -> bool {
     let name = &play.scenario.name;

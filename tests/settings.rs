@@ -66,7 +66,10 @@ fn errors_name_file_line_and_key() {
             "x.toml:3: error: nonsense: there is no such IPVS setting",
         ),
         ("[sysctl]\ndrop_entry = 4\n", "x.toml:2: error: drop_entry: expected a whole number from 0 to 3"),
-        ("[sysctl]\nsync_ports = 3\n", "x.toml:2: error: sync_ports: expected a power of two from 1 to 64"),
+        (
+            "[sysctl]\nsync_ports = 3\n",
+            "x.toml:2: error: sync_ports: expected a power of two from 1 to 1073741824",
+        ),
         (
             "[sysctl]\nsync_threshold = '50 50'\n",
             "x.toml:2: error: sync_threshold: expected two whole numbers",

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "clippy's exemption for tests misses the functions that they call")]
 
 mod datapath;
+mod defence;
 mod director;
 mod ipvsadm;
 mod layers;
 mod lvscf;
 mod lvscf_check;
 mod marks;
+mod model;
 mod nanny;
 mod random;
 mod runner;

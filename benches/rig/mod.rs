@@ -15,6 +15,7 @@ use xlvs::net::checksum::{Sum, pseudo_header};
 use xlvs::net::frame::Frame;
 use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind, RouteTable};
 use xlvs::net::time::Instant;
+use xlvs::net::tunnel::Encapsulation;
 
 const VIRTUAL: Ipv4Addr = Ipv4Addr::new(10, 10, 1, 30);
 const SERVERS: u8 = 16;
@@ -47,6 +48,7 @@ pub fn datapath(persistent: bool) -> Datapath {
         let server = ServerSpec {
             id: ServerId { address: server(host), port: 80 },
             forward: Forward::Masquerade,
+            tunnel: Encapsulation::Ipip,
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,

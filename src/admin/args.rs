@@ -53,6 +53,8 @@ pub struct Arguments {
     pub forward: Forward,
     /// `--tun-type`.
     pub tunnel: TunnelType,
+    /// `--tun-port`.
+    pub tunnel_port: u16,
     /// `-w`.
     pub weight: i32,
     /// `-x`.
@@ -102,6 +104,7 @@ impl Arguments {
             server: None,
             forward: Forward::Route,
             tunnel: TunnelType::Ipip,
+            tunnel_port: 0,
             weight: 1,
             upper_threshold: 0,
             lower_threshold: 0,
@@ -205,6 +208,7 @@ impl Arguments {
                 self.lower_threshold = ranged("l_threshold", text, 0, i64::from(i32::MAX))?;
             }
             Choice::TunType => self.tunnel = tunnel_type(text)?,
+            Choice::TunPort => self.tunnel_port = ranged("tunnel port", text, 1, 65535)?,
             _ => check_unused(choice, text)?,
         }
         Ok(())
@@ -285,14 +289,13 @@ fn tunnel_type(text: &str) -> Result<TunnelType, UsageError> {
     }
 }
 
-/// Values of options that xlvs has no use for (connection synchronisation, tunnel ports): wrong ones are still refused.
+/// Values of options that xlvs has no use for (connection synchronisation): wrong ones are still refused.
 fn check_unused(choice: Choice, text: &str) -> Result<(), UsageError> {
     match choice {
         Choice::SyncId => ranged("syncid", text, 0, 255).map(|_: u8| ()),
         Choice::SyncMaxlen => ranged("sync-maxlen", text, 1, 65507).map(|_: u16| ()),
         Choice::McastPort => ranged("mcast-port", text, 1, 65535).map(|_: u16| ()),
         Choice::McastTtl => ranged("mcast-ttl", text, 1, 255).map(|_: u8| ()),
-        Choice::TunPort => ranged("tunnel port", text, 1, 65535).map(|_: u16| ()),
         Choice::McastGroup => {
             let family = if text.contains(':') { "IPv6" } else { "IPv4" };
             let multicast = text.parse::<IpAddr>().is_ok_and(|group| group.is_multicast());

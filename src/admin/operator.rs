@@ -14,6 +14,7 @@ use crate::config::report::check_file;
 use crate::director::names::with_system_names;
 use crate::director::protocol::{Reply, Request, Status};
 use crate::director::run::{self, RunOptions};
+use crate::ipvs::verdict::PacketTotals;
 
 const HELP: &str = "\
 xlvs: Linux Virtual Server without the kernel module
@@ -247,6 +248,10 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
         "packets: received {} = transmitted {} + passed {} + handed over {} + dropped {dropped}",
         packets.received, packets.transmitted, packets.passed, packets.handed_over
     )?;
+    if packets.made != 0 || packets.absorbed != 0 || packets.held != 0 {
+        let PacketTotals { made, absorbed, held, .. } = packets;
+        writeln!(text, "  made besides {made}; taken into those {absorbed}; held now {held}")?;
+    }
     for (reason, count) in &packets.dropped {
         writeln!(text, "  dropped, {}: {count}", reason.as_str())?;
     }

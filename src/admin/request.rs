@@ -7,6 +7,7 @@ use crate::ipvs::edit::{
     ClientMask, Edit, Forward, Persistence, ServerId, ServerSpec, ServiceId, ServiceSpec,
 };
 use crate::net::addr::{Family, Protocol};
+use crate::net::tunnel::{Encapsulation, GueChecksum};
 
 /// What ipvsadm is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub enum Action {
     Save(bool),
     /// `-R`: carry out command lines.
     Restore,
-    /// Something that the kernel has and xlvs has not: synchronisation daemons, GUE and GRE tunnels.
+    /// Something that the kernel has and xlvs has not: synchronisation daemons.
     Unsupported,
     /// `-h`.
     Help,
@@ -153,12 +154,10 @@ fn server_action(service: ServiceId, arguments: &Arguments) -> Result<Action, Us
         return Err(UsageError::ForeignFamily);
     }
     check_tunnel(arguments)?;
-    if arguments.tunnel != TunnelType::Ipip {
-        return Ok(Action::Unsupported);
-    }
     let spec = ServerSpec {
         id,
         forward,
+        tunnel: encapsulation(arguments),
         weight: arguments.weight,
         upper_threshold: arguments.upper_threshold,
         lower_threshold: arguments.lower_threshold,
@@ -167,6 +166,22 @@ fn server_action(service: ServiceId, arguments: &Arguments) -> Result<Action, Us
         Command::AddServer => Edit::AddServer(service, spec),
         _ => Edit::EditServer(service, spec),
     }))
+}
+
+fn encapsulation(arguments: &Arguments) -> Encapsulation {
+    let has = |choice| arguments.has(choice);
+    match arguments.tunnel {
+        TunnelType::Ipip => Encapsulation::Ipip,
+        TunnelType::Gre => Encapsulation::Gre { checksum: has(Choice::TunCsum) },
+        TunnelType::Gue => {
+            let checksum = match (has(Choice::TunCsum), has(Choice::TunRemcsum)) {
+                (true, _) => GueChecksum::Udp,
+                (false, true) => GueChecksum::Remote,
+                (false, false) => GueChecksum::None,
+            };
+            Encapsulation::Gue { port: arguments.tunnel_port, checksum }
+        }
+    }
 }
 
 const TUNNEL_OPTIONS: [Choice; 4] = [Choice::TunPort, Choice::TunNocsum, Choice::TunCsum, Choice::TunRemcsum];

@@ -127,14 +127,6 @@ impl<'a> Checker<'a> {
                 "no virtual server is active, so nothing is balanced; put active = 1 in a virtual block",
             );
         }
-        if config.network != Network::Nat {
-            let text = format!(
-                "network = {}: xlvs forwards by NAT only; use network = nat and make the director the real \
-                 servers' gateway",
-                config.network.word()
-            );
-            self.warn(self.top("network"), text);
-        }
     }
 
     fn pair(&mut self) {

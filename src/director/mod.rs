@@ -288,11 +288,11 @@ impl Director {
     /// Keeps the neighbours resolved that packets leave by: servers or the routers before them, and gateways.
     fn keep_neighbours(&mut self) {
         let servers = self.draft.services.iter().flat_map(|service| &service.servers);
-        let gateways = self.network.routes.iter().filter_map(|route| route.gateway);
+        // A link-local gateway says nothing of its link; only its route does.
+        let gateways = self.network.routes.iter().filter_map(|route| Some((route.link, route.gateway?)));
         let mut neighbours: Vec<_> = servers
-            .map(|server| server.id().address)
+            .filter_map(|server| self.draft.routes.neighbour(server.id().address))
             .chain(gateways)
-            .filter_map(|address| self.draft.routes.neighbour(address))
             .filter(|(link, _)| self.ports.iter().any(|port| port.index == *link))
             .collect();
         neighbours.sort();

@@ -12,7 +12,7 @@ use crate::net::time::Instant;
 /// What the title line of a listing says, as the kernel's default table has it. Ours has no such limit.
 const CONN_TAB_SIZE: u32 = 4096;
 
-const NOT_SUPPORTED: &str = "Operation not supported: xlvs balances TCP, UDP and marks over IPv4 by NAT (-m)";
+const NOT_SUPPORTED: &str = "Operation not supported: xlvs balances TCP, UDP, SCTP and marks";
 
 /// As sysctl(8) shows a setting.
 fn shown(name: &str, value: &str) -> String {

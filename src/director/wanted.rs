@@ -12,6 +12,7 @@ use crate::ipvs::scheduler;
 use crate::nanny::Check;
 use crate::net::addr::Family;
 use crate::net::route::HostNetwork;
+use crate::net::tunnel::Encapsulation;
 
 /// An address that the director puts on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,29 +81,24 @@ impl Wanted {
             wanted.refused.push("service = fos: failover of local services is not run, only lvs is".into());
             return wanted;
         }
-        if config.network != Network::Nat {
-            let network = config.network.word();
-            wanted
-                .refused
-                .push(format!("network = {network}: only nat is balanced; no virtual server is run"));
-            return wanted;
-        }
         if config.backup_active {
             let text =
                 "backup_active = 1: there is no failover yet; this router is active, do not start the other";
             wanted.notes.push(text.into());
         }
         for block in config.virtuals.iter().filter(|block| block.active) {
-            wanted.add_virtual(block);
+            wanted.add_virtual(block, config.network);
         }
-        if let Some(router) = &config.nat_router {
+        if let Some(router) = &config.nat_router
+            && config.network == Network::Nat
+        {
             wanted.add_address(router, config.nat_nmask);
         }
         wanted
     }
 
-    fn add_virtual(&mut self, block: &VirtualServer) {
-        let service = match service(block) {
+    fn add_virtual(&mut self, block: &VirtualServer, network: Network) {
+        let service = match service(block, network) {
             Ok(service) => service,
             Err(why) => return self.refused.push(format!("virtual {}: {why}; it is not run", block.name)),
         };
@@ -185,7 +181,7 @@ fn timeouts(config: &LvsConfig) -> (u32, u32, u32) {
     (seconds(config.tcp_timeout), seconds(config.tcpfin_timeout), seconds(config.udp_timeout))
 }
 
-fn service(block: &VirtualServer) -> Result<WantedService, String> {
+fn service(block: &VirtualServer, network: Network) -> Result<WantedService, String> {
     let place = block.address.as_ref().ok_or("it has no address")?;
     let port = port_number(block.port).ok_or_else(|| format!("port {} is not a port", block.port))?;
     if scheduler::by_name(block.scheduler.word()).is_none() {
@@ -214,8 +210,8 @@ fn service(block: &VirtualServer) -> Result<WantedService, String> {
         servers: Vec::new(),
     };
     for server in block.servers.iter().filter(|server| server.active) {
-        let wanted =
-            wanted_server(block, server, port).map_err(|why| format!("server {}: {why}", server.name))?;
+        let wanted = wanted_server(block, server, port, network)
+            .map_err(|why| format!("server {}: {why}", server.name))?;
         if service.server(wanted.spec.id).is_none() {
             service.servers.push(wanted);
         }
@@ -227,6 +223,7 @@ fn wanted_server(
     block: &VirtualServer,
     server: &crate::config::lvs::RealServer,
     virtual_port: u16,
+    network: Network,
 ) -> Result<WantedServer, String> {
     let address = IpAddr::V4(server.address.ok_or("it has no address")?);
     let port = port_number(server.port).ok_or_else(|| format!("port {} is not a port", server.port))?;
@@ -244,9 +241,17 @@ fn wanted_server(
         reentry: u32::try_from(block.reentry).unwrap_or(1),
     };
     check.prepare().map_err(|error| error.to_string())?;
+    let forward = match network {
+        Network::Nat => Forward::Masquerade,
+        Network::Direct => Forward::Route,
+        Network::Tunnel => Forward::Tunnel,
+    };
+    // Only NAT can change a port, so that ipvsadm, which Piranha called, takes the service's.
+    let keeps_port = forward != Forward::Masquerade && block.fwmark == 0;
     let spec = ServerSpec {
-        id: ServerId { address, port },
-        forward: Forward::Masquerade,
+        id: ServerId { address, port: if keeps_port { virtual_port } else { port } },
+        forward,
+        tunnel: Encapsulation::Ipip,
         weight: server.weight,
         upper_threshold: 0,
         lower_threshold: 0,

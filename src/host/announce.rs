@@ -1,7 +1,7 @@
-//! Sends gratuitous ARP out of an interface.
+//! Sends announcements of addresses out of an interface.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use nix::sys::socket::{self, AddressFamily, LinkAddr, MsgFlags, SockFlag, SockTy
 use thiserror::Error;
 
 use crate::net::addr::MacAddr;
-use crate::net::announce::gratuitous_arp;
+use crate::net::announce::announcement;
 
 /// Why an address could not be announced.
 #[derive(Debug, Error)]
@@ -21,7 +21,7 @@ pub enum AnnounceError {
         /// Interface index.
         link: u32,
         /// The address to announce.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// The socket refused.
     #[error("cannot announce {address} on interface {link}: {source}{}", remedy(source))]
@@ -29,7 +29,7 @@ pub enum AnnounceError {
         /// Interface index.
         link: u32,
         /// The address to announce.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// What the kernel said.
         source: io::Error,
     },
@@ -47,7 +47,7 @@ fn remedy(error: &io::Error) -> &'static str {
 pub async fn announce(
     link: u32,
     mac: MacAddr,
-    address: Ipv4Addr,
+    address: IpAddr,
     times: u32,
     interval: Duration,
 ) -> Result<(), AnnounceError> {
@@ -55,7 +55,7 @@ pub async fn announce(
     let out = packet_address(link).map_err(refused)?.ok_or(AnnounceError::NoLink { link, address })?;
     let socket = socket::socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
         .map_err(refused)?;
-    let frame = gratuitous_arp(mac, address);
+    let frame = announcement(mac, address);
     for round in 0..times {
         if round > 0 {
             tokio::time::sleep(interval).await;
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_privilege_is_asked_for_only_where_it_is_missing() {
         let told = |error: nix::Error| {
-            let address = Ipv4Addr::new(10, 0, 0, 1);
+            let address = [10, 0, 0, 1].into();
             AnnounceError::Socket { link: 2, address, source: error.into() }.to_string()
         };
         assert!(told(nix::Error::EPERM).ends_with("(os error 1) (CAP_NET_RAW is needed)"));

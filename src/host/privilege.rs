@@ -12,7 +12,7 @@ pub enum PrivilegeError {
     /// Capabilities are missing from the effective set.
     #[error(
         "xlvs may not do its work: {} missing; start it as root, or give its systemd unit \
-         AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF",
+         AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF CAP_PERFMON",
         .0.join(", ")
     )]
     Missing(Vec<String>),
@@ -30,11 +30,13 @@ pub fn require() -> Result<(), PrivilegeError> {
 }
 
 fn missing(has: impl Fn(Capability) -> bool) -> Vec<String> {
-    let needed = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_BPF];
-    // Before Linux 5.8 there was no CAP_BPF; CAP_SYS_ADMIN has contained it ever since.
+    // Without CAP_PERFMON the kernel loads no program that looks behind a header of variable length.
+    const OF_PROGRAMS: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
+    let needed = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW].into_iter().chain(OF_PROGRAMS);
+    // Before Linux 5.8 there were neither; CAP_SYS_ADMIN has contained them ever since.
     let held =
-        |capability| has(capability) || (capability == Capability::CAP_BPF && has(Capability::CAP_SYS_ADMIN));
-    needed.into_iter().filter(|capability| !held(*capability)).map(|it| it.to_string()).collect()
+        |capability| has(capability) || (OF_PROGRAMS.contains(&capability) && has(Capability::CAP_SYS_ADMIN));
+    needed.filter(|capability| !held(*capability)).map(|it| it.to_string()).collect()
 }
 
 /// The kernel's forwarding settings.
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn root_misses_nothing_and_a_plain_user_everything() {
         assert_eq!(missing(|_| true), Vec::<String>::new());
-        assert_eq!(missing(|_| false), ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"]);
+        assert_eq!(missing(|_| false), ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "CAP_PERFMON"]);
     }
 
     #[test]

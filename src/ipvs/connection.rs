@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use crate::ipvs::edit::Forward;
 use crate::ipvs::helper::control::FtpControl;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::{Course, Direction, state_name, tcp};
@@ -23,7 +24,7 @@ const NO_OUTPUT: u32 = 1 << 10;
 /// How long a connection whose time is up lives on for its children's sake, again and again.
 const CHILDREN_TIME: Duration = Duration::from_secs(60);
 
-/// A NAT connection.
+/// A connection.
 #[derive(Debug)]
 pub struct Connection {
     /// Transport protocol.
@@ -34,6 +35,8 @@ pub struct Connection {
     pub virtual_address: SocketAddr,
     /// Address and port at the real server.
     pub server_address: SocketAddr,
+    /// How its packets reach the server: the server's method when it was made, whatever that is now.
+    pub forward: Forward,
     /// The real server.
     pub server: Arc<RealServer>,
     /// The persistence template it was made by, which it keeps alive.
@@ -41,7 +44,7 @@ pub struct Connection {
     /// The control connection that made it as a data connection; it is kept alive until this one ends.
     pub parent: Option<Arc<Connection>>,
     /// What the FTP helper knows, if it reads this connection.
-    pub ftp: Option<Box<Mutex<FtpControl>>>,
+    pub ftp: OnceLock<Box<Mutex<FtpControl>>>,
     /// Deadline.
     pub life: Life,
     status: AtomicU32,
@@ -62,7 +65,10 @@ impl Connection {
         if let Some(template) = &template {
             template.add_child();
         }
+        let forward = server.forward();
+        let no_output = if forward == Forward::Masquerade { 0 } else { NO_OUTPUT };
         Connection {
+            forward,
             protocol: flow.protocol,
             client: flow.source(),
             virtual_address: flow.destination(),
@@ -70,9 +76,9 @@ impl Connection {
             server,
             template,
             parent: None,
-            ftp: None,
+            ftp: OnceLock::new(),
             life: Life::default(),
-            status: AtomicU32::new(tcp::State::None as u32),
+            status: AtomicU32::new(tcp::State::None as u32 | no_output),
             packets_in: AtomicU32::new(0),
             children: AtomicU32::new(0),
             awaits_port: false,
@@ -131,9 +137,13 @@ impl Connection {
         FlowKey::new(self.protocol, self.client, self.virtual_address)
     }
 
-    /// What the server's packets look like.
+    /// What the server's packets look like: unless there is NAT, they come from the virtual address.
     pub fn reply_key(&self) -> FlowKey {
-        FlowKey::new(self.protocol, self.server_address, self.client)
+        let source = match self.forward {
+            Forward::Masquerade => self.server_address,
+            Forward::Local | Forward::Tunnel | Forward::Route => self.virtual_address,
+        };
+        FlowKey::new(self.protocol, source, self.client)
     }
 
     /// One more packet of the client.
@@ -151,12 +161,7 @@ impl Connection {
         tcp::State::from_number((self.status.load(Ordering::Relaxed) & STATE) as u8)
     }
 
-    /// Notes that the server answers past us, until a packet of it shows otherwise (the kernel's NOOUTPUT flag).
-    pub fn expect_no_output(&self) {
-        self.status.fetch_or(NO_OUTPUT, Ordering::Relaxed);
-    }
-
-    /// Whether only the client's packets are seen here so far.
+    /// Whether only the client's packets are seen here so far (the kernel's NOOUTPUT flag).
     pub fn has_no_output(&self) -> bool {
         self.status.load(Ordering::Relaxed) & NO_OUTPUT != 0
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::net::addr::{Family, Protocol};
+use crate::net::tunnel::Encapsulation;
 
 /// What identifies a virtual service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -118,6 +119,9 @@ pub struct ServerSpec {
     pub id: ServerId,
     /// Forwarding method.
     pub forward: Forward,
+    /// How packets are wrapped if that is a tunnel.
+    #[serde(default)]
+    pub tunnel: Encapsulation,
     /// Weight; 0 takes no new connections. Negative is refused.
     pub weight: i32,
     /// Connections at which the server counts as overloaded; 0 means never.

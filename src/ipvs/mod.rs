@@ -8,6 +8,7 @@ pub mod estimator;
 pub mod helper;
 pub mod lottery;
 pub mod mark;
+pub mod outbox;
 pub mod persistence;
 pub mod protocol;
 pub mod scheduler;

@@ -2,16 +2,34 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crossbeam::atomic::AtomicCell;
 
 use crate::ipvs::edit::{Forward, ServerId, ServerSpec};
 use crate::ipvs::stats::{Stats, StatsCell};
 use crate::ipvs::view::ServerView;
+use crate::net::time::Instant;
+use crate::net::tunnel::Encapsulation;
+
+/// Linux's defaults of `net.ipv4.route.mtu_expires` and `net.ipv4.route.min_pmtu`.
+const PATH_MTU_LIFE: Duration = Duration::from_secs(600);
+const PATH_MTU_MIN: u32 = 552;
+
+/// What is known of a tunnel's way.
+#[derive(Clone, Copy, Debug, Default)]
+struct PathMtu {
+    mtu: u32,
+    until: Instant,
+}
 
 /// A real server of one virtual service. It outlives snapshots: connections point at it, also after its deletion.
 #[derive(Debug)]
 pub struct RealServer {
     id: ServerId,
     forward: AtomicU8,
+    tunnel: AtomicCell<Encapsulation>,
+    path_mtu: AtomicCell<PathMtu>,
     weight: AtomicI32,
     last_weight: AtomicI32,
     upper_threshold: AtomicU32,
@@ -31,6 +49,8 @@ impl RealServer {
         let server = RealServer {
             id: spec.id,
             forward: AtomicU8::new(0),
+            tunnel: AtomicCell::default(),
+            path_mtu: AtomicCell::default(),
             weight: AtomicI32::new(0),
             last_weight: AtomicI32::new(0),
             upper_threshold: AtomicU32::new(0),
@@ -60,6 +80,22 @@ impl RealServer {
             2 => Forward::Tunnel,
             _ => Forward::Route,
         }
+    }
+
+    /// How packets are wrapped if the method is a tunnel.
+    pub fn tunnel(&self) -> Encapsulation {
+        self.tunnel.load()
+    }
+
+    /// Largest packet that reaches the server through the tunnel, as far as an ICMP error has told; in bytes.
+    pub fn path_mtu(&self, now: Instant) -> Option<u32> {
+        let known = self.path_mtu.load();
+        (now < known.until).then_some(known.mtu)
+    }
+
+    /// Takes note of it, for as long as Linux does by default (`net.ipv4.route.mtu_expires`), and never below `min_pmtu`.
+    pub fn set_path_mtu(&self, now: Instant, mtu: u32) {
+        self.path_mtu.store(PathMtu { mtu: mtu.max(PATH_MTU_MIN), until: now + PATH_MTU_LIFE });
     }
 
     /// Weight.
@@ -140,6 +176,7 @@ impl RealServer {
             Forward::Route => 3,
         };
         self.forward.store(forward, Ordering::Relaxed);
+        self.tunnel.store(spec.tunnel);
         self.weight.store(spec.weight, Ordering::Relaxed);
         if spec.weight != 0 {
             self.last_weight.store(spec.weight, Ordering::Relaxed);
@@ -149,6 +186,14 @@ impl RealServer {
         if spec.upper_threshold == 0 || spec.upper_threshold > former {
             self.overloaded.store(false, Ordering::Relaxed);
         }
+    }
+
+    /// Back from the trash as asked for now. As with a new server, the weight counts as the last one even if it is 0 (golden
+    /// `sched-mh-revived-idle`).
+    pub fn revive(&self, spec: &ServerSpec) {
+        self.update(spec);
+        self.last_weight.store(spec.weight, Ordering::Relaxed);
+        self.set_available(true);
     }
 
     /// After one connection more.
@@ -215,6 +260,7 @@ impl RealServer {
         ServerSpec {
             id: self.id,
             forward: self.forward(),
+            tunnel: self.tunnel(),
             weight: self.weight(),
             upper_threshold: self.upper_threshold.load(Ordering::Relaxed),
             lower_threshold: self.lower_threshold.load(Ordering::Relaxed),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::ipvs::edit::{ClientMask, ServerId, ServiceId, ServiceSpec};
+use crate::ipvs::edit::{ClientMask, Forward, ServerId, ServiceId, ServiceSpec};
 use crate::ipvs::helper::PASSIVE_PORTS;
 use crate::ipvs::helper::ftp::{CONTROL_PORT, DATA_PORT};
 use crate::ipvs::scheduler::Scheduler;
@@ -135,10 +135,21 @@ impl Services {
         }
     }
 
-    /// Whether some service has a real server here.
+    /// Whether some service has a real server here that it reaches by NAT.
     pub fn has_server(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
         let id = ServerId { address, port };
-        self.servers.contains_key(&(Some(protocol), id)) || self.servers.contains_key(&(None, id))
+        let known =
+            self.servers.contains_key(&(Some(protocol), id)) || self.servers.contains_key(&(None, id));
+        known && self.has_masqueraded(protocol, id)
+    }
+
+    /// The method may change under the count, so that it is looked at only here, where a server is known to be.
+    fn has_masqueraded(&self, protocol: Protocol, id: ServerId) -> bool {
+        self.iter().any(|service| {
+            let fits =
+                !matches!(service.spec.id, ServiceId::Address { protocol: own, .. } if own != protocol);
+            fits && service.server(id).is_some_and(|server| server.forward() == Forward::Masquerade)
+        })
     }
 
     /// The service of this identity.

@@ -172,8 +172,7 @@ impl ServiceTable {
         if bereft {
             server.stats().estimator().zero();
         }
-        server.update(spec);
-        server.set_available(true);
+        server.revive(spec);
         Some(server)
     }
 
@@ -271,15 +270,12 @@ fn check_server(service: &ServiceId, spec: &ServerSpec, routes: &RouteTable) -> 
         return Err(Errno::ERANGE);
     }
     if spec.upper_threshold > i32::MAX as u32
-        || Family::from(spec.id.address) != service.family()
+        || (Family::from(spec.id.address) != service.family() && spec.forward != Forward::Tunnel)
         || !is_unicast(spec.id.address, routes)
     {
         return Err(Errno::EINVAL);
     }
-    match spec.forward {
-        Forward::Masquerade => Ok(()),
-        Forward::Local | Forward::Tunnel | Forward::Route => Err(Errno::EOPNOTSUPP),
-    }
+    Ok(())
 }
 
 /// A link-local address may only be this machine's own (ipvs.md section 1.2).

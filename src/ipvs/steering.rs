@@ -5,20 +5,24 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::ipvs::edit::{ServerId, ServiceId};
+use crate::ipvs::edit::{Forward, ServerId, ServiceId};
 use crate::ipvs::helper::{FtpPorts, PASSIVE_PORTS};
+use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
 use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::table::ConnectionTable;
 use crate::net::addr::{Family, PortRange, Protocol};
+use crate::net::tunnel::Encapsulation;
 
 /// Everything that the XDP program redirects; the rest stays the kernel's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Steering {
-    /// Packets to these addresses (one entry a prefix) and ports come up, as do ICMP errors and fragments to them.
+    /// Packets to these addresses (one entry a prefix) and ports come up, as do ICMP errors and fragments to them, and
+    /// AH and ESP where UDP port 500 does.
     pub destinations: Vec<(IpNet, Vec<PortRange>)>,
     /// Packets from these real servers and source ports come up unless they are for one of `own` addresses, as do
-    /// ICMP errors from anywhere that quote a packet to such a server, and fragments from it.
+    /// ICMP errors from anywhere that quote a packet to such a server, fragments from it, and its AH and ESP where UDP
+    /// port 500 does.
     pub servers: Vec<(IpAddr, Vec<PortRange>)>,
     /// The machine's own addresses: what a real server sends there answers a health check, not a client.
     pub own: Vec<IpAddr>,
@@ -55,9 +59,7 @@ impl Reach {
                     .collect(),
             };
             for server in &service.servers {
-                let ServerId { address, port } = server.id();
-                let ranges = destinations.iter().flat_map(|(_, range)| ports_at_server(range, port));
-                reach.servers.extend(ranges.map(|range| (address, range)));
+                reach.servers.extend(endpoints_of(server, &destinations, own));
             }
             reach.add_ftp_data(&snapshot.ftp_ports, service, &destinations);
             reach.destinations.extend(destinations);
@@ -110,7 +112,11 @@ impl Reach {
         connections.for_each(|connection| {
             let protocol = connection.protocol;
             used.destinations.extend(matching(&destinations, protocol, connection.virtual_address));
-            used.servers.extend(matching(&servers, protocol, connection.server_address));
+            used.servers.extend(matching(&servers, protocol, connection.reply_key().source()));
+            if connection.forward == Forward::Tunnel {
+                let ends = tunnel_ends(connection.server_address.ip(), connection.server.tunnel());
+                used.servers.extend(ends.filter(|end| self.servers.contains(end)));
+            }
         });
         *self = used;
     }
@@ -124,6 +130,34 @@ impl Reach {
             own: own.to_vec(),
         }
     }
+}
+
+/// What a server's packets come from. Without NAT they do not come by here, unless the server is this machine; but there are
+/// errors about what was sent to the end of a tunnel.
+fn endpoints_of(server: &RealServer, destinations: &[Endpoint], own: &[IpAddr]) -> Vec<Endpoint> {
+    let ServerId { address, port } = server.id();
+    match server.forward() {
+        Forward::Masquerade => {
+            let ranges = destinations.iter().flat_map(|(_, range)| ports_at_server(range, port));
+            ranges.map(|range| (address, range)).collect()
+        }
+        _ if address.is_loopback() || own.contains(&address) => destinations.to_vec(),
+        Forward::Local => destinations.to_vec(),
+        Forward::Route => Vec::new(),
+        Forward::Tunnel => tunnel_ends(address, server.tunnel()).collect(),
+    }
+}
+
+/// What packets to the other end of a tunnel look like.
+fn tunnel_ends(address: IpAddr, tunnel: Encapsulation) -> impl Iterator<Item = Endpoint> {
+    let ranges = match tunnel {
+        Encapsulation::Ipip => {
+            vec![PortRange::one(Protocol::IPIP, 0), PortRange::one(Protocol::IPV6, 0)]
+        }
+        Encapsulation::Gre { .. } => vec![PortRange::one(Protocol::GRE, 0)],
+        Encapsulation::Gue { port, .. } => vec![PortRange::one(Protocol::UDP, port)],
+    };
+    ranges.into_iter().map(move |range| (address, range))
 }
 
 /// The ports at a server that packets to a range go to: the server's own, and the packet's, which persistence keeps.

@@ -126,8 +126,8 @@ sysctls! {
     snat_reroute = 1, INT;
     /// Not 0: of persistent services only templates are synchronised.
     sync_persist_mode = 0, INT;
-    /// How many ports synchronisation is spread over.
-    sync_ports = 1, Range::PowerOfTwo(64);
+    /// How many ports synchronisation is spread over; more than 64 count as 64.
+    sync_ports = 1, Range::PowerOfTwo(1 << 30);
     /// How many synchronisation messages may wait. The kernel starts with a 32nd of its memory's pages.
     sync_qlen_max = 16_384, Range::Within(0, i64::MAX);
     /// Seconds after which an unchanged connection is synchronised again.

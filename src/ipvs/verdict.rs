@@ -1,6 +1,6 @@
 //! What becomes of a packet, and the books that must balance.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,9 @@ pub enum Verdict {
     HandOver,
     /// Gone, and why.
     Drop(DropReason),
+    /// The engine has what it needs of it: the frame is free, and what becomes of its content comes through the
+    /// [`Outbox`](crate::ipvs::outbox::Outbox).
+    Hold,
 }
 
 macro_rules! drop_reasons {
@@ -66,6 +69,11 @@ drop_reasons! {
     TtlExceeded = "TTL exceeded",
     /// No route to the chosen server.
     Unreachable = "no route to server",
+    /// The hardware address of a directly routed server is not known (yet), and without it the kernel could not send there
+    /// either: the packet's own destination is this machine.
+    Unresolved = "neighbour not resolved",
+    /// An ICMP error about a tunnel packet, whose client may not be told.
+    TunnelError = "error about a tunnel packet",
     /// The server address is a loopback one and the client is not on this machine.
     LoopbackServer = "loopback server",
     /// On a local server's way out, but not sent by the interface that the way belongs to.
@@ -76,8 +84,10 @@ drop_reasons! {
     TooBig = "too big",
     /// More ICMP errors than may be sent.
     IcmpLimit = "ICMP error limit",
-    /// An answer did not fit the frame.
-    NoRoom = "no room for an answer",
+    /// A packet or an answer did not fit the frame.
+    NoRoom = "no room for a packet",
+    /// No frame was free for a packet that the engine made.
+    NoFrame = "no free frame",
     /// The transmit ring of the other port was full.
     TxRingFull = "transmit ring full",
     /// The queue to the kernel's stack was full.
@@ -94,6 +104,9 @@ pub struct PacketCounters {
     transmitted: AtomicU64,
     passed: AtomicU64,
     handed_over: AtomicU64,
+    made: AtomicU64,
+    absorbed: AtomicU64,
+    held: AtomicI64,
     dropped: [AtomicU64; DropReason::ALL.len()],
 }
 
@@ -104,6 +117,9 @@ impl Default for PacketCounters {
             transmitted: AtomicU64::new(0),
             passed: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
+            made: AtomicU64::new(0),
+            absorbed: AtomicU64::new(0),
+            held: AtomicI64::new(0),
             dropped: [const { AtomicU64::new(0) }; DropReason::ALL.len()],
         }
     }
@@ -130,6 +146,28 @@ impl PacketCounters {
         self.handed_over.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts one frame of the engine's own making, besides what becomes of it.
+    pub fn add_made(&self) {
+        self.made.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one received frame that the engine holds.
+    pub fn add_held(&self) {
+        self.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts `packets` held frames as no longer held, because their content went into frames that the engine made.
+    pub fn absorb_held(&self, packets: u32) {
+        self.held.fetch_sub(packets.into(), Ordering::Relaxed);
+        self.absorbed.fetch_add(packets.into(), Ordering::Relaxed);
+    }
+
+    /// Counts `packets` held frames as dropped.
+    pub fn drop_held(&self, packets: u32, reason: DropReason) {
+        self.held.fetch_sub(packets.into(), Ordering::Relaxed);
+        self.dropped[reason as usize].fetch_add(packets.into(), Ordering::Relaxed);
+    }
+
     /// Counts one dropped frame.
     pub fn add_dropped(&self, reason: DropReason) {
         self.dropped[reason as usize].fetch_add(1, Ordering::Relaxed);
@@ -147,6 +185,9 @@ impl PacketCounters {
             transmitted: self.transmitted.load(Ordering::Relaxed),
             passed: self.passed.load(Ordering::Relaxed),
             handed_over: self.handed_over.load(Ordering::Relaxed),
+            made: self.made.load(Ordering::Relaxed),
+            absorbed: self.absorbed.load(Ordering::Relaxed),
+            held: self.held.load(Ordering::Relaxed),
             dropped,
         }
     }
@@ -163,6 +204,13 @@ pub struct PacketTotals {
     pub passed: u64,
     /// Packets given to the kernel's routing.
     pub handed_over: u64,
+    /// Frames that the engine made itself, such as the fragments of a datagram that it had put together.
+    pub made: u64,
+    /// Received frames whose content went into frames that the engine made.
+    pub absorbed: u64,
+    /// Received frames that the engine holds now, such as fragments of a datagram that is not whole yet. Of one worker
+    /// it may be negative, as another one may have received what this one has let go.
+    pub held: i64,
     /// Dropped frames by reason; reasons that never occurred are absent.
     pub dropped: Vec<(DropReason, u64)>,
 }
@@ -174,6 +222,9 @@ impl PacketTotals {
         self.transmitted += other.transmitted;
         self.passed += other.passed;
         self.handed_over += other.handed_over;
+        self.made += other.made;
+        self.absorbed += other.absorbed;
+        self.held += other.held;
         for (reason, packets) in &other.dropped {
             match self.dropped.iter_mut().find(|(present, _)| present == reason) {
                 Some((_, count)) => *count += packets,
@@ -182,10 +233,12 @@ impl PacketTotals {
         }
     }
 
-    /// Received minus everything that happened to them: 0 when nothing is in flight and nothing was lost.
+    /// Frames received and made minus everything that happened to them: 0 when nothing is in flight and nothing was lost.
     pub fn imbalance(&self) -> i128 {
-        let out = self.transmitted + self.passed + self.handed_over;
         let dropped: u64 = self.dropped.iter().map(|(_, packets)| packets).sum();
-        i128::from(self.received) - i128::from(out) - i128::from(dropped)
+        let out = [self.transmitted, self.passed, self.handed_over, self.absorbed, dropped];
+        let [come, gone] = [&[self.received, self.made][..], &out[..]]
+            .map(|counts| counts.iter().copied().map(i128::from).sum::<i128>());
+        come - gone - i128::from(self.held)
     }
 }

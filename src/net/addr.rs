@@ -37,10 +37,16 @@ impl Protocol {
     pub const IP: Protocol = Protocol(0);
     /// 1.
     pub const ICMP: Protocol = Protocol(1);
+    /// 4: an IPv4 packet inside.
+    pub const IPIP: Protocol = Protocol(4);
     /// 6.
     pub const TCP: Protocol = Protocol(6);
     /// 17.
     pub const UDP: Protocol = Protocol(17);
+    /// 41: an IPv6 packet inside.
+    pub const IPV6: Protocol = Protocol(41);
+    /// 47.
+    pub const GRE: Protocol = Protocol(47);
     /// 58.
     pub const ICMPV6: Protocol = Protocol(58);
     /// 132.

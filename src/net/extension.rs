@@ -2,6 +2,9 @@
 
 use crate::net::addr::Protocol;
 
+const IPV6_LEN: usize = 40;
+/// Offset of the fixed header's field.
+const NEXT_HEADER: usize = 6;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -62,6 +65,24 @@ pub fn walk(bytes: &[u8], mut at: usize, mut next: u8) -> Option<Chain> {
         if next == NO_NEXT || piece.is_some_and(|piece| piece.offset != 0) {
             return Some(Chain { protocol: Protocol(next), l4: at, piece });
         }
+    }
+    None
+}
+
+/// Where the part of an IPv6 packet ends that every fragment repeats, and the offset of the field there that says what
+/// follows. Linux counts destination options to it unless they come behind a routing header.
+pub fn unfragmentable_end(packet: &[u8]) -> Option<(usize, usize)> {
+    let (mut at, mut field) = (IPV6_LEN, NEXT_HEADER);
+    let mut routed = false;
+    for _ in 0..HEADERS_MAX {
+        match *packet.get(field)? {
+            HOP_BY_HOP => {}
+            ROUTING => routed = true,
+            DESTINATION_OPTIONS if !routed => {}
+            _ => return Some((at, field)),
+        }
+        field = at;
+        at += 8 + 8 * usize::from(*packet.get(at + 1)?);
     }
     None
 }

@@ -35,6 +35,15 @@ pub enum IcmpError {
     FragmentationNeeded(u16),
     /// 11/0; ICMPv6 3/0.
     TimeExceeded,
+    /// Another's error about a tunnel packet, told on.
+    Relayed {
+        /// Type.
+        kind: u8,
+        /// Code.
+        code: u8,
+        /// The second word.
+        rest: [u8; 4],
+    },
 }
 
 impl IcmpError {
@@ -48,6 +57,9 @@ impl IcmpError {
             (IcmpError::TimeExceeded, false) => (3, 0, 0),
             (IcmpError::FragmentationNeeded(mtu), true) => (3, 4, mtu),
             (IcmpError::FragmentationNeeded(mtu), false) => (2, 0, mtu),
+            (IcmpError::Relayed { kind, code, rest: [a, b, c, d] }, _) => {
+                return [kind, code, 0, 0, a, b, c, d];
+            }
         };
         let [high, low] = mtu.to_be_bytes();
         [kind, code, 0, 0, 0, 0, high, low]

@@ -334,9 +334,12 @@ pub struct Quote {
 /// The quote of an ICMP error. `None` when it is no TCP, UDP or SCTP packet, a later fragment, or too short for its
 /// ports: then the error is not about a balanced flow.
 pub fn parse_quote(frame: &[u8], packet: &Packet) -> Option<Quote> {
-    let l3 = packet.l4 + 8;
-    let bytes = frame.get(..packet.end)?;
-    let (source, destination, protocol, l4) = match packet.protocol {
+    quote_at(frame.get(..packet.end)?, packet.l4 + 8, packet.protocol)
+}
+
+/// The same for the packet at `l3`, of the family that `icmp` (ICMP or ICMPv6) is of.
+pub(super) fn quote_at(bytes: &[u8], l3: usize, icmp: Protocol) -> Option<Quote> {
+    let (source, destination, protocol, l4) = match icmp {
         Protocol::ICMP => quoted_ipv4(bytes, l3)?,
         _ => quoted_ipv6(bytes, l3)?,
     };

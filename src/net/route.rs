@@ -160,6 +160,7 @@ pub struct RouteTable {
     ports: HashMap<u32, PortLink, RandomState>,
     port_macs: Vec<Option<MacAddr>>,
     port_addresses: Vec<PortAddresses>,
+    link_addresses: HashMap<u32, Vec<IpNet>, RandomState>,
 }
 
 impl RouteTable {
@@ -171,6 +172,11 @@ impl RouteTable {
         }
         for neighbour in &network.neighbours {
             table.neighbours.insert((neighbour.link, neighbour.address), neighbour.mac);
+        }
+        for own in &network.addresses {
+            if let Ok(subnet) = IpNet::new(own.address, own.prefix_len) {
+                table.link_addresses.entry(own.link).or_default().push(subnet);
+            }
         }
         table.local.extend(network.addresses.iter().map(|address| address.address));
         for (port, index) in (0..).map(PortIndex).zip(ports) {
@@ -232,6 +238,18 @@ impl RouteTable {
         }
         let hop = self.longest(destination).filter(|hop| hop.kind == RouteKind::Unicast)?;
         Some((hop.link, hop.gateway.unwrap_or(destination)))
+    }
+
+    /// Our address that packets to `destination` come from: the one in the next hop's subnet, or else the first on the way out.
+    pub fn source_towards(&self, destination: IpAddr) -> Option<IpAddr> {
+        let (link, neighbour) = self.neighbour(destination)?;
+        let own = || {
+            let on_link = self.link_addresses.get(&link).into_iter().flatten();
+            on_link.filter(|own| own.addr().is_ipv4() == destination.is_ipv4())
+        };
+        let near = own().find(|own| own.contains(&neighbour) && !is_link_local(own.addr()));
+        let chosen = near.or_else(|| own().find(|own| !is_link_local(own.addr())))?;
+        Some(chosen.addr())
     }
 
     fn longest(&self, address: IpAddr) -> Option<&Hop> {

@@ -2,6 +2,7 @@
 //! sees: the program at that way out redirects them to a TAP device, an engine decides about them as about any packet,
 //! and a packet socket sends them on by the interface that they were going to.
 
+use std::mem;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use crossbeam::channel::Sender;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::ipvs::datapath::Engine;
+use crate::ipvs::outbox::Exit;
 use crate::ipvs::verdict::{DropReason, PacketCounters, Verdict};
 use crate::net::addr::PortIndex;
 use crate::net::frame::Frame;
@@ -66,6 +68,7 @@ impl Detour {
                 received += self.serve(port, &mut buffer, &mut verdicts);
             }
             self.engine.advance((self.clock)());
+            self.send_made();
             if received == 0 {
                 self.sleep();
             }
@@ -80,6 +83,7 @@ impl Detour {
             self.engine.process((self.clock)(), &mut frames, verdicts);
             let verdict = verdicts.first().copied().unwrap_or(Verdict::Pass);
             self.settle(port, frames[0].bytes(), verdict);
+            self.send_made();
         }
         TURN
     }
@@ -90,7 +94,26 @@ impl Detour {
             Verdict::Transmit(way_out) => self.send(usize::from(way_out.0), frame),
             Verdict::HandOver => self.hand_over(frame),
             Verdict::Drop(reason) => self.counters.add_dropped(reason),
+            Verdict::Hold => self.counters.add_held(),
         }
+    }
+
+    /// Does what the engine's outbox says. What it returns to this machine's stack was on its way out.
+    fn send_made(&mut self) {
+        if self.engine.outbox().is_empty() {
+            return;
+        }
+        let mut outbox = mem::take(self.engine.outbox());
+        outbox.settle(&self.counters);
+        for made in outbox.frames() {
+            self.counters.add_made();
+            match made.exit {
+                Exit::Port(port) | Exit::Stack(port) => self.send(usize::from(port.0), made.bytes),
+                Exit::Kernel => self.hand_over(made.bytes),
+            }
+        }
+        outbox.clear();
+        *self.engine.outbox() = outbox;
     }
 
     fn send(&self, port: usize, frame: &[u8]) {

@@ -210,7 +210,7 @@ pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
 fn remedy(errno: Option<i32>) -> &'static str {
     match errno {
         Some(libc::EPERM | libc::EACCES) => {
-            "; run as root, or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK"
+            "; run as root, or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK"
         }
         Some(libc::ENOBUFS) => {
             "; raise the limit of locked memory (LimitMEMLOCK=infinity), or give CAP_IPC_LOCK"
@@ -259,8 +259,8 @@ mod tests {
         let error = XdpError::Load { reason: "no".into(), errno: Some(libc::EPERM) };
         assert_eq!(
             error.to_string(),
-            "cannot load the XDP program: no; run as root, or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and \
-             CAP_IPC_LOCK"
+            "cannot load the XDP program: no; run as root, or with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, \
+             CAP_PERFMON and CAP_IPC_LOCK"
         );
     }
 

@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use smallvec::SmallVec;
 
 use crate::ipvs::datapath::Engine;
+use crate::ipvs::outbox::{Exit, MadeFrame};
 use crate::ipvs::verdict::{DropReason, PacketCounters, Verdict};
 use crate::net::addr::PortIndex;
 use crate::net::frame::Frame;
@@ -136,6 +137,7 @@ impl<E: Engine> Worker<E> {
 
     fn tick(&mut self, now: Instant) {
         self.engine.advance(now);
+        self.send_made();
         self.advanced = now;
         self.books.losses.store(self.ports.iter().map(Port::losses).sum());
     }
@@ -153,6 +155,7 @@ impl<E: Engine> Worker<E> {
                 self.settle(port, frame, *verdict);
             }
             self.verdicts = verdicts;
+            self.send_made();
         }
         self.burst = burst;
         received
@@ -183,7 +186,52 @@ impl<E: Engine> Worker<E> {
             Verdict::Pass => self.pass(port, frame),
             Verdict::HandOver => self.hand_over(frame),
             Verdict::Drop(reason) => self.drop_frame(frame, reason),
+            Verdict::Hold => {
+                self.books.packets.add_held();
+                self.pool.put(frame);
+            }
         }
+    }
+
+    /// Does what the engine's outbox says.
+    fn send_made(&mut self) {
+        if self.engine.outbox().is_empty() {
+            return;
+        }
+        let mut outbox = mem::take(self.engine.outbox());
+        outbox.settle(&self.books.packets);
+        for made in outbox.frames() {
+            self.books.packets.add_made();
+            if let Err(reason) = self.send_one(made) {
+                self.books.packets.add_dropped(reason);
+            }
+        }
+        outbox.clear();
+        *self.engine.outbox() = outbox;
+    }
+
+    fn send_one(&mut self, made: MadeFrame<'_>) -> Result<(), DropReason> {
+        match made.exit {
+            Exit::Port(port) => {
+                let frame = self.copy(made.bytes)?;
+                self.transmit(port, frame);
+                Ok(())
+            }
+            Exit::Stack(port) => self.pass_bytes(port, made.bytes),
+            Exit::Kernel => self.hand_over_bytes(made.bytes),
+        }
+    }
+
+    /// A free frame with these bytes in it.
+    fn copy(&mut self, bytes: &[u8]) -> Result<OwnedFrame, DropReason> {
+        let mut frame = self.pool.take().ok_or(DropReason::NoFrame)?;
+        let Some(room) = self.pool.buffer(&mut frame).get_mut(..bytes.len()) else {
+            self.pool.put(frame);
+            return Err(DropReason::NoRoom);
+        };
+        room.copy_from_slice(bytes);
+        frame.set_len(bytes.len());
+        Ok(frame)
     }
 
     fn transmit(&mut self, way_out: PortIndex, frame: OwnedFrame) {
@@ -196,27 +244,34 @@ impl<E: Engine> Worker<E> {
         }
     }
 
-    /// Counted as passed by the injector, once the kernel has taken it.
     fn pass(&mut self, port: PortIndex, mut frame: OwnedFrame) {
-        let bytes = self.packet(&mut frame).into();
-        let passed = PassedFrame { port, bytes, counters: Arc::clone(&self.books.packets) };
-        match self.outlets.passed.try_send(passed) {
-            Ok(()) => self.pool.put(frame),
-            Err(error) => self.drop_frame(frame, refusal(&error)),
-        }
+        let result = self.pass_bytes(port, self.packet(&mut frame));
+        self.release(frame, result);
+    }
+
+    /// Counted as passed by the injector, once the kernel has taken it.
+    fn pass_bytes(&self, port: PortIndex, bytes: &[u8]) -> Result<(), DropReason> {
+        let passed = PassedFrame { port, bytes: bytes.into(), counters: Arc::clone(&self.books.packets) };
+        self.outlets.passed.try_send(passed).map_err(|error| refusal(&error))
     }
 
     fn hand_over(&mut self, mut frame: OwnedFrame) {
-        let bytes = self.packet(&mut frame);
-        let Some(packet) = network_layer(bytes).map(<[u8]>::to_vec) else {
-            return self.drop_frame(frame, DropReason::Malformed);
-        };
-        match self.outlets.handed_over.try_send(packet) {
-            Ok(()) => {
-                self.books.packets.add_handed_over();
-                self.pool.put(frame);
-            }
-            Err(error) => self.drop_frame(frame, refusal(&error)),
+        let result = self.hand_over_bytes(self.packet(&mut frame));
+        self.release(frame, result);
+    }
+
+    fn hand_over_bytes(&self, bytes: &[u8]) -> Result<(), DropReason> {
+        let packet = network_layer(bytes).map(<[u8]>::to_vec).ok_or(DropReason::Malformed)?;
+        self.outlets.handed_over.try_send(packet).map_err(|error| refusal(&error))?;
+        self.books.packets.add_handed_over();
+        Ok(())
+    }
+
+    /// The content of the frame has gone elsewhere, or nowhere.
+    fn release(&mut self, frame: OwnedFrame, result: Result<(), DropReason>) {
+        match result {
+            Ok(()) => self.pool.put(frame),
+            Err(reason) => self.drop_frame(frame, reason),
         }
     }
 

@@ -8,6 +8,7 @@ use xlvs::ipvs::edit::{
 };
 use xlvs::ipvs::view::{ConnectionView, RateView, ServiceView, StatsView, TableInfo};
 use xlvs::net::addr::{Family, Protocol};
+use xlvs::net::tunnel::{Encapsulation, GueChecksum};
 
 use super::run;
 use super::tables::{bare, server_view};
@@ -111,6 +112,26 @@ fn the_port_of_a_server_depends_on_method_and_order() {
         ..server("1.2.3.5", 80, Forward::Masquerade)
     };
     assert_eq!(asked("-a -t 1.2.3.4:80 -x 3 -y 1 -r 1.2.3.5 -m -w +2"), Edit::AddServer(service, full));
+}
+
+#[test]
+fn tunnel_options_say_how_packets_are_wrapped() {
+    let service = tcp("1.2.3.4", 80);
+    let gue = |checksum| Encapsulation::Gue { port: 6080, checksum };
+    for (options, tunnel) in [
+        ("", Encapsulation::Ipip),
+        ("--tun-type ipip", Encapsulation::Ipip),
+        ("--tun-type gue --tun-port 6080", gue(GueChecksum::None)),
+        ("--tun-type gue --tun-port 6080 --tun-nocsum", gue(GueChecksum::None)),
+        ("--tun-type gue --tun-port 6080 --tun-csum", gue(GueChecksum::Udp)),
+        ("--tun-type gue --tun-port 6080 --tun-remcsum", gue(GueChecksum::Remote)),
+        ("--tun-type gre", Encapsulation::Gre { checksum: false }),
+        ("--tun-type gre --tun-csum", Encapsulation::Gre { checksum: true }),
+    ] {
+        let line = format!("-e -t 1.2.3.4:80 -r 1.2.3.5 -i {options}");
+        let spec = ServerSpec { tunnel, ..server("1.2.3.5", 80, Forward::Tunnel) };
+        assert_eq!(asked(line.trim()), Edit::EditServer(service, spec), "{line}");
+    }
 }
 
 #[test]

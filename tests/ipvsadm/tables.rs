@@ -11,6 +11,7 @@ use xlvs::ipvs::view::{
     ConnectionView, RateView, ServerView, ServiceView, StatsView, TableInfo, TimeoutView,
 };
 use xlvs::net::addr::{Family, Protocol};
+use xlvs::net::tunnel::Encapsulation;
 
 use super::names::{HOSTS, PORTS};
 use super::samples::Sample;
@@ -138,7 +139,14 @@ fn flagged(id: ServiceId, words: &[&str]) -> ServiceSpec {
 pub fn server_view(id: ServerId) -> ServerView {
     let forward = Forward::Masquerade;
     ServerView {
-        spec: ServerSpec { id, forward, weight: 1, upper_threshold: 0, lower_threshold: 0 },
+        spec: ServerSpec {
+            id,
+            forward,
+            tunnel: Encapsulation::Ipip,
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        },
         active: 0,
         inactive: 0,
         persistent: 0,

@@ -306,6 +306,9 @@ fn addresses_with_a_label_come_and_go() {
 
         let v6 = "fd00::100".parse().expect("an address");
         assert_eq!(netlink.add_address(link, v6, 64, Some("eth0:1")).await.expect("added"), Added::New);
+        let shown = router.ip("-6 -o address show dev eth0");
+        let line = shown.lines().find(|line| line.contains("fd00::100")).expect("the address");
+        assert!(line.contains("nodad") && !line.contains("tentative"), "{line}");
         netlink.delete_address(link, v6, 64).await.expect("deleted");
         let error = netlink.add_address(9999, vip, 24, None).await.expect_err("no such link");
         let text = "cannot add address 10.0.0.100/24 to interface 9999: No such device (os error 19)";

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam::channel::{self, Receiver};
 use nix::poll::{PollTimeout, poll};
 use xlvs::ipvs::datapath::Engine;
+use xlvs::ipvs::outbox::Outbox;
 use xlvs::ipvs::verdict::{PacketTotals, Verdict};
 use xlvs::net::frame::Frame;
 use xlvs::net::time::Instant;
@@ -129,7 +130,7 @@ pub fn config(ports: [XdpPort; 2], mode: AttachSetting) -> XdpConfig {
 /// Starts packet processing in the namespace of the calling thread.
 pub fn start(config: &XdpConfig, decision: Decision) -> Result<(Xdp, Receiver<Vec<u8>>), XdpError> {
     let (hand_over, handed_over) = channel::bounded(64);
-    let xdp = xdp::start(config, |_| Every(decision), &ticking_clock(), hand_over)?;
+    let xdp = xdp::start(config, |_| Every(decision, Outbox::default()), &ticking_clock(), hand_over)?;
     Ok((xdp, handed_over))
 }
 
@@ -143,7 +144,7 @@ fn ticking_clock() -> Clock {
 pub type Decision = fn(&mut Frame<'_>) -> Verdict;
 
 /// An engine that decides about each frame alone.
-struct Every(Decision);
+struct Every(Decision, Outbox);
 
 impl Engine for Every {
     fn process(&mut self, _now: Instant, frames: &mut [Frame<'_>], verdicts: &mut Vec<Verdict>) {
@@ -152,6 +153,10 @@ impl Engine for Every {
     }
 
     fn advance(&mut self, _now: Instant) {}
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.1
+    }
 }
 
 /// Waits until the condition holds, for ten seconds at most.

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use xlvs::host::announce::announce;
 use xlvs::host::privilege::{ForwardingSettings, require};
 use xlvs::host::raw::RawSender;
 use xlvs::net::addr::MacAddr;
-use xlvs::net::announce::gratuitous_arp;
+use xlvs::net::announce::{gratuitous_arp, unsolicited_advertisement};
 
 use super::namespace::{Namespace, Pair};
 
@@ -49,8 +49,8 @@ fn gratuitous_arp_reaches_the_peer_byte_for_byte() {
     let mac = MacAddr([2, 0, 0, 0, 0, 1]);
     pair.router.block_on(async || {
         let link = nix::net::if_::if_nametoindex("eth0").expect("an interface");
-        announce(link, mac, vip, 2, Duration::from_millis(1)).await.expect("announced");
-        let error = announce(9999, mac, vip, 1, Duration::ZERO).await.expect_err("no such link");
+        announce(link, mac, vip.into(), 2, Duration::from_millis(1)).await.expect("announced");
+        let error = announce(9999, mac, vip.into(), 1, Duration::ZERO).await.expect_err("no such link");
         assert_eq!(error.to_string(), "cannot announce 10.0.0.100: there is no interface with index 9999");
     });
     let mut expected = [&[0xff; 6][..], &mac.0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
@@ -60,6 +60,23 @@ fn gratuitous_arp_reaches_the_peer_byte_for_byte() {
         assert_eq!(frame, expected, "announcement {round}");
     }
     assert_eq!(gratuitous_arp(mac, vip).as_slice(), expected);
+}
+
+#[test]
+fn an_unsolicited_advertisement_changes_what_the_peer_knows() {
+    let pair = Pair::new();
+    let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+    let vip: Ipv6Addr = "fd00::100".parse().expect("an address");
+    pair.server.ip("neighbour replace fd00::100 lladdr 02:00:00:00:00:99 dev eth0 nud stale");
+    let mut capture = Capture::start(&pair.server);
+    pair.router.block_on(async || {
+        let link = nix::net::if_::if_nametoindex("eth0").expect("an interface");
+        announce(link, mac, vip.into(), 1, Duration::ZERO).await.expect("announced");
+    });
+    let frame = capture.next(|frame| frame[12..14] == [0x86, 0xdd] && frame[20] == 58);
+    assert_eq!(frame, unsolicited_advertisement(mac, vip));
+    let known = pair.server.ip("neighbour show fd00::100");
+    assert!(known.contains("lladdr 02:00:00:00:00:01 router"), "{known}");
 }
 
 /// A UDP packet from a client that is not ours, with a header checksum that is wrong.
@@ -88,22 +105,55 @@ fn a_raw_packet_waits_for_its_neighbour() {
     assert_eq!(frame[..6], [2, 0, 0, 0, 0, 2]);
 }
 
+/// A UDP packet from a client that is not ours, behind an extension header.
+fn foreign_packet6(destination: &str) -> Vec<u8> {
+    let [source, destination] =
+        ["2001:db8::7", destination].map(|text| text.parse::<Ipv6Addr>().expect("an address"));
+    let mut packet = vec![0x60, 0x01, 0x23, 0x45, 0, 20, 60, 61];
+    packet.extend([source.octets(), destination.octets()].concat());
+    packet.extend([17, 0, 1, 4, 0, 0, 0, 0]);
+    packet.extend([0x30, 0x39, 0, 80, 0, 12, 0x12, 0x34]);
+    packet.extend(b"xlvs");
+    packet
+}
+
+#[test]
+fn a_raw_ipv6_packet_waits_for_its_neighbour() {
+    let pair = Pair::new();
+    let mut capture = Capture::start(&pair.server);
+    let packet = foreign_packet6("fd00::2");
+    let before = pair.router.ip("-6 neighbour show");
+    assert!(!before.contains("fd00::2 "), "resolved already: {before}");
+    pair.router.block_on(async || RawSender::open().expect("a raw socket").send(&packet)).expect("sent");
+    let is_solicitation = |frame: &[u8]| frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == 135;
+    capture.next(is_solicitation);
+    let frame = capture.next(|frame| frame[12..14] == [0x86, 0xdd] && frame[20] == 60);
+    assert_eq!(frame[14..], packet, "every byte as it was");
+    assert_eq!(frame[..6], [2, 0, 0, 0, 0, 2]);
+}
+
 #[test]
 fn raw_sending_refuses_what_it_cannot_send() {
     let pair = Pair::new();
     pair.router.block_on(async || {
         let sender = RawSender::open().expect("a raw socket");
-        for nonsense in [&[][..], &[0x45; 19], &[0x60; 40]] {
-            let error = sender.send(nonsense).expect_err("not an IPv4 packet");
+        let link_local = foreign_packet6("fe80::2");
+        for nonsense in [&[][..], &[0x45; 19], &[0x60; 39], &[0x70; 40], &link_local] {
+            let error = sender.send(nonsense).expect_err("not a packet to an address");
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
         }
         let mut large = foreign_packet(Ipv4Addr::new(10, 0, 0, 2));
         large.resize(1600, 0);
         let error = sender.send(&large).expect_err("larger than the MTU");
         assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EMSGSIZE as i32));
-        let unreachable = foreign_packet(Ipv4Addr::new(172, 16, 0, 1));
-        let error = sender.send(&unreachable).expect_err("no route");
-        assert_eq!(error.kind(), ErrorKind::NetworkUnreachable);
+        let mut large = foreign_packet6("fd00::2");
+        large.resize(1600, 0);
+        let error = sender.send(&large).expect_err("larger than the MTU");
+        assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::EMSGSIZE as i32));
+        for unreachable in [foreign_packet(Ipv4Addr::new(172, 16, 0, 1)), foreign_packet6("2001:db8::1")] {
+            let error = sender.send(&unreachable).expect_err("no route");
+            assert_eq!(error.kind(), ErrorKind::NetworkUnreachable);
+        }
     });
 }
 

@@ -16,12 +16,30 @@ const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const MARKED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 130);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// A service of key exchange (UDP port 500) and SCTP.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 3);
 const ANY_ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9);
 const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 3);
 const SERVER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 11);
 const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+
+/// The group of neighbours that [`VIP6`] may belong to.
+const SOLICITED: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 1);
+
+/// Offset fields: a first fragment, a later one.
+const FIRST: u16 = 0x2000;
+const LAST: u16 = 0x0010;
+const FIRST6: u16 = 1;
+const LAST6: u16 = 0x0080;
+
+/// Extension headers and their lengths in bytes.
+const HOP_BY_HOP: (IpNumber, usize) = (ip_number::IPV6_HEADER_HOP_BY_HOP, 8);
+const ROUTING: (IpNumber, usize) = (ip_number::IPV6_ROUTE_HEADER, 24);
+const OPTIONS: (IpNumber, usize) = (ip_number::IPV6_DEST_OPTIONS, 16);
+const AUTHENTICATION: (IpNumber, usize) = (ip_number::AUTH, 24);
 
 fn ports(protocol: Protocol, low: u16, high: u16) -> PortRange {
     PortRange { protocol, ports: low..=high }
@@ -30,11 +48,18 @@ fn ports(protocol: Protocol, low: u16, high: u16) -> PortRange {
 fn steering() -> Steering {
     let web =
         vec![ports(Protocol::TCP, 80, 80), ports(Protocol::TCP, 443, 443), ports(Protocol::UDP, 5000, 5010)];
-    let servers = vec![ports(Protocol::TCP, 8080, 8080), ports(Protocol::UDP, 5000, 5010)];
+    let servers = vec![
+        ports(Protocol::TCP, 8080, 8080),
+        ports(Protocol::UDP, 500, 500),
+        ports(Protocol::UDP, 5000, 5010),
+    ];
+    let gateway = vec![ports(Protocol::UDP, 500, 500), ports(Protocol::SCTP, 36412, 36412)];
     Steering {
         destinations: vec![
             (IpAddr::V4(VIP).into(), web.clone()),
             (IpAddr::V6(VIP6).into(), web),
+            (IpAddr::V4(GATEWAY).into(), gateway.clone()),
+            (IpAddr::V6(GATEWAY6).into(), gateway),
             ("203.0.113.128/25".parse().unwrap(), vec![ports(Protocol::IP, 0, 65535)]),
         ],
         servers: vec![(SERVER.into(), servers.clone()), (SERVER6.into(), servers)],
@@ -111,9 +136,28 @@ fn fragment(mut packet: Vec<u8>, offset: u16) -> Vec<u8> {
     packet
 }
 
-/// An IPv6 fragment; its payload starts with the ports only in the first one.
-fn fragment6(protocol: IpNumber, source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
-    ip(ip_number::IPV6_FRAG, source, destination, &[&[protocol.0, 0, 0, 9, 0, 0, 0, 1][..], &[0; 8]].concat())
+/// An IPv6 packet with extension headers of these kinds in front of its payload, each of so many bytes.
+fn extended(mut packet: Vec<u8>, headers: &[(IpNumber, usize)]) -> Vec<u8> {
+    for (kind, len) in headers.iter().rev() {
+        let unit = if *kind == ip_number::AUTH { 4 } else { 8 };
+        let units = len / unit - if *kind == ip_number::AUTH { 2 } else { 1 };
+        let mut header = vec![0; *len];
+        header[..2].copy_from_slice(&[packet[6], units as u8]);
+        packet[6] = kind.0;
+        packet.splice(40..40, header);
+    }
+    let len = packet.len() - 40;
+    packet[4..6].copy_from_slice(&(len as u16).to_be_bytes());
+    packet
+}
+
+/// An IPv6 packet made a fragment with this offset field (more-fragments flag included).
+fn fragment6(packet: Vec<u8>, offset: u16) -> Vec<u8> {
+    let mut packet = extended(packet, &[(ip_number::IPV6_FRAG, 8)]);
+    // What is reserved may be anything.
+    packet[41] = 0xff;
+    packet[42..44].copy_from_slice(&offset.to_be_bytes());
+    packet
 }
 
 /// An IPv4 packet with 8 bytes of options.
@@ -171,8 +215,88 @@ fn packets_to_a_service_come_up() {
             ("SCTP to a marked subnet", v4(&packet(ip_number::SCTP, (CLIENT, 4000), (MARKED, 1)))),
             ("IPv6 TCP", v6(&tcp((CLIENT6, 4000), (VIP6, 80)))),
             ("IPv6 UDP", v6(&udp((CLIENT6, 4000), (VIP6, 5003)))),
+            ("SCTP", v4(&packet(ip_number::SCTP, (CLIENT, 4000), (GATEWAY, 36412)))),
+            ("IPv6 SCTP", v6(&packet(ip_number::SCTP, (CLIENT6, 4000), (GATEWAY6, 36412)))),
         ],
     );
+}
+
+#[test]
+fn what_ipsec_protects_goes_the_way_of_its_key_exchange() {
+    let [esp, ah] = [ip_number::ENCAP_SEC, ip_number::AUTH];
+    let quote = ip(esp, GATEWAY, CLIENT, &[0; 8]);
+    let quote6 = ip(esp, GATEWAY6, CLIENT6, &[0; 8]);
+    expect(
+        Steered::Up,
+        &[
+            ("ESP", v4(&ip(esp, CLIENT, GATEWAY, &[0; 8]))),
+            ("AH", v4(&ip(ah, CLIENT, GATEWAY, &[0; 24]))),
+            ("IPv6 ESP", v6(&ip(esp, CLIENT6, GATEWAY6, &[0; 8]))),
+            (
+                "IPv6 ESP behind an extension header",
+                v6(&extended(ip(esp, CLIENT6, GATEWAY6, &[0; 8]), &[HOP_BY_HOP])),
+            ),
+            ("ESP of a server", v4(&ip(esp, SERVER, CLIENT, &[0; 8]))),
+            ("AH of a server", v4(&ip(ah, SERVER, CLIENT, &[0; 24]))),
+            ("IPv6 ESP of a server", v6(&ip(esp, SERVER6, CLIENT6, &[0; 8]))),
+            ("ESP to a marked subnet", v4(&ip(esp, CLIENT, MARKED, &[0; 8]))),
+            ("a first fragment of ESP", v4(&fragment(ip(esp, CLIENT, GATEWAY, &[0; 8]), FIRST))),
+            ("a last fragment of ESP", v4(&fragment(ip(esp, CLIENT, GATEWAY, &[0; 8]), LAST))),
+            ("a last fragment of IPv6 ESP", v6(&fragment6(ip(esp, CLIENT6, GATEWAY6, &[0; 8]), LAST6))),
+            ("an error about ESP", v4(&icmp(ANY_ROUTER, GATEWAY, 3, &quote))),
+            ("an error about IPv6 ESP", v6(&icmp(CLIENT6, GATEWAY6, 2, &quote6))),
+        ],
+    );
+    expect(
+        Steered::Kernel,
+        &[
+            ("ESP to another service", v4(&ip(esp, CLIENT, VIP, &[0; 8]))),
+            ("AH to another service", v4(&ip(ah, CLIENT, VIP, &[0; 24]))),
+            ("IPv6 ESP to another service", v6(&ip(esp, CLIENT6, VIP6, &[0; 8]))),
+            ("a server's ESP to the router", v4(&ip(esp, SERVER, ROUTER, &[0; 8]))),
+            (
+                "an error about the other service's ESP",
+                v4(&icmp(ANY_ROUTER, VIP, 3, &ip(esp, VIP, CLIENT, &[0; 8]))),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn extension_headers_are_looked_behind() {
+    let web = || tcp((CLIENT6, 4000), (VIP6, 80));
+    let ssh = || tcp((CLIENT6, 4000), (VIP6, 22));
+    let chains: [&[(IpNumber, usize)]; 8] = [
+        &[HOP_BY_HOP],
+        &[ROUTING],
+        &[OPTIONS],
+        &[AUTHENTICATION],
+        &[(ip_number::IPV6_DEST_OPTIONS, 1024)],
+        &[HOP_BY_HOP, OPTIONS, ROUTING, AUTHENTICATION, OPTIONS],
+        &[HOP_BY_HOP, OPTIONS, ROUTING, OPTIONS, AUTHENTICATION, OPTIONS],
+        &[(ip_number::IPV6_FRAG, 8), OPTIONS],
+    ];
+    let (mut up, mut kernel) = (Vec::new(), Vec::new());
+    for chain in chains {
+        let reply = tcp((SERVER6, 8080), (CLIENT6, 4000));
+        let quote = extended(tcp((VIP6, 80), (CLIENT6, 4000)), chain);
+        let request = extended(tcp((CLIENT6, 4000), (SERVER6, 8080)), chain);
+        up.push(("to a service", v6(&extended(web(), chain))));
+        up.push(("of a server", v6(&extended(reply, chain))));
+        up.push(("quoted reply", v6(&icmp(CLIENT6, VIP6, 1, &quote))));
+        up.push(("quoted request", v6(&extended(icmp(SERVER6, CLIENT6, 2, &request), chain))));
+        let quote = extended(tcp((VIP6, 22), (CLIENT6, 4000)), chain);
+        let (web, ping) = (extended(web(), chain), icmp(CLIENT6, VIP6, 128, &[0; 32]));
+        kernel.push(("ssh", v6(&extended(ssh(), chain))));
+        kernel.push(("ping", v6(&extended(ping, chain))));
+        kernel.push(("quoted ssh", v6(&icmp(CLIENT6, VIP6, 1, &quote))));
+        kernel.push(("cut in the headers", v6(&web[..46])));
+        kernel.push(("cut in the ports", v6(&web[..web.len() - 17])));
+    }
+    up.push(("eight headers", v6(&extended(web(), &[OPTIONS; 8]))));
+    kernel.push(("nine headers", v6(&extended(web(), &[OPTIONS; 9]))));
+    expect(Steered::Up, &up);
+    expect(Steered::Kernel, &kernel);
 }
 
 #[test]
@@ -198,34 +322,54 @@ fn errors_about_balanced_flows_come_up() {
         table.push(("about a reply, to the service", v4(&icmp(ANY_ROUTER, VIP, kind, &reply))));
         table.push(("about a request, to the client", v4(&icmp(ANY_ROUTER, CLIENT, kind, &request))));
     }
-    for kind in 1..=4 {
+    for kind in [1, 2, 3, 4, 100] {
         table.push(("IPv6, about a reply", v6(&icmp(CLIENT6, VIP6, kind, &reply6))));
         table.push(("IPv6, about a request", v6(&icmp(SERVER6, CLIENT6, kind, &request6))));
     }
     table.push(("quoting options", v4(&icmp(ANY_ROUTER, VIP, 3, &with_options(reply.clone())))));
     table.push(("quoting 8 bytes beyond IP", v4(&icmp(ANY_ROUTER, VIP, 3, &reply[..28]))));
+    table.push(("quoting a first fragment", v4(&icmp(ANY_ROUTER, VIP, 3, &fragment(reply, FIRST)))));
+    table.push(("IPv6, quoting a first fragment", v6(&icmp(CLIENT6, VIP6, 2, &fragment6(reply6, FIRST6)))));
     expect(Steered::Up, &table);
 }
 
 #[test]
 fn fragments_of_balanced_flows_come_up() {
-    const FIRST: u16 = 0x2000;
-    const LAST: u16 = 0x0010;
+    let web6 = || tcp((CLIENT6, 4000), (VIP6, 80));
+    let optional = || extended(web6(), &[OPTIONS]);
     expect(
         Steered::Up,
         &[
             ("first, to a service", v4(&fragment(tcp((CLIENT, 4000), (VIP, 80)), FIRST))),
             ("last, to a service", v4(&fragment(ip(ip_number::TCP, CLIENT, VIP, &[0; 4]), LAST))),
             ("last, from a server", v4(&fragment(ip(ip_number::UDP, SERVER, CLIENT, &[0; 4]), LAST))),
-            ("IPv6, to a service", v6(&fragment6(ip_number::UDP, CLIENT6, VIP6))),
-            ("IPv6, from a server", v6(&fragment6(ip_number::TCP, SERVER6, CLIENT6))),
+            ("IPv6, first, to a service", v6(&fragment6(web6(), FIRST6))),
+            ("IPv6, last, to a service", v6(&fragment6(ip(ip_number::UDP, CLIENT6, VIP6, &[0; 8]), LAST6))),
+            (
+                "IPv6, last, from a server",
+                v6(&fragment6(ip(ip_number::TCP, SERVER6, CLIENT6, &[0; 8]), LAST6)),
+            ),
+            ("IPv6, first, with more headers inside", v6(&fragment6(optional(), FIRST6))),
+            ("IPv6, last, with more headers inside", v6(&fragment6(extended(web6(), &[OPTIONS]), LAST6))),
+            ("IPv6, with headers outside", v6(&extended(fragment6(web6(), LAST6), &[HOP_BY_HOP, ROUTING]))),
+            ("IPv6, SCTP", v6(&fragment6(ip(ip_number::SCTP, CLIENT6, GATEWAY6, &[0; 8]), LAST6))),
+        ],
+    );
+    expect(
+        Steered::Kernel,
+        &[
+            (
+                "IPv6, of an unbalanced protocol",
+                v6(&fragment6(ip(ip_number::SCTP, CLIENT6, VIP6, &[0; 8]), LAST6)),
+            ),
+            ("IPv6, to the router", v6(&fragment6(ip(ip_number::TCP, SERVER6, ROUTER6, &[0; 8]), LAST6))),
+            ("IPv6, a whole packet of ssh", v6(&fragment6(tcp((CLIENT6, 4000), (VIP6, 22)), 0))),
         ],
     );
 }
 
 #[test]
 fn the_rest_stays_with_the_kernel() {
-    const LAST: u16 = 0x0010;
     let syn = tcp((CLIENT, 4000), (VIP, 80));
     let triple = (0..3).fold(v4(&syn), |frame, _| tagged(EtherType::VLAN_TAGGED_FRAME, &frame));
     expect(
@@ -248,7 +392,13 @@ fn the_rest_stays_with_the_kernel() {
             ("ping of a marked address", v4(&icmp(CLIENT, MARKED, 8, &[0; 32]))),
             ("a ping's fragment to a marked address", v4(&fragment(icmp(CLIENT, MARKED, 8, &[0; 32]), LAST))),
             ("IPv6 ping", v6(&icmp(CLIENT6, VIP6, 128, &[0; 32]))),
-            ("neighbour discovery", v6(&icmp(CLIENT6, VIP6, 135, &[0; 32]))),
+            ("a neighbour's solicitation", v6(&icmp(CLIENT6, VIP6, 135, &[0; 32]))),
+            ("a server's advertisement", v6(&icmp(SERVER6, ROUTER6, 136, &[0; 32]))),
+            ("a solicitation to all that may have the address", v6(&icmp(CLIENT6, SOLICITED, 135, &[0; 32]))),
+            (
+                "IPv6, quoting a later fragment",
+                v6(&icmp(CLIENT6, VIP6, 2, &fragment6(tcp((VIP6, 80), (CLIENT6, 4000)), LAST6))),
+            ),
             ("a redirect", v4(&icmp(ANY_ROUTER, VIP, 5, &tcp((VIP, 80), (CLIENT, 4000))))),
             (
                 "an error about the service's ssh",
@@ -294,7 +444,7 @@ fn a_change_takes_effect_and_leaves_the_rest() {
         assert_eq!(seen(xdp, &mut up), [true, false, true, true, false]);
         let mut changed = steering();
         changed.destinations[0].1.push(ports(Protocol::TCP, 21, 21));
-        changed.destinations.truncate(2);
+        changed.destinations.truncate(4);
         changed.own.clear();
         xdp.apply_steering(&changed).unwrap();
         assert_eq!(seen(xdp, &mut up), [true, true, false, true, true]);

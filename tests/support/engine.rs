@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use xlvs::director::protocol::{Reply, Request};
 use xlvs::director::{ClientId, Command, Director, Effect, Port};
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
+use xlvs::ipvs::outbox::Exit;
 use xlvs::ipvs::snapshot::Tables;
 use xlvs::ipvs::verdict::Verdict;
 use xlvs::net::addr::{MacAddr, PortIndex};
@@ -95,34 +97,56 @@ impl Router {
     fn iptables(&mut self, command: &str) -> Result<(), String> {
         self.saved_marks = apply_command(&self.saved_marks, command)?;
         let marks = parse_marks(&self.saved_marks, Names::NONE).map_err(|errors| format!("{errors:?}"))?;
-        self.configure(marks);
+        self.configure(LvsConfig::default(), Arc::new(marks));
         Ok(())
     }
 
-    fn configure(&mut self, marks: MarkRules) {
-        self.command(Command::Configure { lvs: Box::<LvsConfig>::default(), marks: Arc::new(marks) });
+    /// Takes over what the site's files say.
+    pub fn configure(&mut self, lvs: LvsConfig, marks: Arc<MarkRules>) {
+        self.command(Command::Configure { lvs: Box::new(lvs), marks });
     }
 
-    fn sysctl(&mut self, words: &[&str]) -> Result<(), String> {
-        let words =
-            words.iter().skip_while(|word| word.starts_with('-')).copied().collect::<Vec<_>>().join(" ");
-        let settings = if words.contains(['"', '\'']) {
-            vec![words.replace(['"', '\''], "")]
-        } else {
-            words.split(' ').map(str::to_owned).collect()
-        };
-        for word in settings {
-            let (name, value) = word.split_once('=').ok_or("no value")?;
-            let name = name.strip_prefix("net.ipv4.vs.").ok_or("not a setting of IPVS")?.to_owned();
-            let request = Request::Sysctl { name, value: Some(value.to_owned()) };
-            match self.call(request).map_err(|error| error.to_string())? {
-                Reply::Text(_) => {}
-                // The explanation below it is ours.
-                Reply::Failed(text) => return Err(text.lines().next().unwrap_or_default().to_owned() + "\n"),
-                other => return Err(format!("{other:?}")),
+    /// Lets time pass at once, which a clock that is read all the time does not.
+    pub fn leap(&mut self, by: Duration) {
+        self.now = self.now + by;
+        self.datapath.advance(self.now);
+        self.command(Command::Tick);
+    }
+
+    /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point.
+    pub fn pass(&mut self, by: Duration, step: Duration) {
+        let end = self.now + by;
+        while self.now < end {
+            self.now = (self.now + step).min(end).min(self.director.next_deadline().max(self.now));
+            self.datapath.advance(self.now);
+            if self.director.next_deadline() <= self.now {
+                self.command(Command::Tick);
             }
         }
-        Ok(())
+    }
+
+    /// As sysctl(8): each word a setting, read or set. What the refusal explains below its first line is ours.
+    fn sysctl(&mut self, words: &[&str]) -> CommandOutput {
+        let mut output = CommandOutput::default();
+        let quiet = words.iter().any(|word| word.starts_with('-') && word.contains('q'));
+        for word in words.iter().filter(|word| !word.starts_with('-')) {
+            let (name, value) = match word.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (*word, None),
+            };
+            let name = name.strip_prefix("net.ipv4.vs.").unwrap_or(name).to_owned();
+            let quiet = quiet && value.is_some();
+            match self.call(Request::Sysctl { name, value }).expect("a transport that does not fail") {
+                Reply::Text(text) if !quiet => output.stdout += &(text + "\n"),
+                Reply::Text(_) => {}
+                Reply::Failed(text) => {
+                    output.code = 1;
+                    output.stderr += &(text.lines().next().unwrap_or_default().to_owned() + "\n");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        output
     }
 
     fn ip(&mut self, words: &[&str]) -> Result<(), String> {
@@ -132,6 +156,11 @@ impl Router {
             self.network.links.iter().position(|link| link.name == *device).ok_or("no such device")?;
         self.change_network(|network| network.links[known].mtu = mtu);
         Ok(())
+    }
+
+    /// Tells how much memory is free, in pages.
+    pub fn set_free_memory(&mut self, pages: u64) {
+        self.command(Command::FreeMemory(pages));
     }
 
     /// Changes what the kernel knows about the network.
@@ -170,26 +199,44 @@ impl Router {
     /// One packet through the datapath, and through the host where the verdict says so.
     fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
         let (verdict, frame) = self.process(side, &ethernet::frame(side, packet));
-        let sent = ethernet::packet(&frame).unwrap_or_default().to_vec();
-        let leave = |side| vec![Departure { side, to: ethernet::receiver(&frame), packet: sent.clone() }];
-        let by_kernel = match verdict {
-            Verdict::Transmit(PortIndex(0)) => return leave(Side::Client),
-            Verdict::Transmit(_) => return leave(Side::Server),
-            Verdict::Pass => {
-                let answers = self.host.receive(side, &sent);
+        let mut out = match verdict {
+            Verdict::Transmit(way_out) => self.depart(Exit::Port(way_out), &frame),
+            Verdict::Pass => self.depart(Exit::Stack(port(side)), &frame),
+            Verdict::HandOver => self.depart(Exit::Kernel, &frame),
+            Verdict::Drop(_) | Verdict::Hold => Vec::new(),
+        };
+        out.extend(self.take_made());
+        out
+    }
+
+    /// What the datapath has made besides, as it leaves.
+    fn take_made(&mut self) -> Vec<Departure> {
+        let outbox = mem::take(self.datapath.outbox());
+        outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect()
+    }
+
+    fn depart(&mut self, exit: Exit, frame: &[u8]) -> Vec<Departure> {
+        let packet = ethernet::packet(frame).unwrap_or_default();
+        let by_kernel = match exit {
+            Exit::Port(port) => {
+                let to = ethernet::receiver(frame);
+                return vec![Departure { side: side_of(port), to, packet: packet.to_vec() }];
+            }
+            Exit::Stack(port) => {
+                let answers = self.host.receive(side_of(port), packet);
                 answers.into_iter().filter_map(|(side, packet)| self.leave(side, packet)).collect()
             }
-            Verdict::HandOver => self.host.route(&sent).into_iter().collect(),
-            Verdict::Drop(_) => Vec::new(),
+            Exit::Kernel => self.host.route(packet).into_iter().collect::<Vec<_>>(),
         };
-        let neighbours = self.neighbours;
-        let departure = |(side, packet): (Side, Vec<u8>)| {
-            let decoded = decode(&packet);
-            let destination = decoded.packet().map(|header| header.destination);
-            let to = destination.map_or([0; 6], |destination| neighbours.mac(side, destination));
-            Departure { side, to, packet }
-        };
-        by_kernel.into_iter().map(departure).collect()
+        by_kernel.into_iter().map(|(side, packet)| self.departure(side, packet)).collect()
+    }
+
+    /// What the kernel sends goes to whom its routes and neighbours name.
+    fn departure(&self, side: Side, packet: Vec<u8>) -> Departure {
+        let decoded = decode(&packet);
+        let destination = decoded.packet().map(|header| header.destination);
+        let to = destination.map_or([0; 6], |destination| self.neighbours.mac(side, destination));
+        Departure { side, to, packet }
     }
 }
 
@@ -210,7 +257,7 @@ impl Device for Router {
         let result = match words[..] {
             ["ipvsadm", ref rest @ ..] => return self.ipvsadm(rest),
             ["iptables" | "ip6tables", ..] => self.iptables(command),
-            ["sysctl", ref rest @ ..] => self.sysctl(rest),
+            ["sysctl", ref rest @ ..] => return self.sysctl(rest),
             ["ip", ref rest @ ..] => self.ip(rest),
             ["modprobe", "ip_vs_ftp"] => Ok(()),
             _ => Err("not a command of this device".into()),
@@ -230,14 +277,7 @@ impl Device for Router {
     }
 
     fn advance(&mut self, by: Duration) {
-        let end = self.now + by;
-        while self.now < end {
-            self.now = (self.now + STEP).min(end);
-            self.datapath.advance(self.now);
-            if self.director.next_deadline() <= self.now {
-                self.command(Command::Tick);
-            }
-        }
+        self.pass(by, STEP);
     }
 
     fn dump(&mut self, sections: &[String]) -> String {
@@ -257,6 +297,10 @@ impl Device for Router {
         }
         text
     }
+}
+
+fn side_of(port: PortIndex) -> Side {
+    if port == PortIndex(0) { Side::Client } else { Side::Server }
 }
 
 fn port(side: Side) -> PortIndex {

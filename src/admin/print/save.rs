@@ -3,6 +3,7 @@
 use super::{Names, mask_unless_full, order, scheduler_flag_names};
 use crate::ipvs::edit::{Forward, ServerSpec, ServiceId, ServiceSpec};
 use crate::ipvs::view::ServiceView;
+use crate::net::tunnel::{Encapsulation, GueChecksum};
 
 /// One line per service, each followed by one line per server, sorted.
 pub fn save(services: &[ServiceView], names: Names) -> String {
@@ -42,7 +43,24 @@ fn server_line(service: &ServiceId, spec: &ServerSpec, names: Names) -> String {
         Forward::Tunnel => "-i",
         Forward::Local | Forward::Route => "-g",
     };
-    let tunnel = if spec.forward == Forward::Tunnel { " --tun-type ipip" } else { "" };
+    let tunnel = if spec.forward == Forward::Tunnel { tunnel_options(spec.tunnel) } else { String::new() };
     let server = names.server_argument(service, &spec.id);
     format!("-a {} -r {server} {forward} -w {}{tunnel}\n", names.service_argument(service), spec.weight)
+}
+
+fn tunnel_options(tunnel: Encapsulation) -> String {
+    match tunnel {
+        Encapsulation::Ipip => " --tun-type ipip".to_owned(),
+        Encapsulation::Gre { checksum } => {
+            format!(" --tun-type gre {}", if checksum { "--tun-csum" } else { "--tun-nocsum" })
+        }
+        Encapsulation::Gue { port, checksum } => {
+            let checksum = match checksum {
+                GueChecksum::None => "--tun-nocsum",
+                GueChecksum::Udp => "--tun-csum",
+                GueChecksum::Remote => "--tun-remcsum",
+            };
+            format!(" --tun-type gue --tun-port {port} {checksum}")
+        }
+    }
 }

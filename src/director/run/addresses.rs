@@ -84,14 +84,14 @@ impl Addresses {
     }
 
     fn announce(&mut self, link: &Link, wanted: &WantedAddress) {
-        let (index, mac, address) = (link.index, link.mac, wanted.address);
+        let (index, mac, address) = (link.index, link.mac, IpAddr::V4(wanted.address));
         let task = tokio::spawn(async move {
             match announce(index, mac, address, ANNOUNCEMENTS, ANNOUNCE_INTERVAL).await {
                 Ok(()) => tracing::info!("gratuitous lvs arps finished: {address}"),
                 Err(error) => tracing::warn!("{error}"),
             }
         });
-        if let Some(former) = self.announcing.insert(IpAddr::V4(address), task) {
+        if let Some(former) = self.announcing.insert(address, task) {
             former.abort();
         }
     }

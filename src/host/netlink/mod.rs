@@ -10,7 +10,7 @@ use futures::StreamExt;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -108,7 +108,8 @@ impl Netlink {
     }
 
     /// Gives `link` an address with a broadcast address to match; with `label` (such as `eth0:1`, at most 15 bytes,
-    /// IPv4 only) old tools show it as an alias.
+    /// IPv4 only) old tools show it as an alias. An IPv6 address serves at once, without duplicate address detection: its
+    /// former owner may be there still when it moves.
     pub async fn add_address(
         &self,
         link: u32,
@@ -118,8 +119,11 @@ impl Netlink {
     ) -> Result<Added, NetlinkError> {
         let mut request = self.handle.address().add(link, address, prefix_len);
         let label = label.filter(|_| address.is_ipv4());
-        let attributes = &mut request.message_mut().attributes;
-        attributes.extend(label.map(|label| AddressAttribute::Label(label.to_owned())));
+        let message = request.message_mut();
+        if address.is_ipv6() {
+            message.header.flags.insert(AddressHeaderFlags::Nodad);
+        }
+        message.attributes.extend(label.map(|label| AddressAttribute::Label(label.to_owned())));
         match request.execute().await.map_err(io_error) {
             Ok(()) => Ok(Added::New),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Added::Present),

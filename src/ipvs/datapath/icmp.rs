@@ -1,7 +1,10 @@
 //! ICMP errors about balanced flows, from either side (ipvs.md section 2.6). State and timer stay as they are.
 
+use std::sync::Arc;
+
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
+use crate::ipvs::edit::Forward;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::parse::{Quote, parse_quote};
@@ -12,15 +15,36 @@ impl Datapath {
     /// The quoted packet travelled the other way than the error: reversed, its flow is one that the table knows.
     pub(super) fn icmp_error(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
         let bytes = passage.frame.bytes();
-        let Some(quote) = parse_quote(bytes, &passage.packet) else { return Verdict::Pass };
-        let known = self.find(passage.burst, &quote.flow.reversed());
-        let Some((connection, direction)) = known else { return Verdict::Pass };
-        if !rewrite::icmp_checksum_ok(bytes, &passage.packet) {
+        let Some(quote) = parse_quote(bytes, &passage.packet) else {
+            return self.tunnel_error(passage).unwrap_or(Verdict::Pass);
+        };
+        match self.find(passage.burst, &quote.flow.reversed()) {
+            Some((connection, direction)) => self.forward_error(passage, &quote, &connection, direction),
+            None => match self.tunnel_error(passage) {
+                Some(verdict) => verdict,
+                None if passage.burst.snapshot.sysctls.schedule_icmp != 0 => {
+                    self.open_for_error(passage, &quote)
+                }
+                None => Verdict::Pass,
+            },
+        }
+    }
+
+    /// The checksum counts only now: an error that is not worth it may have made a connection all the same (golden
+    /// `schedule-icmp-bad`).
+    pub(super) fn forward_error(
+        &mut self,
+        passage: &mut Passage<'_, '_>,
+        quote: &Quote,
+        connection: &Arc<Connection>,
+        direction: Direction,
+    ) -> Verdict {
+        if !rewrite::icmp_checksum_ok(passage.frame.bytes(), &passage.packet) {
             return Verdict::Drop(DropReason::BadIcmpChecksum);
         }
         match direction {
-            Direction::In => self.forward_error_in(passage, &quote, &connection),
-            Direction::Out => self.forward_error_out(passage, &quote, &connection),
+            Direction::In => self.forward_error_in(passage, quote, connection),
+            Direction::Out => self.forward_error_out(passage, quote, connection),
         }
     }
 
@@ -29,8 +53,11 @@ impl Datapath {
         &mut self,
         passage: &mut Passage<'_, '_>,
         quote: &Quote,
-        connection: &Connection,
+        connection: &Arc<Connection>,
     ) -> Verdict {
+        if connection.forward != Forward::Masquerade {
+            return self.forward_one_packet(passage, connection);
+        }
         let server = connection.server_address;
         self.count_in(connection, &passage.packet);
         let egress = match passage.way(server.ip()) {
@@ -42,7 +69,7 @@ impl Datapath {
             return Verdict::Drop(DropReason::TtlExceeded);
         }
         rewrite::set_icmp_end(passage.frame.bytes_mut(), &passage.packet, quote, End::Destination, server);
-        passage.send(egress)
+        self.send(passage, egress)
     }
 
     /// From the server's side to the client.
@@ -53,13 +80,17 @@ impl Datapath {
         connection: &Connection,
     ) -> Verdict {
         let packet = passage.packet;
+        if connection.forward != Forward::Masquerade {
+            self.count_out(connection, packet.ip_len());
+            return Verdict::Pass;
+        }
         let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
         if packet.ttl <= 1 {
             return Verdict::Pass;
         }
-        self.count_out(connection, &packet);
+        self.count_out(connection, packet.ip_len());
         let virtual_address = connection.virtual_address;
         rewrite::set_icmp_end(passage.frame.bytes_mut(), &packet, quote, End::Source, virtual_address);
-        passage.send(egress)
+        self.send(passage, egress)
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
+use crate::ipvs::edit::Forward;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::icmp::is_flow_error;
@@ -38,9 +39,16 @@ impl Datapath {
         let packet = passage.packet;
         let Some(flow) = packet.flow() else { return self.outgoing_error(passage) };
         if let Some((connection, Direction::Out)) = self.find(passage.burst, &flow) {
-            self.count_out(&connection, &packet);
+            if let Err(reason) = self.help_reply(passage, &connection, None) {
+                return Verdict::Drop(reason);
+            }
+            let packet = passage.packet;
+            self.count_out(&connection, packet.ip_len());
             self.touch(passage, &connection, Direction::Out);
-            rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, connection.virtual_address);
+            if connection.forward == Forward::Masquerade {
+                let virtual_address = connection.virtual_address;
+                rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, virtual_address);
+            }
         }
         Verdict::Pass
     }
@@ -51,9 +59,17 @@ impl Datapath {
         let quote = is_flow_error(&packet).then(|| parse_quote(passage.frame.bytes(), &packet));
         let Some(quote) = quote.flatten() else { return Verdict::Pass };
         if let Some((connection, Direction::Out)) = self.find(passage.burst, &quote.flow.reversed()) {
-            self.count_out(&connection, &packet);
-            let virtual_address = connection.virtual_address;
-            rewrite::set_icmp_end(passage.frame.bytes_mut(), &packet, &quote, End::Source, virtual_address);
+            self.count_out(&connection, packet.ip_len());
+            if connection.forward == Forward::Masquerade {
+                let virtual_address = connection.virtual_address;
+                rewrite::set_icmp_end(
+                    passage.frame.bytes_mut(),
+                    &packet,
+                    &quote,
+                    End::Source,
+                    virtual_address,
+                );
+            }
         }
         Verdict::Pass
     }

@@ -1,11 +1,13 @@
 //! The packet's path, readable as a short list of questions (ipvs.md section 2).
 
+mod direct;
 mod ftp;
 mod icmp;
 mod limit;
 mod local;
 mod open;
 mod transmit;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Cache};
 
 use crate::ipvs::connection::Connection;
+use crate::ipvs::outbox::Outbox;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::protocol::tcp::{State, StateTables};
@@ -36,6 +39,10 @@ pub trait Engine: Send {
 
     /// Fires the timers that are due. To be called at least every 100 ms, also when there is no traffic.
     fn advance(&mut self, now: Instant);
+
+    /// What is to be sent besides the frames that were given to the engine, and what became of those that it held
+    /// ([`Verdict::Hold`]). To be emptied after each call of the others.
+    fn outbox(&mut self) -> &mut Outbox;
 }
 
 /// Something with a deadline in a worker's wheel.
@@ -63,6 +70,7 @@ pub struct Datapath {
     wheel: Wheel<Ending>,
     icmp_limit: RateLimit,
     next_id: u16,
+    outbox: Outbox,
 }
 
 /// What stays the same during a burst.
@@ -93,6 +101,10 @@ impl Engine for Datapath {
             Ending::Template(template) => tables.templates.expire(template),
         });
     }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
 }
 
 impl Datapath {
@@ -100,7 +112,15 @@ impl Datapath {
     pub fn new(tables: Arc<Tables>, worker: usize, now: Instant) -> Self {
         let snapshot = Cache::new(Arc::clone(&tables.snapshot));
         let icmp_limit = RateLimit::new(now);
-        Datapath { tables, snapshot, worker, wheel: Wheel::new(now), icmp_limit, next_id: 0x8000 }
+        Datapath {
+            tables,
+            snapshot,
+            worker,
+            wheel: Wheel::new(now),
+            icmp_limit,
+            next_id: 0x8000,
+            outbox: Outbox::default(),
+        }
     }
 
     /// Without any service IPVS has no hooks: even the connections that are left are not translated (golden `clear`). And it

@@ -4,25 +4,26 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Burst, Datapath, Ending, Passage};
+use super::{Burst, Datapath, Ending, Passage, ftp};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::{Persistence, ServerId};
 use crate::ipvs::helper::ftp::{CONTROL_PORT, DATA_PORT};
 use crate::ipvs::mark::MarkPacket;
 use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
+use crate::ipvs::protocol::Direction;
 use crate::ipvs::scheduler::Arrival;
-use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
 use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::timer::Fate;
 use crate::ipvs::verdict::{DropReason, Verdict};
-use crate::net::addr::{PortIndex, Protocol};
+use crate::net::addr::Protocol;
 use crate::net::flow::FlowKey;
 use crate::net::icmp::IcmpError;
-use crate::net::parse::{Packet, Transport};
+use crate::net::parse::{Packet, Quote, Transport};
 use crate::net::rewrite;
 use crate::net::route::RouteTable;
+use crate::net::time::Instant;
 
 /// The kernel's initial timeout of a connection.
 const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
@@ -36,18 +37,21 @@ impl Datapath {
         {
             return self.refuse_stray(own, passage);
         }
-        if !may_open(&passage.packet, flow, sysctls)
+        if !may_open(&passage.packet, sysctls)
             || !routes.is_local(flow.destination)
             || is_martian(flow.source, routes)
         {
             return Verdict::Pass;
         }
-        let port = passage.frame.port();
-        let Some(service) = service_of(burst, flow, port) else { return Verdict::Pass };
+        let Some(service) = service_of(passage, flow) else { return Verdict::Pass };
         if self.tables.drop_counters.drops_packet(burst.snapshot.defence) {
             return Verdict::Drop(DropReason::Defence);
         }
-        match self.schedule(burst, service, flow) {
+        // Active FTP's data connections come from there and are the FTP helper's, not the schedulers'.
+        if flow.source_port == DATA_PORT {
+            return Verdict::Pass;
+        }
+        match self.schedule(service, &Arrival::new(burst, service, flow, flow.destination)) {
             Some(connection) if is_one_packet(service, flow) => {
                 let verdict = self.forward_one_packet(passage, &connection);
                 if let Some(template) = &connection.template {
@@ -57,11 +61,41 @@ impl Datapath {
                 verdict
             }
             Some(connection) => {
+                ftp::begin(burst, &connection);
                 self.tables.connections.insert(&connection);
                 self.forward_request(passage, &connection)
             }
             None if is_ftp_data_for(service, flow) => Verdict::Pass,
             None => self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination),
+        }
+    }
+
+    /// An ICMP error about an unknown flow, with `schedule_icmp`: a connection for the flow, and the error goes the way its
+    /// packets would.
+    pub(super) fn open_for_error(&mut self, passage: &mut Passage<'_, '_>, quote: &Quote) -> Verdict {
+        let burst = passage.burst;
+        let flow = quote.flow.reversed();
+        let Some(service) = service_of(passage, &flow) else { return Verdict::Pass };
+        if self.tables.drop_counters.drops_packet(burst.snapshot.defence) {
+            return Verdict::Drop(DropReason::Defence);
+        }
+        if flow.source_port == DATA_PORT {
+            return Verdict::Pass;
+        }
+        match self.schedule(service, &Arrival::new(burst, service, &flow, flow.source)) {
+            Some(connection) if is_one_packet(service, &flow) => {
+                let verdict = self.forward_error(passage, quote, &connection, Direction::In);
+                connection.unbind();
+                verdict
+            }
+            Some(connection) => {
+                ftp::begin(burst, &connection);
+                self.tables.connections.insert(&connection);
+                self.wheel.file(Ending::Connection(Arc::clone(&connection)));
+                self.forward_error(passage, quote, &connection, Direction::In)
+            }
+            None if is_ftp_data_for(service, &flow) => Verdict::Pass,
+            None => Verdict::Drop(DropReason::NoDestination),
         }
     }
 
@@ -76,35 +110,28 @@ impl Datapath {
     }
 
     /// A new connection for the flow, or `None` if no server may take it.
-    fn schedule(
-        &mut self,
-        burst: &Burst<'_>,
-        service: &VirtualService,
-        flow: &FlowKey,
-    ) -> Option<Arc<Connection>> {
+    fn schedule(&mut self, service: &VirtualService, arrival: &Arrival<'_>) -> Option<Arc<Connection>> {
+        let Arrival { flow, now, .. } = *arrival;
         match &service.spec.persistence {
             Some(persistence) => {
-                let template = self.template(burst, service, persistence, flow)?;
+                let template = self.template(service, persistence, arrival)?;
                 let server_address = persistent_address(service, template.server.id(), flow);
                 let server = Arc::clone(&template.server);
-                Some(self.connect(burst, Connection::new(flow, server, server_address, Some(template))))
+                Some(self.connect(now, Connection::new(flow, server, server_address, Some(template))))
             }
             None if service.port().is_some_and(|port| port != flow.destination_port) => None,
             None => {
-                let server = pick(burst, service, flow)?;
+                let server = service.scheduler.schedule(&service.servers, arrival)?;
                 let server_address = address_for(server.id(), flow);
-                Some(self.connect(burst, Connection::new(flow, server, server_address, None)))
+                Some(self.connect(now, Connection::new(flow, server, server_address, None)))
             }
         }
     }
 
     /// Counts a new connection. Its first packet gives it the timeout of a state; until then it must not look as if its time
     /// were up to another worker.
-    fn connect(&self, burst: &Burst<'_>, mut connection: Connection) -> Arc<Connection> {
-        if super::ftp::reads(burst, &connection) {
-            connection.ftp = Some(Box::default());
-        }
-        connection.life.set_deadline(burst.now + NEW_CONNECTION_TIME);
+    fn connect(&self, now: Instant, connection: Connection) -> Arc<Connection> {
+        connection.life.set_deadline(now + NEW_CONNECTION_TIME);
         let connection = Arc::new(connection);
         connection.server.count(self.worker, |cell| cell.add_connection());
         self.tables.total.cell(self.worker).add_connection();
@@ -114,16 +141,15 @@ impl Datapath {
     /// The client's template, refreshed; a new one if there is none that counts.
     fn template(
         &mut self,
-        burst: &Burst<'_>,
         service: &VirtualService,
         persistence: &Persistence,
-        flow: &FlowKey,
+        arrival: &Arrival<'_>,
     ) -> Option<Arc<PersistenceTemplate>> {
-        let key = TemplateKey::new(&service.spec.id, persistence, flow);
-        let template = match self.valid_template(burst, &key) {
+        let key = TemplateKey::new(&service.spec.id, persistence, arrival.flow);
+        let template = match self.valid_template(arrival, &key) {
             Some(template) => template,
             None => {
-                let server = pick(burst, service, flow)?;
+                let server = service.scheduler.schedule(&service.servers, arrival)?;
                 let port = if key.virtual_address.port() == 0 { 0 } else { server.id().port };
                 let template = PersistenceTemplate::new(key, server, port, persistence.timeout);
                 let template = Arc::new(template.of_one_packet_service(service.spec.one_packet));
@@ -131,22 +157,22 @@ impl Datapath {
                 template
             }
         };
-        template.refresh(burst.now);
+        template.refresh(arrival.now);
         if template.life.needs_filing() {
             self.wheel.file(Ending::Template(Arc::clone(&template)));
         }
         Some(template)
     }
 
-    fn valid_template(&self, burst: &Burst<'_>, key: &TemplateKey) -> Option<Arc<PersistenceTemplate>> {
+    fn valid_template(&self, arrival: &Arrival<'_>, key: &TemplateKey) -> Option<Arc<PersistenceTemplate>> {
         let templates = &self.tables.templates;
         let template = templates.find(key)?;
-        while template.life.is_over(burst.now) {
+        while template.life.is_over(arrival.now) {
             if templates.expire(&template) == Fate::Gone {
                 return None;
             }
         }
-        if template.is_valid(burst.snapshot.sysctls.expire_quiescent_template != 0) {
+        if template.is_valid(arrival.sysctls.expire_quiescent_template != 0) {
             return Some(template);
         }
         templates.retire(&template);
@@ -173,13 +199,11 @@ fn is_stray_reply(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
 }
 
 /// Whether a packet without a connection may create one (ipvs.md section 2.3).
-fn may_open(packet: &Packet, flow: &FlowKey, sysctls: &Sysctls) -> bool {
-    let by_protocol = match packet.transport {
+fn may_open(packet: &Packet, sysctls: &Sysctls) -> bool {
+    match packet.transport {
         Transport::Tcp { flags, .. } => !flags.rst && (flags.syn || sysctls.sloppy_tcp != 0),
         _ => true,
-    };
-    // Active FTP's data connections come from there and are the FTP helper's, not the schedulers'.
-    by_protocol && flow.source_port != DATA_PORT
+    }
 }
 
 /// Whether the kernel refuses a source before IPVS sees the packet (RFC 1812 section 5.3.7, RFC 4291 section 2.7). One that is
@@ -192,22 +216,21 @@ fn is_martian(source: IpAddr, routes: &RouteTable) -> bool {
     refused || source.is_multicast() || source.is_loopback()
 }
 
-fn pick(burst: &Burst<'_>, service: &VirtualService, flow: &FlowKey) -> Option<Arc<RealServer>> {
-    let sysctls = &burst.snapshot.sysctls;
-    let arrival = Arrival { flow, flags: service.spec.flags, sysctls, now: burst.now };
-    service.scheduler.schedule(&service.servers, &arrival)
+impl<'a> Arrival<'a> {
+    fn new(burst: &Burst<'a>, service: &VirtualService, flow: &'a FlowKey, addressed: IpAddr) -> Self {
+        let Burst { now, snapshot } = *burst;
+        Arrival { flow, addressed, flags: service.spec.flags, sysctls: &snapshot.sysctls, now }
+    }
 }
 
-fn service_of<'a>(burst: &Burst<'a>, flow: &FlowKey, port: PortIndex) -> Option<&'a Arc<VirtualService>> {
-    let snapshot = burst.snapshot;
+/// The service of a flow, by the mark of the packet that came, which may be an ICMP error about it.
+fn service_of<'a>(passage: &Passage<'a, '_>, flow: &FlowKey) -> Option<&'a Arc<VirtualService>> {
+    let snapshot = passage.burst.snapshot;
+    let Packet { source, destination, protocol, .. } = passage.packet;
     let mark = if snapshot.services.has_marks() {
-        snapshot.marks.mark(&MarkPacket {
-            source: flow.source,
-            destination: flow.destination,
-            protocol: flow.protocol,
-            ports: Some((flow.source_port, flow.destination_port)),
-            interface: snapshot.interface(port),
-        })
+        let ports = passage.packet.flow().map(|flow| (flow.source_port, flow.destination_port));
+        let interface = snapshot.interface(passage.frame.port());
+        snapshot.marks.mark(&MarkPacket { source, destination, protocol, ports, interface })
     } else {
         0
     };

@@ -5,16 +5,21 @@ use std::sync::Arc;
 
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
+use crate::ipvs::edit::Forward;
+use crate::ipvs::outbox::Exit;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::{MacAddr, PortIndex};
+use crate::net::fragment::{self, Cut};
 use crate::net::icmp::{self, IcmpError};
 use crate::net::parse::Packet;
 use crate::net::rewrite::{self, End};
 use crate::net::route::{Egress, NextHop};
 
+pub(super) const ETHERNET_LEN: usize = 14;
+
 /// Stands in for a port when the kernel sends the packet: only the IP packet counts then.
-const NO_EGRESS: Egress =
+pub(super) const NO_EGRESS: Egress =
     Egress { port: PortIndex(0), source: MacAddr([0; 6]), destination: MacAddr([0; 6]), mtu: u32::MAX };
 
 impl Passage<'_, '_> {
@@ -28,15 +33,8 @@ impl Passage<'_, '_> {
     }
 
     /// Whether the packet is larger than the way out takes; the kernel judges by itself.
-    fn is_too_big(&self, egress: Option<Egress>) -> bool {
+    pub(super) fn is_too_big(&self, egress: Option<Egress>) -> bool {
         egress.is_some_and(|egress| self.packet.ip_len() > egress.mtu as usize)
-    }
-
-    /// One hop further: TTL, Ethernet header, and out of the port or to the kernel.
-    pub(super) fn send(&mut self, egress: Option<Egress>) -> Verdict {
-        rewrite::decrement_ttl(self.frame.bytes_mut(), &self.packet);
-        rewrite::set_ethernet(self.frame, &self.packet, &egress.unwrap_or(NO_EGRESS));
-        egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
     }
 }
 
@@ -58,17 +56,31 @@ impl Datapath {
         connection: &Arc<Connection>,
     ) -> Verdict {
         self.count_in(connection, &passage.packet);
+        match connection.forward {
+            Forward::Masquerade => self.translate(passage, connection),
+            Forward::Local => Verdict::Pass,
+            Forward::Route => self.route_directly(passage, connection),
+            Forward::Tunnel => self.send_through_tunnel(passage, connection),
+        }
+    }
+
+    fn translate(&mut self, passage: &mut Passage<'_, '_>, connection: &Arc<Connection>) -> Verdict {
         let server = connection.server_address.ip();
         let egress = match passage.way(server) {
             Ok(_) if server.is_loopback() => return Verdict::Drop(DropReason::LoopbackServer),
             Ok(egress) => egress,
-            Err(NextHop::Local) => return passage.deliver(connection),
+            Err(NextHop::Local) => {
+                return match self.help_request(passage, connection) {
+                    Ok(()) => passage.deliver(connection),
+                    Err(reason) => Verdict::Drop(reason),
+                };
+            }
             Err(_) => return self.answer(passage, IcmpError::HostUnreachable, DropReason::Unreachable),
         };
         if passage.packet.ttl <= 1 {
             return self.answer(passage, IcmpError::TimeExceeded, DropReason::TtlExceeded);
         }
-        if let Some(egress) = egress.filter(|_| passage.is_too_big(egress)) {
+        if let Some(egress) = egress.filter(|_| passage.packet.dont_fragment && passage.is_too_big(egress)) {
             return self.too_big(passage, &egress);
         }
         if let Err(reason) = self.help_request(passage, connection) {
@@ -76,17 +88,49 @@ impl Datapath {
         }
         let frame = passage.frame.bytes_mut();
         rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address);
-        passage.send(egress)
+        self.send(passage, egress)
     }
 
-    /// Larger than the way out: told to the client if it may not be fragmented. The quoted packet has its TTL already
-    /// decremented (golden `mtu-smaller`).
-    fn too_big(&mut self, passage: &mut Passage<'_, '_>, egress: &Egress) -> Verdict {
-        if !passage.packet.dont_fragment {
-            return Verdict::Drop(DropReason::TooBig);
-        }
+    /// One hop further: TTL, Ethernet header, and out of the port or to the kernel; in fragments where the way out takes no
+    /// more at once.
+    pub(super) fn send(&mut self, passage: &mut Passage<'_, '_>, egress: Option<Egress>) -> Verdict {
         rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
-        let mtu = u16::try_from(egress.mtu).unwrap_or(u16::MAX);
+        rewrite::set_ethernet(passage.frame, &passage.packet, &egress.unwrap_or(NO_EGRESS));
+        match egress {
+            Some(egress) if passage.is_too_big(Some(egress)) => {
+                if !passage.packet.is_ipv4() {
+                    return Verdict::Drop(DropReason::TooBig);
+                }
+                let exit = Exit::Port(egress.port);
+                self.send_fragments(passage.frame.bytes(), Cut::Size(egress.mtu as usize), exit)
+            }
+            Some(egress) => Verdict::Transmit(egress.port),
+            None => Verdict::HandOver,
+        }
+    }
+
+    /// Sends the packet in an Ethernet frame as fragments instead.
+    pub(super) fn send_fragments(&mut self, frame: &[u8], cut: Cut<'_>, exit: Exit) -> Verdict {
+        let id = self.take_fragment_id();
+        let (ethernet, packet) = frame.split_at(ETHERNET_LEN);
+        let outbox = &mut self.outbox;
+        if fragment::split(packet, cut, id, &mut |piece| outbox.send(exit, &[ethernet, piece])) {
+            outbox.absorb(1);
+            Verdict::Hold
+        } else {
+            Verdict::Drop(DropReason::TooBig)
+        }
+    }
+
+    /// Larger than the way out, and may not be fragmented: told to the client.
+    pub(super) fn too_big(&mut self, passage: &mut Passage<'_, '_>, egress: &Egress) -> Verdict {
+        self.tell_mtu(passage, egress.mtu as usize)
+    }
+
+    /// Tells the client what would fit. The quoted packet has its TTL already decremented (golden `mtu-smaller`).
+    pub(super) fn tell_mtu(&mut self, passage: &mut Passage<'_, '_>, mtu: usize) -> Verdict {
+        rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         self.answer(passage, IcmpError::FragmentationNeeded(mtu), DropReason::TooBig)
     }
 
@@ -98,22 +142,21 @@ impl Datapath {
         connection: &Arc<Connection>,
     ) -> Verdict {
         let packet = passage.packet;
-        let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
-        let too_big = passage.is_too_big(egress);
-        if packet.ttl <= 1 || (too_big && packet.dont_fragment) {
-            return Verdict::Pass;
+        if connection.forward != Forward::Masquerade {
+            return self.note_direct_reply(passage, connection);
         }
-        if too_big {
-            return Verdict::Drop(DropReason::TooBig);
+        let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
+        if packet.ttl <= 1 || (packet.dont_fragment && passage.is_too_big(egress)) {
+            return Verdict::Pass;
         }
         if let Err(reason) = self.help_reply(passage, connection, egress) {
             return Verdict::Drop(reason);
         }
-        self.count_out(connection, &passage.packet);
+        let packet = passage.packet;
+        self.count_out(connection, packet.ip_len());
         self.touch(passage, connection, Direction::Out);
-        let packet = &passage.packet;
-        rewrite::set_end(passage.frame.bytes_mut(), packet, End::Source, connection.virtual_address);
-        passage.send(egress)
+        rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, connection.virtual_address);
+        self.send(passage, egress)
     }
 
     pub(super) fn count_in(&self, connection: &Connection, packet: &Packet) {
@@ -124,8 +167,7 @@ impl Datapath {
         }
     }
 
-    pub(super) fn count_out(&self, connection: &Connection, packet: &Packet) {
-        let bytes = packet.ip_len();
+    pub(super) fn count_out(&self, connection: &Connection, bytes: usize) {
         connection.server.count(self.worker, |cell| cell.add_out(bytes));
         if connection.server.is_available() {
             self.tables.total.cell(self.worker).add_out(bytes);
@@ -163,10 +205,24 @@ impl Datapath {
         if !icmp::make_error(passage.frame, packet, error, source, id, &egress.unwrap_or(NO_EGRESS)) {
             return Verdict::Drop(DropReason::NoRoom);
         }
+        self.count_answer(passage);
         egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
     }
 
-    fn take_id(&mut self) -> u16 {
+    /// An error of ours to the client of a connection without NAT passes for an answer of its server (golden `dr-ipv6`).
+    fn count_answer(&self, passage: &Passage<'_, '_>) {
+        let Some(flow) = passage.packet.flow() else { return };
+        if let Some((connection, Direction::Out)) = self.find(passage.burst, &flow.reversed()) {
+            self.count_out(&connection, passage.frame.len() - ETHERNET_LEN);
+        }
+    }
+
+    /// An identification for the fragments of an IPv6 datagram.
+    fn take_fragment_id(&mut self) -> u32 {
+        u32::from(self.take_id())
+    }
+
+    pub(super) fn take_id(&mut self) -> u16 {
         self.next_id = self.next_id.wrapping_add(1).max(1);
         self.next_id
     }

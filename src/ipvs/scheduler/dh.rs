@@ -14,7 +14,7 @@ pub struct DestinationHashing {
 
 impl Scheduler for DestinationHashing {
     fn schedule(&self, _: &[Arc<RealServer>], arrival: &Arrival<'_>) -> Option<Arc<RealServer>> {
-        let chosen = self.table.get(bucket(address_word(arrival.flow.destination)))?;
+        let chosen = self.table.get(bucket(address_word(arrival.addressed)))?;
         (chosen.is_available() && is_usable(&chosen)).then_some(chosen)
     }
 

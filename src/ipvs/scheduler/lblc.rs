@@ -15,7 +15,7 @@ pub struct Locality {
 
 impl Scheduler for Locality {
     fn schedule(&self, servers: &[Arc<RealServer>], arrival: &Arrival<'_>) -> Option<Arc<RealServer>> {
-        let (address, now) = (arrival.flow.destination, arrival.now);
+        let (address, now) = (arrival.addressed, arrival.now);
         let expiration = time(arrival.sysctls.lblc_expiration);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(server) = cache.get(address, now, expiration)

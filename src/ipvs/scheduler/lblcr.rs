@@ -55,7 +55,7 @@ impl Replicas {
 
 impl Scheduler for ReplicatedLocality {
     fn schedule(&self, servers: &[Arc<RealServer>], arrival: &Arrival<'_>) -> Option<Arc<RealServer>> {
-        let (address, now) = (arrival.flow.destination, arrival.now);
+        let (address, now) = (arrival.addressed, arrival.now);
         let expiration = time(arrival.sysctls.lblcr_expiration);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(replicas) = cache.get(address, now, expiration) else {

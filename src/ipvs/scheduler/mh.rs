@@ -113,11 +113,19 @@ mod tests {
     use super::*;
     use crate::ipvs::edit::{Forward, ServerId, ServerSpec};
     use crate::ipvs::stats::Stats;
+    use crate::net::tunnel::Encapsulation;
 
     fn server(host: u8, weight: i32) -> Arc<RealServer> {
         let id = ServerId { address: [10, 0, 0, host].into(), port: 80 };
         let forward = Forward::Masquerade;
-        let spec = ServerSpec { id, forward, weight, upper_threshold: 0, lower_threshold: 0 };
+        let spec = ServerSpec {
+            id,
+            forward,
+            tunnel: Encapsulation::Ipip,
+            weight,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
         Arc::new(RealServer::new(&spec, 1, Arc::new(Stats::new(1))))
     }
 

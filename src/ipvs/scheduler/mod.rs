@@ -17,6 +17,7 @@ mod twos;
 mod wlc;
 mod wrr;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ipvs::edit::SchedulerFlags;
@@ -30,6 +31,9 @@ use crate::net::time::Instant;
 pub struct Arrival<'a> {
     /// From the client to the virtual address.
     pub flow: &'a FlowKey,
+    /// The destination of the packet. Of one that an ICMP error quotes it is the client: those who go by it do not turn such a
+    /// packet round (golden `schedule-icmp-schedulers`).
+    pub addressed: IpAddr,
     /// The service's scheduler flags.
     pub flags: SchedulerFlags,
     /// The settings.

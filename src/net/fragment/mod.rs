@@ -1,0 +1,5 @@
+//! Fragments of both families.
+
+mod split;
+
+pub use split::{Cut, split};

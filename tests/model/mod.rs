@@ -1,0 +1,86 @@
+//! Ten thousand random sequences of commands, packets and pauses: the engine must do what a simple model of the reference
+//! (ipvs.md) does. The same ones at every run; `XLVS_SEED=N` takes others, `XLVS_SEQUENCES=N` another number of them.
+
+mod edits;
+mod listing;
+mod packets;
+mod rig;
+mod schedulers;
+mod sequence;
+mod tables;
+mod tcp;
+
+use std::cell::Cell;
+
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+
+use crate::model::rig::World;
+use crate::model::sequence::Theme;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// A runner whose every case follows from `seed`.
+fn runner(seed: u64, cases: u32) -> TestRunner {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 50_000, ..Config::default() };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
+fn compare(world: World, theme: Theme, cases: u32) {
+    let seed = number("XLVS_SEED").unwrap_or(1);
+    let cases = number("XLVS_SEQUENCES").map_or(cases, |cases| cases as u32);
+    let (translated, events, open) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    let outcome = runner(seed, cases).run(&sequence::sequences(theme), |ops| {
+        let progress = rig::play(world, &ops).map_err(proptest::test_runner::TestCaseError::fail)?;
+        translated.set(translated.get() + progress.translated);
+        events.set(events.get() + progress.events);
+        open.set(open.get() + u32::from(progress.open_end));
+        Ok(())
+    });
+    if let Err(TestError::Fail(story, ops)) = outcome {
+        panic!("seed {seed}: {} events suffice to make a difference:\n{story}", ops.len());
+    }
+    println!(
+        "{cases} sequences, {} events, {} packets translated, {} sequences cut short",
+        events.get(),
+        translated.get(),
+        open.get()
+    );
+    assert!(translated.get() > cases as usize, "hardly a packet was translated");
+    assert!(open.get() < cases / 20 + 1, "too many sequences end where the reference says nothing");
+}
+
+#[test]
+fn connections() {
+    compare(World::V4, sequence::CONNECTIONS, 2000);
+}
+
+#[test]
+fn persistence() {
+    compare(World::V4, sequence::PERSISTENCE, 2000);
+}
+
+#[test]
+fn scheduling() {
+    compare(World::V4, sequence::SCHEDULING, 1800);
+}
+
+#[test]
+fn edits() {
+    compare(World::V4, sequence::EDITS, 1900);
+}
+
+#[test]
+fn maglev() {
+    compare(World::V4, sequence::MAGLEV, 200);
+}
+
+#[test]
+fn ipv6() {
+    compare(World::V6, sequence::PERSISTENCE, 800);
+    compare(World::V6, sequence::SCHEDULING, 500);
+    compare(World::V6, sequence::EDITS, 800);
+}

@@ -119,7 +119,8 @@ fn a_template_that_nothing_confirmed_goes_with_its_connection() {
     establish(&mut router, 8);
     reply(&mut router, 8, "R");
     request(&mut router, 8, "S");
-    (router.advance(SECOND * 5), run(&mut router, &["sysctl -qw net.ipv4.vs.drop_entry=3"]));
+    router.advance(SECOND * 5);
+    run(&mut router, &["sysctl -qw net.ipv4.vs.drop_entry=3"]);
     let (mut half_open, mut unconfirmed) = (9, 8);
     for _ in 0..54 {
         router.advance(SECOND);

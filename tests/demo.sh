@@ -35,7 +35,7 @@ tear_down() {
 
 start_daemon() {
   spawn xlvs-router xlvs "$PROGRAMS/xlvs" run --config "$RUN/lvs.cf" --marks "$RUN/iptables" \
-    --settings "$RUN/xlvs.toml"
+    --marks6 "$RUN/ip6tables" --settings "$RUN/xlvs.toml"
   within 10 answering || expected 'xlvs status answers within 10 s of the start'
 }
 

@@ -7,6 +7,7 @@ use xlvs::config::lvs::LvsConfig;
 use xlvs::config::marks::parse_marks;
 use xlvs::config::names::Names;
 use xlvs::config::parse::load;
+use xlvs::config::settings::parse as parse_settings;
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::director::{ClientId, Command, Director, Effect, Level, Port};
 use xlvs::ipvs::mark::MarkRules;
@@ -359,4 +360,18 @@ fn a_link_local_gateway_is_resolved_on_the_link_of_its_route() {
     site.command(Command::Tick);
     let gateway = Effect::Resolve(vec![(2, "fe80::fe".parse().unwrap())]);
     assert!(site.effects.contains(&gateway), "{:?}", site.effects);
+}
+
+#[test]
+fn settings_of_the_file_apply_from_the_start() {
+    let settings = parse_settings("x.toml", "[sysctl]\ndrop_packet = 2\nsync_threshold = '5 60'\n").unwrap();
+    let mut site = Site::new();
+    site.command(Command::Sysctls(Box::new(settings.sysctls())));
+    for (name, value) in [("drop_packet", "1"), ("sync_threshold", "5\t60"), ("conn_reuse_mode", "1")] {
+        let request = Request::Sysctl { name: name.to_owned(), value: None };
+        site.command(Command::Request { client: ClientId(1), request });
+        let expected = Reply::Text(format!("net.ipv4.vs.{name} = {value}"));
+        assert_eq!(site.effects.pop(), Some(Effect::Reply(ClientId(1), expected)));
+    }
+    assert!(site.director.watches_memory());
 }

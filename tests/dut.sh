@@ -77,14 +77,15 @@ restore_device() {
 }
 
 empty_marks() {
-  printf '*mangle\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n' >"$RUN/iptables"
+  printf '*mangle\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n' | tee "$RUN/iptables" >"$RUN/ip6tables"
 }
 
 start_daemon() {
   empty_marks
   rm -f "$RUN/xlvs.log"
   printf 'ports = ["eth0", "eth1"]\ncontrol_socket = "%s"\n' "$XLVS_SOCKET" >"$RUN/xlvs.toml"
-  spawn xlvs-dut xlvs "$PROGRAMS/xlvs" run --bare --marks "$RUN/iptables" --settings "$RUN/xlvs.toml"
+  spawn xlvs-dut xlvs "$PROGRAMS/xlvs" run --bare --marks "$RUN/iptables" --marks6 "$RUN/ip6tables" \
+    --settings "$RUN/xlvs.toml"
   within 5 ready && running xlvs && return
   tail -n 20 "$RUN/xlvs.log" >&2
   die 'the daemon did not come up'
@@ -102,9 +103,9 @@ reset() {
   start_daemon
 }
 
-# add_mark RULE: as typed after "-A PREROUTING", written where the saved rules are; -6 in front if for IPv6 alone.
+# add_mark FILE RULE: as typed after "-A PREROUTING", written where the saved rules are.
 add_mark() {
-  sed -i "s|^COMMIT\$|-A PREROUTING $1\\n&|" "$RUN/iptables"
+  sed -i "s|^COMMIT\$|-A PREROUTING $2\\n&|" "$RUN/$1"
   "$PROGRAMS/xlvs" reload >/dev/null
 }
 
@@ -129,8 +130,8 @@ run_line() {
   read -ra words <<<"$line"
   case $line in
   ipvsadm | ipvsadm\ *) PATH=$PROGRAMS:$PATH exec bash -c "$line" ;;
-  'iptables -t mangle -A PREROUTING '*) add_mark "${line#* PREROUTING }" ;;
-  'ip6tables -t mangle -A PREROUTING '*) add_mark "-6 ${line#* PREROUTING }" ;;
+  'iptables -t mangle -A PREROUTING '*) add_mark iptables "${line#* PREROUTING }" ;;
+  'ip6tables -t mangle -A PREROUTING '*) add_mark ip6tables "${line#* PREROUTING }" ;;
   'sysctl '*) change_setting "${words[@]:1}" ;;
   'ip '*)
     ip -n xlvs-dut "${words[@]:1}"

@@ -231,6 +231,9 @@ fn the_other_files_are_told_apart() {
     let marks = check_bytes("iptables", b"*mangle\n-A PREROUTING -j DROP\nCOMMIT\n");
     assert!(marks.text.starts_with("FILE:2: error: target DROP is not understood"), "{}", marks.text);
     assert!(marks.text.ends_with("\n    -A PREROUTING -j DROP\nFILE: 1 error\n"), "{}", marks.text);
+    let marks =
+        check_bytes("ip6tables", b"*mangle\n-A PREROUTING -d 10.0.0.1 -j MARK --set-mark 1\nCOMMIT\n");
+    assert!(marks.text.starts_with("FILE:2: error: an IPv4 address"), "{}", marks.text);
     assert_eq!(check_bytes("xlvs.toml", b"queues = 2\n").text, "FILE: good: settings\n");
     for (text, quoted) in [
         ("-A PREROUTING -j MARK --set-mark 1\n", "-A PREROUTING -j MARK --set-mark 1"),

@@ -21,14 +21,15 @@ xlvs: Linux Virtual Server without the kernel module
 
 usage: xlvs COMMAND
 
-  run [--config FILE] [--marks FILE] [--settings FILE] [--bare]
+  run [--config FILE] [--marks FILE] [--marks6 FILE] [--settings FILE] [--bare]
                         balance until SIGTERM; SIGHUP reads the files again
       --config FILE     lvs.cf (default /etc/sysconfig/ha/lvs.cf)
       --marks FILE      saved iptables rules (default /etc/sysconfig/iptables)
+      --marks6 FILE     saved ip6tables rules (default /etc/sysconfig/ip6tables)
       --settings FILE   xlvs.toml (default /etc/xlvs/xlvs.toml, which need not exist)
       --bare            no lvs.cf: start with empty tables, for ipvsadm to fill
   status                what the daemon does: ports, packets, servers
-  check FILE...         say what is wrong with an lvs.cf, saved iptables rules or an xlvs.toml
+  check FILE...         say what is wrong with an lvs.cf, saved iptables or ip6tables rules or an xlvs.toml
   reload                have the daemon read its files again
   sysctl [NAME[=VALUE]] read or set an IPVS setting, such as net.ipv4.vs.expire_nodest_conn; without NAME: list all
   help, version
@@ -123,6 +124,7 @@ fn parse_run(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
         match argument {
             Long("config") => options.lvs = Some(parser.value()?.into()),
             Long("marks") => options.marks = Some(parser.value()?.into()),
+            Long("marks6") => options.marks6 = Some(parser.value()?.into()),
             Long("settings") => options.settings = Some(parser.value()?.into()),
             Long("bare") => options.bare = true,
             Short('h') | Long("help") => return Ok(Task::Help),

@@ -1,5 +1,5 @@
-//! Saved iptables rules, as `iptables-save` writes them, into the marks that the mangle table's PREROUTING gives.
-//! Other tables, and chains that PREROUTING does not reach, are not looked at.
+//! Saved rules, as `iptables-save` and `ip6tables-save` write them, into the marks that the mangle table's PREROUTING
+//! gives. Other tables, and chains that PREROUTING does not reach, are not looked at.
 
 use std::collections::HashMap;
 
@@ -9,6 +9,7 @@ use super::complaint::Complaints;
 use super::names::Names;
 use super::rule::{self, Jump};
 use crate::ipvs::mark::{MarkRules, Rule, Target};
+use crate::net::addr::Family;
 
 /// Rules that one packet may run through at most, calls of chains multiplied out.
 pub const MOST_RULES_A_PACKET: usize = 65536;
@@ -35,15 +36,41 @@ pub struct MarkError {
 
 /// Reads the text of `iptables-save`. Rules take IPv4 packets unless they say `-6` or name an IPv6 address.
 pub fn parse_marks(text: &str, names: Names<'_>) -> Result<MarkRules, Complaints<MarkError>> {
+    parse_marks_of(Family::V4, text, names)
+}
+
+/// Reads the text of `iptables-save` (IPv4) or `ip6tables-save` (IPv6). Rules of the latter take IPv6 packets, and lines
+/// that say `-4` take none, as ip6tables-restore(8) has it; then [`MarkRules::with_ipv6`] is for the result.
+pub fn parse_marks_of(
+    family: Family,
+    text: &str,
+    names: Names<'_>,
+) -> Result<MarkRules, Complaints<MarkError>> {
     let mut file = SavedFile::default();
     file.read(text);
-    let mut reader =
-        Reader { names, file: &file, chains: Vec::new(), calls: Vec::new(), errors: Complaints::default() };
+    let mut reader = Reader {
+        names,
+        family,
+        file: &file,
+        chains: Vec::new(),
+        calls: Vec::new(),
+        errors: Complaints::default(),
+    };
     reader.reach();
     let Reader { chains, calls, mut errors, .. } = reader;
     errors.merge(call_errors(&chains, &calls, &file), |error| error.line);
     errors.merge(file.errors, |error| error.line);
     if errors.is_empty() { Ok(MarkRules { chains }) } else { Err(errors) }
+}
+
+/// Which of the two programs saved a file: by its name, or by the comment that they write.
+pub fn family_of(file: &str, text: &str) -> Family {
+    let name = file.rsplit('/').next().unwrap_or_default();
+    let generated = |line: &str| line.starts_with('#') && line.contains("ip6tables-save");
+    match name.contains("ip6tables") || text.lines().any(generated) {
+        true => Family::V6,
+        false => Family::V4,
+    }
 }
 
 /// Whether a line is of saved rules or of a script that makes them, and of nothing else.
@@ -178,6 +205,7 @@ struct Call {
 
 struct Reader<'a> {
     names: Names<'a>,
+    family: Family,
     file: &'a SavedFile<'a>,
     chains: Vec<Vec<Rule>>,
     calls: Vec<Call>,
@@ -195,7 +223,7 @@ impl<'a> Reader<'a> {
             let lines = self.file.chains.get(name).map(|chain| chain.rules.as_slice()).unwrap_or_default();
             let mut rules = Vec::with_capacity(lines.len());
             for &(line, text) in lines {
-                match rule::parse(text, self.names, |name| self.known(name).is_some()) {
+                match rule::parse(text, self.names, self.family, |name| self.known(name).is_some()) {
                     Ok((matches, Jump::Target(target))) => rules.push(Rule { matches, target }),
                     Ok((matches, Jump::Chain { name: called, goto })) => match self.known(&called) {
                         Some(called) => {

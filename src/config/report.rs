@@ -11,6 +11,7 @@ use super::names::Names;
 use super::parse::parse;
 use super::recover::{Level, is_key_of};
 use super::{settings, text};
+use crate::net::addr::Family;
 
 /// Errors of one file that are printed.
 const MOST_PRINTED: usize = 50;
@@ -30,7 +31,7 @@ pub struct CheckOutcome {
     pub warnings: usize,
 }
 
-/// Reads and checks a file: `xlvs.toml` by its ending `.toml`, saved iptables rules by their lines, anything else as
+/// Reads and checks a file: `xlvs.toml` by its ending `.toml`, saved iptables or ip6tables rules by their lines, anything else as
 /// `lvs.cf`.
 pub fn check_file(path: &Path, names: Names<'_>) -> CheckOutcome {
     let file = path.display().to_string();
@@ -45,7 +46,7 @@ pub fn check_file(path: &Path, names: Names<'_>) -> CheckOutcome {
     if path.extension().is_some_and(|ending| ending == "toml") {
         check_settings(&file, &content)
     } else if has_rules(&content) {
-        check_marks(&file, &content, names)
+        check_marks_of(marks::family_of(&file, &content), &file, &content, names)
     } else {
         check_lvs(&file, &content, names)
     }
@@ -78,9 +79,14 @@ pub fn check_lvs(file: &str, content: &str, names: Names<'_>) -> CheckOutcome {
 
 /// Checks the text of saved iptables rules.
 pub fn check_marks(file: &str, content: &str, names: Names<'_>) -> CheckOutcome {
+    check_marks_of(Family::V4, file, content, names)
+}
+
+/// Checks the text of saved rules of iptables (IPv4) or ip6tables (IPv6).
+pub fn check_marks_of(family: Family, file: &str, content: &str, names: Names<'_>) -> CheckOutcome {
     let mut outcome = CheckOutcome::default();
     let mut rules = 0;
-    match marks::parse_marks(content, names) {
+    match marks::parse_marks_of(family, content, names) {
         Ok(found) => rules = found.chains.iter().map(Vec::len).sum(),
         Err(errors) => {
             for MarkError { line, text, reason } in errors.iter().take(MOST_PRINTED) {

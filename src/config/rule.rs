@@ -29,11 +29,12 @@ pub enum Jump {
 pub(super) const ADVICE: &str = "xlvs understands -s -d -i -p, --sport and --dport (tcp, udp, sctp, multiport), \
     -m mark, -m comment, and -j MARK, ACCEPT, RETURN or a chain; rewrite the rule, or move it out of mangle PREROUTING";
 
-/// Reads the part of a rule after `-A CHAIN`; the error says what is not understood. `is_chain` tells the chains of the
-/// table from targets. A rule that cannot concern the mark of a balanced packet only counts.
+/// Reads the part of a rule after `-A CHAIN`; the error says what is not understood. `family` tells the rules of iptables from
+/// those of ip6tables, `is_chain` the chains of the table from targets. A rule that cannot concern the mark of a balanced packet only counts.
 pub fn parse(
     rule: &str,
     names: Names<'_>,
+    family: Family,
     is_chain: impl Fn(&str) -> bool,
 ) -> Result<(Vec<Match>, Jump), String> {
     let words = words(rule).ok_or("a quote is not closed")?;
@@ -41,14 +42,14 @@ pub fn parse(
     if bystander::harmless_target(&words).is_some_and(|target| !is_chain(target)) {
         return Ok((Vec::new(), Jump::Target(Target::Continue)));
     }
-    match understood(&words, names) {
+    match understood(&words, names, family) {
         Err(_) if bystander::is_icmp_only(&words) => Ok((Vec::new(), Jump::Target(Target::Continue))),
         understood => understood,
     }
 }
 
-fn understood(words: &[String], names: Names<'_>) -> Result<(Vec<Match>, Jump), String> {
-    let mut options = Options { words: words.iter(), names, draft: Draft::default() };
+fn understood(words: &[String], names: Names<'_>, family: Family) -> Result<(Vec<Match>, Jump), String> {
+    let mut options = Options { words: words.iter(), names, draft: Draft::of(family) };
     while let Some(word) = options.words.next() {
         options.option(word)?;
     }
@@ -67,6 +68,8 @@ struct Draft {
     matches: Vec<Match>,
     /// `!` before the option that comes next.
     negated: bool,
+    /// Of the whole file.
+    usual_family: Family,
     family: Family,
     protocol: Option<Protocol>,
     needs_ports: bool,
@@ -74,27 +77,37 @@ struct Draft {
     mark: Option<Target>,
 }
 
-impl Default for Draft {
-    fn default() -> Self {
+impl Draft {
+    fn of(family: Family) -> Self {
         Draft {
             matches: Vec::new(),
             negated: false,
-            family: Family::V4,
+            usual_family: family,
+            family,
             protocol: None,
             needs_ports: false,
             jump: Jump::Target(Target::Continue),
             mark: None,
         }
     }
-}
 
-impl Draft {
+    /// Whether a comparison with an address is of IPv4; ip6tables takes none but those of lines for iptables alone.
+    fn is_misplaced(&self, test: &Match) -> bool {
+        let (Match::Source(Test { value, .. }) | Match::Destination(Test { value, .. })) = test else {
+            return false;
+        };
+        value.address.is_ipv4() && self.usual_family == Family::V6 && self.family == Family::V6
+    }
+
     fn finish(mut self) -> Result<(Vec<Match>, Jump), String> {
         if self.negated {
             return Err("! stands before nothing".to_owned());
         }
         if self.needs_ports && !self.protocol.is_some_and(has_ports) {
             return Err("ports need -p tcp, udp, udplite, sctp or dccp in the same rule".to_owned());
+        }
+        if self.matches.iter().any(|test| self.is_misplaced(test)) {
+            return Err("an IPv4 address cannot be compared with by a rule of ip6tables".to_owned());
         }
         // A comparison with an address of one family never holds for a packet of the other.
         let addressed =

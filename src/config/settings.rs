@@ -17,6 +17,8 @@ pub struct Settings {
     pub lvs_cf: PathBuf,
     /// The saved iptables rules to take marks from.
     pub marks: PathBuf,
+    /// The saved ip6tables rules to take marks of IPv6 packets from.
+    pub marks6: PathBuf,
     /// Control socket, created with mode 0600.
     pub control_socket: PathBuf,
     /// Interfaces to attach to; empty: work out from `lvs.cf` and the routes.
@@ -42,6 +44,7 @@ impl Default for Settings {
         Settings {
             lvs_cf: "/etc/sysconfig/ha/lvs.cf".into(),
             marks: "/etc/sysconfig/iptables".into(),
+            marks6: "/etc/sysconfig/ip6tables".into(),
             control_socket: "/run/xlvs/control.sock".into(),
             ports: Vec::new(),
             queues: 0,
@@ -184,8 +187,12 @@ impl Settings {
 
     /// The first key whose value cannot be used, and why.
     fn fault(&self) -> Option<(&str, String)> {
-        let paths =
-            [("lvs_cf", &self.lvs_cf), ("marks", &self.marks), ("control_socket", &self.control_socket)];
+        let paths = [
+            ("lvs_cf", &self.lvs_cf),
+            ("marks", &self.marks),
+            ("marks6", &self.marks6),
+            ("control_socket", &self.control_socket),
+        ];
         if let Some((key, path)) = paths.into_iter().find(|(_, path)| !path.is_absolute()) {
             return Some((key, format!("'{}' is not an absolute path", path.display())));
         }
@@ -221,7 +228,9 @@ fn interface_name(name: &str) -> bool {
 /// What a key takes, for whoever has never seen a type of Rust.
 fn wanted(key: &str) -> Option<&'static str> {
     Some(match key {
-        "lvs_cf" | "marks" | "control_socket" => "an absolute path in quotes such as \"/etc/xlvs/file\"",
+        "lvs_cf" | "marks" | "marks6" | "control_socket" => {
+            "an absolute path in quotes such as \"/etc/xlvs/file\""
+        }
         "ports" => "a list of names such as [\"eth0\", \"eth1\"]",
         "queues" => "a number from 0 to 1024",
         "frame_size" => "2048 or 4096",

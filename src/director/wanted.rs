@@ -128,9 +128,14 @@ impl Wanted {
     /// Virtual servers that go by a mark which no rule gives, so that no packet reaches them.
     pub fn unmarked(&self, marks: &MarkRules) -> Vec<String> {
         let given = marks.destinations();
-        let is_given = |mark: u32| given.iter().any(|(given, _)| given.is_none_or(|given| given == mark));
+        let is_given = |mark: u32, family: Family| {
+            given.iter().any(|(given, (prefix, _))| {
+                let of_family = prefix.is_none_or(|prefix| Family::from(prefix.addr()) == family);
+                of_family && given.is_none_or(|given| given == mark)
+            })
+        };
         let unmarked = self.services.iter().filter_map(|service| match service.spec.id {
-            ServiceId::FwMark { mark, .. } if !is_given(mark) => Some((&service.name, mark)),
+            ServiceId::FwMark { mark, family } if !is_given(mark, family) => Some((&service.name, mark)),
             _ => None,
         });
         let text = |(name, mark): (&String, u32)| {

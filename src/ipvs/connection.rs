@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::ipvs::edit::Forward;
@@ -44,7 +44,7 @@ pub struct Connection {
     /// The control connection that made it as a data connection; it is kept alive until this one ends.
     pub parent: Option<Arc<Connection>>,
     /// What the FTP helper knows, if it reads this connection.
-    pub ftp: OnceLock<Box<Mutex<FtpControl>>>,
+    pub ftp: Option<Box<Mutex<FtpControl>>>,
     /// Deadline.
     pub life: Life,
     status: AtomicU32,
@@ -76,7 +76,7 @@ impl Connection {
             server,
             template,
             parent: None,
-            ftp: OnceLock::new(),
+            ftp: None,
             life: Life::default(),
             status: AtomicU32::new(tcp::State::None as u32 | no_output),
             packets_in: AtomicU32::new(0),

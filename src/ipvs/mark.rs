@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::net::addr::{Family, PortRange, Protocol};
@@ -136,6 +136,22 @@ enum End {
 }
 
 impl MarkRules {
+    /// These rules, and for IPv6 packets before them those of a table of its own.
+    pub fn with_ipv6(self, ipv6: MarkRules) -> MarkRules {
+        if ipv6.chains.is_empty() {
+            return self;
+        }
+        let begin = |matches, index, goto| Rule { matches, target: Target::Chain { index, goto } };
+        let behind = 1 + self.chains.len();
+        let mut entrance = vec![begin(vec![Match::Family(Family::V6)], behind, false)];
+        if !self.chains.is_empty() {
+            entrance.push(begin(Vec::new(), 1, true));
+        }
+        let own = self.chains.into_iter().map(|chain| moved(chain, 1));
+        let theirs = ipv6.chains.into_iter().map(|chain| moved(chain, behind));
+        MarkRules { chains: std::iter::once(entrance).chain(own).chain(theirs).collect() }
+    }
+
     /// The mark of a packet that arrives without one; 0 is none.
     pub fn mark(&self, packet: &MarkPacket<'_>) -> u32 {
         let mut mark = 0;
@@ -185,6 +201,16 @@ impl MarkRules {
         let whole = |rule: &Rule| !matches!(rule.target, Target::Mark { clear, .. } if clear != u32::MAX);
         self.chains.iter().flatten().all(whole)
     }
+}
+
+/// A chain among others whose indices begin `by` further on.
+fn moved(mut chain: Vec<Rule>, by: usize) -> Vec<Rule> {
+    for rule in &mut chain {
+        if let Target::Chain { index, .. } = &mut rule.target {
+            *index += by;
+        }
+    }
+    chain
 }
 
 impl Match {
@@ -258,6 +284,7 @@ impl Reach {
                     _ => {}
                 },
                 Match::DestinationPorts(Test { value, negated: false }) => reach.narrow_ports(value)?,
+                Match::Family(family) => reach.narrow(everywhere(*family))?,
                 _ => {}
             }
         }
@@ -286,6 +313,13 @@ impl Reach {
         };
         self.ports = narrowed;
         (!self.ports.is_empty()).then_some(())
+    }
+}
+
+fn everywhere(family: Family) -> IpNet {
+    match family {
+        Family::V4 => Ipv4Net::default().into(),
+        Family::V6 => Ipv6Net::default().into(),
     }
 }
 

@@ -82,7 +82,7 @@ sysctls! {
     amemthresh = 1024, INT;
     /// Not 0: nothing is balanced while a backup synchronisation daemon runs.
     backup_only = 0, INT;
-    /// Not 0: what a mark's service has no server for goes on to where it is addressed.
+    /// Kept for listings: it concerns packets to foreign addresses, and only those to this machine's own are balanced.
     cache_bypass = 0, INT;
     /// Bit 0: a SYN on a connection in TIME_WAIT or CLOSE is scheduled anew. Bit 1: also in FIN_WAIT when the server answers
     /// past us.

@@ -50,7 +50,8 @@ impl Daemon {
         let settings = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
         fs::write(path("xlvs.toml"), settings).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
-        command.arg("run").arg("--marks").arg(path("iptables")).arg("--settings").arg(path("xlvs.toml"));
+        command.arg("run").arg("--settings").arg(path("xlvs.toml"));
+        command.arg("--marks").arg(path("iptables")).arg("--marks6").arg(path("ip6tables"));
         match lvs {
             Some(lvs) => {
                 fs::write(path("lvs.cf"), lvs).unwrap();
@@ -82,9 +83,25 @@ impl Daemon {
         self.directory.take().expect("a daemon has a directory")
     }
 
+    /// Writes rules of ip6tables, and has the daemon read its files again.
+    pub fn mark_ipv6(&self, rules: &str) {
+        fs::write(self.path("ip6tables"), rules).unwrap();
+        let reply = self.call(Request::Reload);
+        assert!(matches!(reply, Some(Reply::Text(_))), "{reply:?}");
+    }
+
     /// Edits its tables.
     pub fn ipvsadm(&self, arguments: &str) {
         self.listing(arguments);
+    }
+
+    /// What `xlvs` prints to this command, and whether it went well.
+    pub fn xlvs(&self, arguments: &str) -> (bool, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
+        command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.path("control.sock"));
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// What ipvsadm prints about it.

@@ -71,3 +71,35 @@ fn a_file_in_the_sockets_place_is_not_touched() {
     assert!(!success, "{log}");
     assert!(log.contains("is not a socket"), "{log}");
 }
+
+#[test]
+fn settings_of_ipvs_are_listed_read_set_and_refused() {
+    let rig = Rig::new();
+    let daemon = Daemon::start(&rig, &[]);
+    let (_, all) = daemon.xlvs("sysctl");
+    assert_eq!(daemon.xlvs("sysctl -a").1, all);
+    let lines: Vec<&str> = all.lines().collect();
+    assert!(lines.is_sorted() && lines.len() == 32, "{all}");
+    assert!(all.contains("net.ipv4.vs.sync_threshold = 3\t50\n"), "{all}");
+    assert_eq!(
+        daemon.xlvs("sysctl -w net.ipv4.vs.drop_entry=3"),
+        (true, "net.ipv4.vs.drop_entry = 3\n".into())
+    );
+    assert_eq!(daemon.xlvs("sysctl net/ipv4/vs/drop_entry"), (true, "net.ipv4.vs.drop_entry = 3\n".into()));
+    // Memory is looked at while a mode is automatic; there is more than `amemthresh`.
+    daemon.xlvs("sysctl net.ipv4.vs.drop_packet=2");
+    assert_eq!(daemon.xlvs("sysctl net.ipv4.vs.drop_packet"), (true, "net.ipv4.vs.drop_packet = 1\n".into()));
+    daemon.xlvs("sysctl net.ipv4.vs.amemthresh=2147483647");
+    wait_until("scarce memory makes the mode active", || {
+        daemon.xlvs("sysctl net.ipv4.vs.drop_packet").1 == "net.ipv4.vs.drop_packet = 2\n"
+    });
+    let (done, refusal) = daemon.xlvs("sysctl net.ipv4.vs.drop_entry=4");
+    assert!(!done);
+    assert_eq!(
+        refusal,
+        "sysctl: setting key \"net.ipv4.vs.drop_entry\": Invalid argument\n\
+         it takes a whole number from 0 to 3, not `4'\n"
+    );
+    assert!(!daemon.xlvs("sysctl net.ipv4.vs.nonsense").0);
+    daemon.stop();
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{RunError, RunOptions};
 use crate::config::check::check;
 use crate::config::lvs::LvsConfig;
-use crate::config::marks::parse_marks;
+use crate::config::marks::parse_marks_of;
 use crate::config::names::Names;
 use crate::config::parse::parse;
 use crate::config::report;
@@ -14,6 +14,7 @@ use crate::config::settings::{self, Settings};
 use crate::config::text::{self, ReadError};
 use crate::director::names::with_system_names;
 use crate::ipvs::mark::MarkRules;
+use crate::net::addr::Family;
 
 /// Where `xlvs.toml` is if nobody says otherwise; it need not exist.
 const SETTINGS: &str = "/etc/xlvs/xlvs.toml";
@@ -23,6 +24,7 @@ const SETTINGS: &str = "/etc/xlvs/xlvs.toml";
 pub struct Files {
     lvs: Option<PathBuf>,
     marks: PathBuf,
+    marks6: PathBuf,
 }
 
 /// What was in them.
@@ -52,19 +54,24 @@ impl Files {
     pub fn new(options: &RunOptions, settings: &Settings) -> Self {
         let lvs = options.lvs.clone().unwrap_or_else(|| settings.lvs_cf.clone());
         let marks = options.marks.clone().unwrap_or_else(|| settings.marks.clone());
-        Files { lvs: (!options.bare).then_some(lvs), marks }
+        let marks6 = options.marks6.clone().unwrap_or_else(|| settings.marks6.clone());
+        Files { lvs: (!options.bare).then_some(lvs), marks, marks6 }
     }
 
     /// Reads all files, or reports everything that is wrong with them.
     pub fn read(&self) -> Result<Configuration, String> {
         with_system_names(|names| {
             let lvs = self.read_lvs(names);
-            let marks = self.read_marks(names);
-            let ((lvs, warnings), marks) = match (lvs, marks) {
-                (Ok(lvs), Ok(marks)) => (lvs, marks),
-                (lvs, marks) => return Err(lvs.err().into_iter().chain(marks.err()).collect()),
-            };
-            Ok(Configuration { lvs, marks: Arc::new(marks.unwrap_or_default()), warnings })
+            let marks = read_marks(&self.marks, Family::V4, names);
+            let marks6 = read_marks(&self.marks6, Family::V6, names);
+            match (lvs, marks, marks6) {
+                (Ok((lvs, warnings)), Ok(marks), Ok(marks6)) => {
+                    Ok(Configuration { lvs, marks: Arc::new(marks.with_ipv6(marks6)), warnings })
+                }
+                (lvs, marks, marks6) => {
+                    Err([lvs.err(), marks.err(), marks6.err()].into_iter().flatten().collect())
+                }
+            }
         })
     }
 
@@ -82,18 +89,15 @@ impl Files {
         });
         Ok((parsed.config, warnings.collect()))
     }
+}
 
-    /// `None` if there is no such file.
-    fn read_marks(&self, names: Names<'_>) -> Result<Option<MarkRules>, String> {
-        let file = self.marks.display().to_string();
-        let text = match text::read(&self.marks) {
-            Ok(text) => text,
-            Err(ReadError::Missing) => return Ok(None),
-            Err(error) => return Err(format!("{file}: error: {error}\n")),
-        };
-        match parse_marks(&text, names) {
-            Ok(marks) => Ok(Some(marks)),
-            Err(_) => Err(report::check_marks(&file, &text, names).text),
-        }
-    }
+/// No rules if there is no such file.
+fn read_marks(path: &Path, family: Family, names: Names<'_>) -> Result<MarkRules, String> {
+    let file = path.display().to_string();
+    let text = match text::read(path) {
+        Ok(text) => text,
+        Err(ReadError::Missing) => return Ok(MarkRules::default()),
+        Err(error) => return Err(format!("{file}: error: {error}\n")),
+    };
+    parse_marks_of(family, &text, names).map_err(|_| report::check_marks_of(family, &file, &text, names).text)
 }

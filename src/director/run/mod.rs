@@ -44,6 +44,8 @@ pub struct RunOptions {
     pub lvs: Option<PathBuf>,
     /// The saved iptables rules, in place of the file that the settings name.
     pub marks: Option<PathBuf>,
+    /// The saved ip6tables rules, in place of the file that the settings name.
+    pub marks6: Option<PathBuf>,
     /// `xlvs.toml`, which must exist then.
     pub settings: Option<PathBuf>,
     /// Start with empty tables and no `lvs.cf`.

@@ -17,18 +17,15 @@ use crate::net::rewrite;
 use crate::net::route::Egress;
 use crate::net::segment;
 
-/// Lets the helper read a new connection if it is one of FTP's and is translated.
-pub(super) fn begin(burst: &Burst<'_>, connection: &Connection) {
-    if connection.protocol == Protocol::TCP
+/// Whether a new connection is one whose payload is read.
+pub(super) fn reads(burst: &Burst<'_>, connection: &Connection) -> bool {
+    connection.protocol == Protocol::TCP
         && connection.forward == Forward::Masquerade
         && burst.snapshot.ftp_ports.contains(connection.virtual_address.port())
-    {
-        connection.ftp.get_or_init(Box::default);
-    }
 }
 
 fn control(connection: &Connection) -> Option<MutexGuard<'_, FtpControl>> {
-    connection.ftp.get().map(|control| control.lock().unwrap_or_else(PoisonError::into_inner))
+    connection.ftp.as_ref().map(|control| control.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn is_established(connection: &Connection) -> bool {

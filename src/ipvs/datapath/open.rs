@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Burst, Datapath, Ending, Passage, ftp};
+use super::{Burst, Datapath, Ending, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::{Persistence, ServerId};
 use crate::ipvs::helper::ftp::{CONTROL_PORT, DATA_PORT};
@@ -23,7 +23,6 @@ use crate::net::icmp::IcmpError;
 use crate::net::parse::{Packet, Quote, Transport};
 use crate::net::rewrite;
 use crate::net::route::RouteTable;
-use crate::net::time::Instant;
 
 /// The kernel's initial timeout of a connection.
 const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
@@ -47,11 +46,10 @@ impl Datapath {
         if self.tables.drop_counters.drops_packet(burst.snapshot.defence) {
             return Verdict::Drop(DropReason::Defence);
         }
-        // Active FTP's data connections come from there and are the FTP helper's, not the schedulers'.
         if flow.source_port == DATA_PORT {
             return Verdict::Pass;
         }
-        match self.schedule(service, &Arrival::new(burst, service, flow, flow.destination)) {
+        match self.schedule(burst, service, &Arrival::new(burst, service, flow, flow.destination)) {
             Some(connection) if is_one_packet(service, flow) => {
                 let verdict = self.forward_one_packet(passage, &connection);
                 if let Some(template) = &connection.template {
@@ -61,7 +59,6 @@ impl Datapath {
                 verdict
             }
             Some(connection) => {
-                ftp::begin(burst, &connection);
                 self.tables.connections.insert(&connection);
                 self.forward_request(passage, &connection)
             }
@@ -82,14 +79,13 @@ impl Datapath {
         if flow.source_port == DATA_PORT {
             return Verdict::Pass;
         }
-        match self.schedule(service, &Arrival::new(burst, service, &flow, flow.source)) {
+        match self.schedule(burst, service, &Arrival::new(burst, service, &flow, flow.source)) {
             Some(connection) if is_one_packet(service, &flow) => {
                 let verdict = self.forward_error(passage, quote, &connection, Direction::In);
                 connection.unbind();
                 verdict
             }
             Some(connection) => {
-                ftp::begin(burst, &connection);
                 self.tables.connections.insert(&connection);
                 self.wheel.file(Ending::Connection(Arc::clone(&connection)));
                 self.forward_error(passage, quote, &connection, Direction::In)
@@ -110,28 +106,36 @@ impl Datapath {
     }
 
     /// A new connection for the flow, or `None` if no server may take it.
-    fn schedule(&mut self, service: &VirtualService, arrival: &Arrival<'_>) -> Option<Arc<Connection>> {
-        let Arrival { flow, now, .. } = *arrival;
+    fn schedule(
+        &mut self,
+        burst: &Burst<'_>,
+        service: &VirtualService,
+        arrival: &Arrival<'_>,
+    ) -> Option<Arc<Connection>> {
+        let flow = arrival.flow;
         match &service.spec.persistence {
             Some(persistence) => {
                 let template = self.template(service, persistence, arrival)?;
                 let server_address = persistent_address(service, template.server.id(), flow);
                 let server = Arc::clone(&template.server);
-                Some(self.connect(now, Connection::new(flow, server, server_address, Some(template))))
+                Some(self.connect(burst, Connection::new(flow, server, server_address, Some(template))))
             }
             None if service.port().is_some_and(|port| port != flow.destination_port) => None,
             None => {
                 let server = service.scheduler.schedule(&service.servers, arrival)?;
                 let server_address = address_for(server.id(), flow);
-                Some(self.connect(now, Connection::new(flow, server, server_address, None)))
+                Some(self.connect(burst, Connection::new(flow, server, server_address, None)))
             }
         }
     }
 
     /// Counts a new connection. Its first packet gives it the timeout of a state; until then it must not look as if its time
     /// were up to another worker.
-    fn connect(&self, now: Instant, connection: Connection) -> Arc<Connection> {
-        connection.life.set_deadline(now + NEW_CONNECTION_TIME);
+    fn connect(&self, burst: &Burst<'_>, mut connection: Connection) -> Arc<Connection> {
+        if super::ftp::reads(burst, &connection) {
+            connection.ftp = Some(Box::default());
+        }
+        connection.life.set_deadline(burst.now + NEW_CONNECTION_TIME);
         let connection = Arc::new(connection);
         connection.server.count(self.worker, |cell| cell.add_connection());
         self.tables.total.cell(self.worker).add_connection();

@@ -152,10 +152,10 @@ impl Datapath {
         if let Err(reason) = self.help_reply(passage, connection, egress) {
             return Verdict::Drop(reason);
         }
-        let packet = passage.packet;
-        self.count_out(connection, packet.ip_len());
+        self.count_out(connection, passage.packet.ip_len());
         self.touch(passage, connection, Direction::Out);
-        rewrite::set_end(passage.frame.bytes_mut(), &packet, End::Source, connection.virtual_address);
+        let packet = &passage.packet;
+        rewrite::set_end(passage.frame.bytes_mut(), packet, End::Source, connection.virtual_address);
         self.send(passage, egress)
     }
 

@@ -4,6 +4,7 @@
 mod datapath;
 mod defence;
 mod director;
+mod ftp;
 mod ipvsadm;
 mod layers;
 mod lvscf;

@@ -246,7 +246,7 @@ impl Director {
                 self.publish();
             }
             if self.draft.defence.drops_entries {
-                defence::drop_entries(&self.tables, &self.draft, now);
+                defence::drop_entries(&self.tables, now);
             }
             self.next_defence = now + defence::PERIOD;
         }

@@ -8,13 +8,16 @@ use std::time::Duration;
 use crate::ipvs::edit::Forward;
 use crate::ipvs::helper::control::FtpControl;
 use crate::ipvs::persistence::PersistenceTemplate;
-use crate::ipvs::protocol::{Course, Direction, state_name, tcp};
+use crate::ipvs::protocol::{Course, Direction, State, tcp};
 use crate::ipvs::server::RealServer;
 use crate::ipvs::timer::Life;
 use crate::ipvs::view::ConnectionView;
 use crate::net::addr::Protocol;
 use crate::net::flow::FlowKey;
 use crate::net::time::Instant;
+
+/// Seconds that a connection has before its first packet gives it the time of a state.
+const NEW: u32 = 3;
 
 const STATE: u32 = 0xff;
 const ACTIVE: u32 = 1 << 8;
@@ -48,6 +51,7 @@ pub struct Connection {
     /// Deadline.
     pub life: Life,
     status: AtomicU32,
+    timeout: AtomicU32,
     packets_in: AtomicU32,
     children: AtomicU32,
     awaits_port: bool,
@@ -78,7 +82,8 @@ impl Connection {
             parent: None,
             ftp: None,
             life: Life::default(),
-            status: AtomicU32::new(tcp::State::None as u32 | no_output),
+            status: AtomicU32::new(no_output),
+            timeout: AtomicU32::new(NEW),
             packets_in: AtomicU32::new(0),
             children: AtomicU32::new(0),
             awaits_port: false,
@@ -146,6 +151,23 @@ impl Connection {
         FlowKey::new(self.protocol, source, self.client)
     }
 
+    /// The state.
+    pub fn state(&self) -> State {
+        State::from_number(self.protocol, (self.status.load(Ordering::Relaxed) & STATE) as u8)
+    }
+
+    /// Seconds that its last packet gave it. A packet that does not concern its state gives it as many again.
+    pub fn timeout(&self) -> u32 {
+        self.timeout.load(Ordering::Relaxed)
+    }
+
+    /// Notes what a packet gives it, in seconds.
+    pub fn set_timeout(&self, timeout: u32) {
+        if self.timeout() != timeout {
+            self.timeout.store(timeout, Ordering::Relaxed);
+        }
+    }
+
     /// One more packet of the client.
     pub fn count_packet(&self) {
         self.packets_in.fetch_add(1, Ordering::Relaxed);
@@ -154,11 +176,6 @@ impl Connection {
     /// Packets of the client so far.
     pub fn packets_in(&self) -> u32 {
         self.packets_in.load(Ordering::Relaxed)
-    }
-
-    /// The TCP state.
-    pub fn tcp_state(&self) -> tcp::State {
-        tcp::State::from_number((self.status.load(Ordering::Relaxed) & STATE) as u8)
     }
 
     /// Whether only the client's packets are seen here so far (the kernel's NOOUTPUT flag).
@@ -180,12 +197,12 @@ impl Connection {
         }
     }
 
-    /// Goes from one TCP state to the next by `step`; the server's count of active connections follows. Returns the state.
-    pub fn step(&self, step: impl Fn(tcp::State) -> tcp::State) -> tcp::State {
+    /// Goes from one state to the next by `step`; the server's count of active connections follows. Returns the state.
+    pub fn step(&self, step: impl Fn(State) -> State) -> State {
         let after = |status: u32| {
-            let state = step(tcp::State::from_number((status & STATE) as u8));
+            let state = step(State::from_number(self.protocol, (status & STATE) as u8));
             let active = if state.is_active() { ACTIVE } else { 0 };
-            (state, (status & !(STATE | ACTIVE)) | state as u32 | active)
+            (state, (status & !(STATE | ACTIVE)) | u32::from(state.number()) | active)
         };
         let mut status = self.status.load(Ordering::Relaxed);
         loop {
@@ -225,11 +242,12 @@ impl Connection {
     pub fn view(&self, now: Instant) -> ConnectionView {
         ConnectionView {
             protocol: self.protocol,
-            state: state_name(self.protocol, self.tcp_state() as u8).to_owned(),
+            state: self.state().name().to_owned(),
             client: self.client,
             virtual_address: self.virtual_address,
             server: self.server_address,
             expires: self.life.deadline().saturating_since(now).as_secs(),
+            call_id: None,
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::lottery::{Lottery, mix};
 use crate::ipvs::persistence::PersistenceTemplate;
-use crate::ipvs::protocol::tcp::State;
-use crate::ipvs::snapshot::{Snapshot, Tables};
+use crate::ipvs::protocol::{State, sctp, tcp};
+use crate::ipvs::snapshot::Tables;
 use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::timer::Life;
 use crate::net::addr::Protocol;
@@ -86,7 +86,7 @@ pub fn judge(sysctls: &mut Sysctls, free_pages: u64, counters: &DropCounters) ->
 }
 
 /// One round of dropping connections, and templates that none of them confirmed.
-pub fn drop_entries(tables: &Tables, snapshot: &Snapshot, now: Instant) {
+pub fn drop_entries(tables: &Tables, now: Instant) {
     let counters = &tables.drop_counters;
     let mut drawn = [false; BUCKETS as usize];
     for _ in 0..BUCKETS_DRAWN {
@@ -95,7 +95,7 @@ pub fn drop_entries(tables: &Tables, snapshot: &Snapshot, now: Instant) {
     let mut connections = Vec::new();
     tables.connections.for_each(|connection| {
         let candidate = drawn[bucket(connection.protocol, connection.client)];
-        if candidate && !connection.has_children() && drops_connection(counters, snapshot, connection, now) {
+        if candidate && !connection.has_children() && drops_connection(counters, connection, now) {
             connections.push(Arc::clone(connection));
         }
     });
@@ -126,21 +126,15 @@ fn bucket(protocol: Protocol, client: SocketAddr) -> usize {
 }
 
 /// What is being opened goes at once, what is established or has no state by the draw, the rest ends soon by itself.
-fn drops_connection(
-    counters: &DropCounters,
-    snapshot: &Snapshot,
-    connection: &Connection,
-    now: Instant,
-) -> bool {
-    let by_draw = |timeout| counters.drops_entry(connection.packets_in(), &connection.life, timeout, now);
-    let timeouts = &snapshot.timeouts;
-    match connection.protocol {
-        Protocol::TCP => match connection.tcp_state() {
-            State::SynRecv | State::SynAck => true,
-            State::Established => by_draw(timeouts.tcp(State::Established)),
-            _ => false,
-        },
-        _ => by_draw(timeouts.udp()),
+fn drops_connection(counters: &DropCounters, connection: &Connection, now: Instant) -> bool {
+    let by_draw =
+        || counters.drops_entry(connection.packets_in(), &connection.life, connection.timeout(), now);
+    let state = connection.state();
+    match state {
+        State::Tcp(tcp::State::SynRecv | tcp::State::SynAck) => true,
+        State::Sctp(sctp::State::Init1 | sctp::State::Init) => true,
+        State::Udp => by_draw(),
+        _ => state.is_established() && by_draw(),
     }
 }
 

@@ -24,7 +24,7 @@ const TAIL: u32 = 60;
 const RETIRED_PORT: u16 = 0xffff;
 
 /// What a template is found by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TemplateKey {
     /// Protocol of the packets; [`Protocol::IP`] for a mark, whose template all protocols share.
     pub protocol: Protocol,
@@ -32,6 +32,8 @@ pub struct TemplateKey {
     pub client: IpAddr,
     /// Virtual address and port; for a mark the mark as an address, port 0.
     pub virtual_address: SocketAddr,
+    /// The Call-ID, with the `sip` engine.
+    pub call_id: Option<Arc<[u8]>>,
 }
 
 impl TemplateKey {
@@ -48,7 +50,7 @@ impl TemplateKey {
             }
             ServiceId::Address { .. } => (flow.protocol, SocketAddr::new(flow.destination, 0)),
         };
-        TemplateKey { protocol, client, virtual_address }
+        TemplateKey { protocol, client, virtual_address, call_id: None }
     }
 }
 
@@ -186,7 +188,7 @@ impl PersistenceTemplate {
     pub fn view(&self, now: Instant) -> ConnectionView {
         let retired = self.retired.load(Ordering::Relaxed);
         let port = |port| if retired { RETIRED_PORT } else { port };
-        let TemplateKey { protocol, client, virtual_address } = self.key;
+        let TemplateKey { protocol, client, virtual_address, ref call_id } = self.key;
         ConnectionView {
             protocol,
             state: if self.is_assured() { "ASSURED" } else { "NONE" }.to_owned(),
@@ -194,6 +196,7 @@ impl PersistenceTemplate {
             virtual_address: SocketAddr::new(virtual_address.ip(), port(virtual_address.port())),
             server: SocketAddr::new(self.server.id().address, port(self.server_port)),
             expires: self.life.deadline().saturating_since(now).as_secs(),
+            call_id: call_id.as_deref().map(|id| id.iter().copied().map(char::from).collect()),
         }
     }
 }
@@ -217,7 +220,7 @@ impl TemplateTable {
 
     /// Puts a new one in.
     pub fn insert(&self, template: Arc<PersistenceTemplate>) {
-        if let Some(former) = self.valid.insert(template.key, template) {
+        if let Some(former) = self.valid.insert(template.key.clone(), template) {
             self.set_aside(former);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -54,12 +54,17 @@ impl VirtualService {
         self.servers.iter().find(|server| server.id() == id)
     }
 
-    /// The virtual port; `None` for a mark.
-    pub fn port(&self) -> Option<u16> {
+    /// Virtual address and port; `None` for a mark.
+    pub fn address(&self) -> Option<SocketAddr> {
         match self.spec.id {
-            ServiceId::Address { port, .. } => Some(port),
+            ServiceId::Address { address, port, .. } => Some(SocketAddr::new(address, port)),
             ServiceId::FwMark { .. } => None,
         }
+    }
+
+    /// The virtual port; `None` for a mark.
+    pub fn port(&self) -> Option<u16> {
+        self.address().map(|address| address.port())
     }
 
     /// For a listing.
@@ -92,6 +97,7 @@ pub struct Services {
     by_id: HashMap<ServiceId, Arc<VirtualService>, RandomState>,
     any_port: usize,
     ftp: usize,
+    engines: usize,
     marks: usize,
     /// How many services have a server at an address and port, by protocol; a mark's servers stand for any.
     servers: HashMap<(Option<Protocol>, ServerId), usize, RandomState>,
@@ -102,8 +108,10 @@ impl Services {
     pub fn insert(&mut self, service: Arc<VirtualService>) {
         let port = service.port();
         self.count_servers(&service, 1);
+        self.engines += usize::from(service.spec.engine.is_some());
         if let Some(former) = self.by_id.insert(service.spec.id, service) {
             self.count_servers(&former, -1);
+            self.engines -= usize::from(former.spec.engine.is_some());
         } else {
             self.any_port += usize::from(port == Some(0));
             self.ftp += usize::from(port == Some(CONTROL_PORT));
@@ -115,6 +123,7 @@ impl Services {
     pub fn remove(&mut self, id: &ServiceId) -> Option<Arc<VirtualService>> {
         let service = self.by_id.remove(id)?;
         self.count_servers(&service, -1);
+        self.engines -= usize::from(service.spec.engine.is_some());
         self.any_port -= usize::from(service.port() == Some(0));
         self.ftp -= usize::from(service.port() == Some(CONTROL_PORT));
         self.marks -= usize::from(service.port().is_none());
@@ -150,6 +159,23 @@ impl Services {
                 !matches!(service.spec.id, ServiceId::Address { protocol: own, .. } if own != protocol);
             fits && service.server(id).is_some_and(|server| server.forward() == Forward::Masquerade)
         })
+    }
+
+    /// The UDP service with a persistence engine, and the server of it that is here, port 0 excepted at either (ipvs.md section
+    /// 4.5). Of several services it is the one that listings show first.
+    pub fn speaking_server(&self, source: SocketAddr) -> Option<(&Arc<VirtualService>, &Arc<RealServer>)> {
+        let id = ServerId { address: source.ip(), port: source.port() };
+        if self.engines == 0 || id.port == 0 || !self.has_server(Protocol::UDP, id.address, id.port) {
+            return None;
+        }
+        let speaks = |service: &&Arc<VirtualService>| {
+            let address =
+                matches!(service.spec.id, ServiceId::Address { protocol: Protocol::UDP, port: 1.., .. });
+            address && service.spec.engine.is_some()
+        };
+        let servers = self.iter().filter(speaks).filter_map(|service| Some((service, service.server(id)?)));
+        let servers = servers.filter(|(_, server)| server.forward() == Forward::Masquerade);
+        servers.min_by_key(|(service, _)| service.address())
     }
 
     /// The service of this identity.

@@ -77,6 +77,7 @@ impl ServiceTable {
             return Err(Errno::EEXIST);
         }
         let scheduler = scheduler::by_name(&spec.scheduler).ok_or(Errno::ENOENT)?;
+        check_engine(spec)?;
         let stats = self.former_stats.remove(&spec.id).and_then(|stats| stats.upgrade());
         let stats = stats.unwrap_or_else(|| Arc::new(Stats::new(self.workers)));
         stats.estimator().restart(stats.totals());
@@ -221,14 +222,19 @@ impl ServiceTable {
     }
 }
 
+/// Scheduler and persistence engine go by name; `sip` is the one engine that there is.
+fn check_engine(spec: &ServiceSpec) -> Result<(), Errno> {
+    match spec.engine.as_deref() {
+        None | Some("sip") => Ok(()),
+        Some(_) => Err(Errno::ENOENT),
+    }
+}
+
 fn check_service(spec: &ServiceSpec) -> Result<(), Errno> {
     if let ServiceId::Address { protocol, .. } = spec.id
         && !matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP)
     {
         return Err(Errno::EOPNOTSUPP);
-    }
-    if spec.engine.is_some() {
-        return Err(Errno::ENOENT);
     }
     match (spec.id.family(), spec.persistence.map(|persistence| persistence.mask)) {
         (_, None) | (Family::V4, Some(ClientMask::V4(_))) | (Family::V6, Some(ClientMask::V6(1..=128))) => {
@@ -241,6 +247,7 @@ fn check_service(spec: &ServiceSpec) -> Result<(), Errno> {
 fn edit_service(services: &mut Services, spec: &ServiceSpec) -> Result<(), Errno> {
     let service = Arc::clone(services.get(&spec.id).ok_or(Errno::ESRCH)?);
     check_service(spec)?;
+    check_engine(spec)?;
     let scheduler = if service.spec.scheduler == spec.scheduler {
         Arc::clone(&service.scheduler)
     } else {

@@ -63,6 +63,8 @@ drop_reasons! {
     Defence = "drop_packet defence",
     /// No server to choose, and nothing may be answered (an ICMP error about an ICMP packet).
     NoDestination = "no destination",
+    /// A packet of a service whose persistence engine goes by Call-IDs, without one.
+    NoCall = "no Call-ID",
     /// A real server's packet of no connection, which may not be answered.
     NoConnection = "no connection",
     /// TTL ran out, and nothing may be answered.

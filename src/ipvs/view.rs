@@ -82,6 +82,8 @@ pub struct ConnectionView {
     pub server: SocketAddr,
     /// Remaining life in seconds.
     pub expires: u64,
+    /// What the `sip` engine knows a template by: its Call-ID, bytes past ASCII read as Latin-1.
+    pub call_id: Option<String>,
 }
 
 /// Timeouts in seconds as `ipvsadm -L --timeout` shows them.

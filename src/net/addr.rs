@@ -47,6 +47,10 @@ impl Protocol {
     pub const IPV6: Protocol = Protocol(41);
     /// 47.
     pub const GRE: Protocol = Protocol(47);
+    /// 50.
+    pub const ESP: Protocol = Protocol(50);
+    /// 51.
+    pub const AH: Protocol = Protocol(51);
     /// 58.
     pub const ICMPV6: Protocol = Protocol(58);
     /// 132.

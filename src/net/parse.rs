@@ -50,6 +50,47 @@ pub struct TcpFlags {
     pub rst: bool,
 }
 
+/// What the state machine looks at in an SCTP packet: the first chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SctpChunk {
+    /// Its type (RFC 9260 section 3.2).
+    pub kind: u8,
+    /// Whether the packet aborts the association: by this chunk, or by one bundled behind a COOKIE ECHO or COOKIE ACK.
+    pub aborts: bool,
+}
+
+impl SctpChunk {
+    /// INIT.
+    pub const INIT: u8 = 1;
+    /// INIT ACK.
+    pub const INIT_ACK: u8 = 2;
+    /// ABORT.
+    pub const ABORT: u8 = 6;
+    /// SHUTDOWN.
+    pub const SHUTDOWN: u8 = 7;
+    /// SHUTDOWN ACK.
+    pub const SHUTDOWN_ACK: u8 = 8;
+    /// ERROR.
+    pub const ERROR: u8 = 9;
+    /// COOKIE ECHO.
+    pub const COOKIE_ECHO: u8 = 10;
+    /// COOKIE ACK.
+    pub const COOKIE_ACK: u8 = 11;
+    /// SHUTDOWN COMPLETE.
+    pub const SHUTDOWN_COMPLETE: u8 = 14;
+
+    /// The first of `chunks`, if it has a whole header. What looks like an ABORT behind a cookie counts only if the
+    /// cookie's length says so and the ABORT has a whole header too (golden `sctp-bundled-abort`).
+    fn first_of(chunks: &[u8]) -> Option<SctpChunk> {
+        let [kind, _, high, low] = *chunks.first_chunk::<4>()?;
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        let is_cookie = matches!(kind, Self::COOKIE_ECHO | Self::COOKIE_ACK) && len >= 4;
+        let behind = chunks.get(len.next_multiple_of(4)..).and_then(<[u8]>::first_chunk::<4>);
+        let bundled = is_cookie && behind.is_some_and(|header| header[0] == Self::ABORT);
+        Some(SctpChunk { kind, aborts: kind == Self::ABORT || bundled })
+    }
+}
+
 /// The transport header of a packet that is not a later fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -69,14 +110,14 @@ pub enum Transport {
         /// Destination port.
         destination: u16,
     },
-    /// SCTP with a whole common header and the header of a first chunk.
+    /// SCTP with a whole common header.
     Sctp {
         /// Source port.
         source: u16,
         /// Destination port.
         destination: u16,
-        /// Type of the chunk that decides about the state: the first one, or an ABORT behind a COOKIE.
-        chunk: u8,
+        /// The first chunk, if its header is there.
+        chunk: Option<SctpChunk>,
     },
     /// ICMP or ICMPv6.
     Icmp {
@@ -300,39 +341,29 @@ fn udp(bytes: &[u8]) -> Result<Transport, ParseError> {
 }
 
 fn sctp(bytes: &[u8]) -> Result<Transport, ParseError> {
-    let ports = bytes.first_chunk::<4>().ok_or(ParseError::Truncated)?;
-    let chunks = bytes.get(SCTP_LEN..).ok_or(ParseError::Truncated)?;
+    let (header, chunks) = bytes.split_first_chunk::<SCTP_LEN>().ok_or(ParseError::Truncated)?;
     Ok(Transport::Sctp {
-        source: u16::from_be_bytes([ports[0], ports[1]]),
-        destination: u16::from_be_bytes([ports[2], ports[3]]),
-        chunk: deciding_chunk(chunks).ok_or(ParseError::Truncated)?,
+        source: u16::from_be_bytes([header[0], header[1]]),
+        destination: u16::from_be_bytes([header[2], header[3]]),
+        chunk: SctpChunk::first_of(chunks),
     })
-}
-
-/// RFC 9260 section 3.2: chunks are padded to four bytes. An ABORT bundled behind a COOKIE ECHO or COOKIE ACK outweighs it
-/// (ipvs.md section 3.3).
-fn deciding_chunk(chunks: &[u8]) -> Option<u8> {
-    const ABORT: u8 = 6;
-    const COOKIES: [u8; 2] = [10, 11];
-    let [kind, _, high, low] = *chunks.first_chunk::<4>()?;
-    let next = usize::from(u16::from_be_bytes([high, low])).next_multiple_of(4);
-    let aborts = COOKIES.contains(&kind) && next >= 4 && chunks.get(next) == Some(&ABORT);
-    Some(if aborts { ABORT } else { kind })
 }
 
 /// The packet quoted by an ICMP error, as far as the quote reaches.
 #[derive(Clone, Copy, Debug)]
 pub struct Quote {
-    /// Its flow, in the direction in which the quoted packet travelled.
+    /// Its flow, in the direction in which the quoted packet travelled; ports 0 if its protocol has none.
     pub flow: FlowKey,
+    /// Whether its protocol has ports.
+    pub has_ports: bool,
     /// Offset of the quoted IP header in the frame.
     pub l3: usize,
     /// Offset of the quoted transport header.
     pub l4: usize,
 }
 
-/// The quote of an ICMP error. `None` when it is no TCP, UDP or SCTP packet, a later fragment, or too short for its
-/// ports: then the error is not about a balanced flow.
+/// The quote of an ICMP error. `None` when it is no TCP, UDP, SCTP, AH or ESP packet, a later fragment, or too short for
+/// its ports: then the error is not about a balanced flow.
 pub fn parse_quote(frame: &[u8], packet: &Packet) -> Option<Quote> {
     quote_at(frame.get(..packet.end)?, packet.l4 + 8, packet.protocol)
 }
@@ -343,18 +374,17 @@ pub(super) fn quote_at(bytes: &[u8], l3: usize, icmp: Protocol) -> Option<Quote>
         Protocol::ICMP => quoted_ipv4(bytes, l3)?,
         _ => quoted_ipv6(bytes, l3)?,
     };
-    if !matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP) {
-        return None;
-    }
-    let ports = bytes.get(l4..l4 + 4)?;
-    let flow = FlowKey {
-        source,
-        destination,
-        source_port: u16::from_be_bytes([ports[0], ports[1]]),
-        destination_port: u16::from_be_bytes([ports[2], ports[3]]),
-        protocol,
+    let has_ports = matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP);
+    let (source_port, destination_port) = match protocol {
+        Protocol::AH | Protocol::ESP => (0, 0),
+        _ if has_ports => {
+            let ports = bytes.get(l4..)?.first_chunk::<4>()?;
+            (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]]))
+        }
+        _ => return None,
     };
-    Some(Quote { flow, l3, l4 })
+    let flow = FlowKey { source, destination, source_port, destination_port, protocol };
+    Some(Quote { flow, has_ports, l3, l4 })
 }
 
 fn quoted_ipv4(bytes: &[u8], l3: usize) -> Option<(IpAddr, IpAddr, Protocol, usize)> {

@@ -243,6 +243,33 @@ fn of_several_kinds_of_columns_one_is_shown() {
 }
 
 #[test]
+fn a_call_is_shown_with_the_template_that_goes_by_it() {
+    let end = |text: &str| text.parse().unwrap();
+    let connection = |state: &str, client, expires, call_id: Option<&str>| ConnectionView {
+        protocol: Protocol::UDP,
+        state: state.to_owned(),
+        client: end(client),
+        virtual_address: end("10.10.1.30:5060"),
+        server: end("10.8.8.33:5060"),
+        expires,
+        call_id: call_id.map(str::to_owned),
+    };
+    let rows = || {
+        let template = connection("NONE", "192.0.2.10:0", 59, Some("one@host"));
+        Reply::Connections(vec![template, connection("UDP", "192.0.2.10:5060", 299, None)])
+    };
+    assert_eq!(
+        run("-Lnc --persistent-conn", "", Some(rows())).0.stdout,
+        "IPVS connection entries
+pro expire state       source             virtual            destination        pe name          pe_data
+UDP 00:59  NONE        192.0.2.10:0       10.10.1.30:5060    10.8.8.33:5060   sip                one@host
+UDP 04:59  UDP         192.0.2.10:5060    10.10.1.30:5060    10.8.8.33:5060
+"
+    );
+    assert!(!run("-Lnc", "", Some(rows())).0.stdout.contains("one@host"));
+}
+
+#[test]
 fn a_long_life_and_a_long_protocol_push_the_row_to_the_right() {
     let end = |text: &str| text.parse().unwrap();
     let connection = |protocol, state: &str, expires| ConnectionView {
@@ -252,6 +279,7 @@ fn a_long_life_and_a_long_protocol_push_the_row_to_the_right() {
         virtual_address: end("10.10.1.30:2"),
         server: end("10.8.8.33:80"),
         expires,
+        call_id: None,
     };
     let rows = vec![
         connection(Protocol::SCTP, "S-ACK-SENT", 6000),

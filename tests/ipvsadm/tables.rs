@@ -199,6 +199,7 @@ fn connection(row: &str) -> ConnectionView {
         virtual_address: endpoint(words[4]),
         server: endpoint(words[5]),
         expires: minutes.parse::<u64>().unwrap() * 60 + seconds.parse::<u64>().unwrap(),
+        call_id: None,
     }
 }
 

@@ -205,25 +205,29 @@ fn mark_text(mark: u32, family: Family, ipv6: &str) -> String {
     }
 }
 
-/// `-L -c`: connections in the order given; `engine_columns` adds the titles of persistence engine data.
+/// `-L -c`: connections in the order given; `engine_columns` adds what the persistence engine knows.
 pub fn connections(connections: &[ConnectionView], engine_columns: bool, names: Names) -> String {
     let mut text = String::from(
         "IPVS connection entries\npro expire state       source             virtual            destination",
     );
     text += if engine_columns { "        pe name          pe_data\n" } else { "\n" };
     for connection in connections {
-        text += &connection_row(connection, names);
+        text += &connection_row(connection, engine_columns, names);
     }
     text
 }
 
-fn connection_row(connection: &ConnectionView, names: Names) -> String {
+fn connection_row(connection: &ConnectionView, engine_columns: bool, names: Names) -> String {
     let name = |end: std::net::SocketAddr| names.endpoint(connection.protocol, end.ip(), end.port());
     let expire = format!("{:02}:{:02}", connection.expires / 60, connection.expires % 60);
     let (client, virtual_address) = (name(connection.client), name(connection.virtual_address));
     let mut row = format!("{:<3} {expire:<6} {:<11} ", connection.protocol, connection.state);
+    let server = name(connection.server);
     // Writing into a String cannot fail.
-    let _ = writeln!(row, "{client:<18} {virtual_address:<18} {}", name(connection.server));
+    let _ = match connection.call_id.as_ref().filter(|_| engine_columns) {
+        Some(id) => writeln!(row, "{client:<18} {virtual_address:<18} {server:<16} {:<18} {id}", "sip"),
+        None => writeln!(row, "{client:<18} {virtual_address:<18} {server}"),
+    };
     row
 }
 

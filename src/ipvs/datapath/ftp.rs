@@ -8,8 +8,8 @@ use super::{Burst, Datapath, Ending, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
 use crate::ipvs::helper::control::{Announcement, FtpControl};
-use crate::ipvs::protocol::Direction;
-use crate::ipvs::protocol::tcp::State;
+use crate::ipvs::protocol::{Direction, State, tcp};
+
 use crate::ipvs::verdict::DropReason;
 use crate::net::addr::{Family, Protocol};
 use crate::net::flow::FlowKey;
@@ -29,7 +29,7 @@ fn control(connection: &Connection) -> Option<MutexGuard<'_, FtpControl>> {
 }
 
 fn is_established(connection: &Connection) -> bool {
-    connection.tcp_state() == State::Established
+    connection.state() == State::Tcp(tcp::State::Established)
 }
 
 impl Passage<'_, '_> {
@@ -142,7 +142,7 @@ impl Datapath {
 
     fn listen(&mut self, burst: &Burst<'_>, data: &Arc<Connection>) {
         data.listen();
-        let timeout = burst.snapshot.timeouts.tcp(State::Listen);
+        let timeout = burst.snapshot.timeouts.tcp(tcp::State::Listen);
         data.life.set_deadline(burst.now + Duration::from_secs(u64::from(timeout)));
         if data.life.needs_filing() {
             self.wheel.file(Ending::Connection(Arc::clone(data)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
-use crate::ipvs::protocol::Direction;
+use crate::ipvs::protocol::{Direction, ipsec};
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::parse::{Quote, parse_quote};
 use crate::net::rewrite::{self, End};
@@ -18,11 +18,11 @@ impl Datapath {
         let Some(quote) = parse_quote(bytes, &passage.packet) else {
             return self.tunnel_error(passage).unwrap_or(Verdict::Pass);
         };
-        match self.find(passage.burst, &quote.flow.reversed()) {
+        match self.find(passage.burst, &ipsec::quoted_flow(&quote).reversed()) {
             Some((connection, direction)) => self.forward_error(passage, &quote, &connection, direction),
             None => match self.tunnel_error(passage) {
                 Some(verdict) => verdict,
-                None if passage.burst.snapshot.sysctls.schedule_icmp != 0 => {
+                None if quote.has_ports && passage.burst.snapshot.sysctls.schedule_icmp != 0 => {
                     self.open_for_error(passage, &quote)
                 }
                 None => Verdict::Pass,

@@ -4,7 +4,7 @@
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
-use crate::ipvs::protocol::Direction;
+use crate::ipvs::protocol::{Direction, ipsec};
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::icmp::is_flow_error;
 use crate::net::parse::{Quote, parse_quote};
@@ -37,7 +37,7 @@ impl Datapath {
     /// What this machine sends. It has its route already, and goes that way whether it is translated or not.
     pub(super) fn outgoing_packet(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
         let packet = passage.packet;
-        let Some(flow) = packet.flow() else { return self.outgoing_error(passage) };
+        let Some(flow) = ipsec::flow_of(&packet) else { return self.outgoing_error(passage) };
         if let Some((connection, Direction::Out)) = self.find(passage.burst, &flow) {
             if let Err(reason) = self.help_reply(passage, &connection, None) {
                 return Verdict::Drop(reason);
@@ -58,7 +58,8 @@ impl Datapath {
         let packet = passage.packet;
         let quote = is_flow_error(&packet).then(|| parse_quote(passage.frame.bytes(), &packet));
         let Some(quote) = quote.flatten() else { return Verdict::Pass };
-        if let Some((connection, Direction::Out)) = self.find(passage.burst, &quote.flow.reversed()) {
+        let known = self.find(passage.burst, &ipsec::quoted_flow(&quote).reversed());
+        if let Some((connection, Direction::Out)) = known {
             self.count_out(&connection, packet.ip_len());
             if connection.forward == Forward::Masquerade {
                 let virtual_address = connection.virtual_address;

@@ -6,6 +6,7 @@ mod icmp;
 mod limit;
 mod local;
 mod open;
+mod originate;
 mod transmit;
 mod tunnel;
 
@@ -17,15 +18,14 @@ use arc_swap::{ArcSwap, Cache};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::outbox::Outbox;
 use crate::ipvs::persistence::PersistenceTemplate;
-use crate::ipvs::protocol::Direction;
-use crate::ipvs::protocol::tcp::{State, StateTables};
+use crate::ipvs::protocol::{Direction, State, ipsec, sctp, tcp};
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::timer::{Fate, Life, Timed, Wheel};
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::flow::FlowKey;
 use crate::net::frame::Frame;
 use crate::net::icmp::is_flow_error;
-use crate::net::parse::{Fragment, Packet, ParseError, Transport, parse_frame};
+use crate::net::parse::{Fragment, Packet, ParseError, SctpChunk, Transport, parse_frame};
 use crate::net::rewrite;
 use crate::net::time::Instant;
 
@@ -143,7 +143,7 @@ impl Datapath {
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
         let mut passage = Passage { burst, frame, packet };
-        match packet.flow() {
+        match ipsec::flow_of(&packet) {
             _ if passage.frame.is_outgoing() => self.outgoing_packet(&mut passage),
             Some(flow) => self.flow_packet(&mut passage, &flow),
             None if is_flow_error(&packet) => self.icmp_error(&mut passage),
@@ -196,7 +196,11 @@ impl Datapath {
     /// Whether a client's packet may go on with its connection (ipvs.md section 2.2, steps 4 and 5).
     fn fitness(&self, passage: &Passage<'_, '_>, connection: &Connection) -> Fitness {
         let sysctls = &passage.burst.snapshot.sysctls;
-        let opening = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.syn);
+        let opening = match passage.packet.transport {
+            Transport::Tcp { flags, .. } => flags.syn,
+            Transport::Sctp { chunk, .. } => chunk.is_some_and(|chunk| chunk.kind == SctpChunk::INIT),
+            _ => false,
+        };
         let quiesced = sysctls.expire_nodest_conn != 0 && connection.server.weight() == 0;
         if opening && (quiesced || is_reusable(connection, sysctls.conn_reuse_mode)) {
             return Fitness::Over;
@@ -211,20 +215,18 @@ impl Datapath {
     /// Advances the connection's state by a packet and starts its timer again.
     fn touch(&mut self, passage: &Passage<'_, '_>, connection: &Arc<Connection>, way: Direction) {
         let Burst { now, snapshot } = *passage.burst;
-        let timeouts = &snapshot.timeouts;
-        let (timeout, alive) = match passage.packet.transport {
-            Transport::Tcp { flags, .. } => {
-                let tables = StateTables::new(snapshot.sysctls.is_tcp_secure());
-                let course = connection.course(way);
-                let state = connection.step(|state| state.next(tables, course, flags));
-                (timeouts.tcp(state), state == State::Established)
-            }
-            _ => (timeouts.udp(), way == Direction::Out),
-        };
+        let Packet { protocol, transport, .. } = passage.packet;
+        let mut alive = false;
+        if protocol == connection.protocol {
+            let (course, secure) = (connection.course(way), snapshot.sysctls.is_tcp_secure());
+            let state = connection.step(|state| state.next(course, &transport, secure));
+            connection.set_timeout(snapshot.timeouts.of(state));
+            alive = state.is_established() || (state == State::Udp && way == Direction::Out);
+        }
         if alive && let Some(template) = &connection.template {
             template.assure();
         }
-        connection.life.set_deadline(now + Duration::from_secs(u64::from(timeout)));
+        connection.life.set_deadline(now + Duration::from_secs(u64::from(connection.timeout())));
         if connection.life.needs_filing() {
             self.wheel.file(Ending::Connection(Arc::clone(connection)));
         }
@@ -238,13 +240,12 @@ enum Fitness {
     Useless,
 }
 
-/// Whether a SYN starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template or
-/// a control connection. One in
-/// FIN_WAIT may have ended unseen if its server answers past us.
+/// Whether a SYN or INIT starts something new by `conn_reuse_mode`: the connection has ended and is not bound to a template
+/// or a control connection. TCP in FIN_WAIT may have ended unseen if its server answers past us.
 fn is_reusable(connection: &Connection, mode: i64) -> bool {
-    let has_ended = match connection.tcp_state() {
-        State::TimeWait | State::Close => true,
-        State::FinWait => mode & 2 != 0 && connection.has_no_output(),
+    let has_ended = match connection.state() {
+        State::Tcp(tcp::State::TimeWait | tcp::State::Close) | State::Sctp(sctp::State::Closed) => true,
+        State::Tcp(tcp::State::FinWait) => mode & 2 != 0 && connection.has_no_output(),
         _ => false,
     };
     mode != 0 && connection.template.is_none() && connection.parent.is_none() && has_ended

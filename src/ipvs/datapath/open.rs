@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Burst, Datapath, Ending, Passage};
+use crate::ipvs::call_id::call_id;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::{Persistence, ServerId};
 use crate::ipvs::helper::ftp::{CONTROL_PORT, DATA_PORT};
@@ -12,6 +13,7 @@ use crate::ipvs::mark::MarkPacket;
 use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::scheduler::Arrival;
+use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
 use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::sysctl::Sysctls;
@@ -20,26 +22,61 @@ use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::Protocol;
 use crate::net::flow::FlowKey;
 use crate::net::icmp::IcmpError;
-use crate::net::parse::{Packet, Quote, Transport};
+use crate::net::parse::{Packet, Quote, SctpChunk, Transport};
 use crate::net::rewrite;
 use crate::net::route::RouteTable;
 
-/// The kernel's initial timeout of a connection.
-const NEW_CONNECTION_TIME: Duration = Duration::from_secs(3);
+const UDP_LEN: usize = 8;
+
+/// Why a packet makes no connection.
+enum Refusal {
+    /// No server may take it.
+    NoServer,
+    /// The persistence engine finds no call that it belongs to.
+    NoCall,
+}
+
+impl Passage<'_, '_> {
+    /// What the flow's template is found by; `None` if the persistence engine finds no call in the packet.
+    pub(super) fn template_key(
+        &self,
+        service: &VirtualService,
+        persistence: &Persistence,
+        flow: &FlowKey,
+    ) -> Option<TemplateKey> {
+        let mut key = TemplateKey::new(&service.spec.id, persistence, flow);
+        if service.spec.engine.is_some() {
+            key.call_id = Some(call_id(self.datagram()?)?.into());
+        }
+        Some(key)
+    }
+
+    /// The payload of a UDP packet.
+    fn datagram(&self) -> Option<&[u8]> {
+        let Packet { transport: Transport::Udp { .. }, l4, end, .. } = self.packet else { return None };
+        self.frame.bytes().get(l4 + UDP_LEN..end)
+    }
+}
 
 impl Datapath {
     pub(super) fn open(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
         let burst = passage.burst;
         let Snapshot { sysctls, routes, .. } = burst.snapshot;
+        if let Some(verdict) = self.originate(passage, flow) {
+            return verdict;
+        }
         if is_stray_reply(passage, flow)
             && let Some(own) = routes.port_address(passage.frame.port(), flow.source)
         {
             return self.refuse_stray(own, passage);
         }
-        if !may_open(&passage.packet, sysctls)
-            || !routes.is_local(flow.destination)
-            || is_martian(flow.source, routes)
-        {
+        if !routes.is_local(flow.destination) || is_martian(flow.source, routes) {
+            return Verdict::Pass;
+        }
+        if matches!(passage.packet.transport, Transport::Sctp { chunk: None, .. }) {
+            return Verdict::Drop(DropReason::Truncated);
+        }
+        if !may_open(&passage.packet, sysctls) {
             return Verdict::Pass;
         }
         let Some(service) = service_of(passage, flow) else { return Verdict::Pass };
@@ -49,8 +86,8 @@ impl Datapath {
         if flow.source_port == DATA_PORT {
             return Verdict::Pass;
         }
-        match self.schedule(burst, service, &Arrival::new(burst, service, flow, flow.destination)) {
-            Some(connection) if is_one_packet(service, flow) => {
+        match self.schedule(passage, service, &Arrival::new(burst, service, flow, flow.destination)) {
+            Ok(connection) if is_one_packet(service, flow) => {
                 let verdict = self.forward_one_packet(passage, &connection);
                 if let Some(template) = &connection.template {
                     template.count_packet();
@@ -58,12 +95,15 @@ impl Datapath {
                 connection.unbind();
                 verdict
             }
-            Some(connection) => {
+            Ok(connection) => {
                 self.tables.connections.insert(&connection);
                 self.forward_request(passage, &connection)
             }
-            None if is_ftp_data_for(service, flow) => Verdict::Pass,
-            None => self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination),
+            Err(Refusal::NoCall) => Verdict::Drop(DropReason::NoCall),
+            Err(Refusal::NoServer) if is_ftp_data_for(service, flow) => Verdict::Pass,
+            Err(Refusal::NoServer) => {
+                self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination)
+            }
         }
     }
 
@@ -79,19 +119,20 @@ impl Datapath {
         if flow.source_port == DATA_PORT {
             return Verdict::Pass;
         }
-        match self.schedule(burst, service, &Arrival::new(burst, service, &flow, flow.source)) {
-            Some(connection) if is_one_packet(service, &flow) => {
+        match self.schedule(passage, service, &Arrival::new(burst, service, &flow, flow.source)) {
+            Ok(connection) if is_one_packet(service, &flow) => {
                 let verdict = self.forward_error(passage, quote, &connection, Direction::In);
                 connection.unbind();
                 verdict
             }
-            Some(connection) => {
+            Ok(connection) => {
                 self.tables.connections.insert(&connection);
                 self.wheel.file(Ending::Connection(Arc::clone(&connection)));
                 self.forward_error(passage, quote, &connection, Direction::In)
             }
-            None if is_ftp_data_for(service, &flow) => Verdict::Pass,
-            None => Verdict::Drop(DropReason::NoDestination),
+            Err(Refusal::NoCall) => Verdict::Drop(DropReason::NoCall),
+            Err(Refusal::NoServer) if is_ftp_data_for(service, &flow) => Verdict::Pass,
+            Err(Refusal::NoServer) => Verdict::Drop(DropReason::NoDestination),
         }
     }
 
@@ -105,55 +146,63 @@ impl Datapath {
         self.answer_from(own, passage, IcmpError::PortUnreachable, DropReason::NoConnection)
     }
 
-    /// A new connection for the flow, or `None` if no server may take it.
+    /// A new connection for the flow.
     fn schedule(
         &mut self,
-        burst: &Burst<'_>,
+        passage: &Passage<'_, '_>,
         service: &VirtualService,
         arrival: &Arrival<'_>,
-    ) -> Option<Arc<Connection>> {
+    ) -> Result<Arc<Connection>, Refusal> {
         let flow = arrival.flow;
-        match &service.spec.persistence {
+        let connection = match &service.spec.persistence {
             Some(persistence) => {
-                let template = self.template(service, persistence, arrival)?;
+                let key = passage.template_key(service, persistence, flow).ok_or(Refusal::NoCall)?;
+                let template = self.template(service, key, None, arrival).ok_or(Refusal::NoServer)?;
                 let server_address = persistent_address(service, template.server.id(), flow);
                 let server = Arc::clone(&template.server);
-                Some(self.connect(burst, Connection::new(flow, server, server_address, Some(template))))
+                Connection::new(flow, server, server_address, Some(template))
             }
-            None if service.port().is_some_and(|port| port != flow.destination_port) => None,
+            None if service.port().is_some_and(|port| port != flow.destination_port) => {
+                return Err(Refusal::NoServer);
+            }
             None => {
-                let server = service.scheduler.schedule(&service.servers, arrival)?;
+                let server = service.scheduler.schedule(&service.servers, arrival);
+                let server = server.ok_or(Refusal::NoServer)?;
                 let server_address = address_for(server.id(), flow);
-                Some(self.connect(burst, Connection::new(flow, server, server_address, None)))
+                Connection::new(flow, server, server_address, None)
             }
-        }
+        };
+        Ok(self.connect(passage.burst, connection))
     }
 
     /// Counts a new connection. Its first packet gives it the timeout of a state; until then it must not look as if its time
     /// were up to another worker.
-    fn connect(&self, burst: &Burst<'_>, mut connection: Connection) -> Arc<Connection> {
+    pub(super) fn connect(&self, burst: &Burst<'_>, mut connection: Connection) -> Arc<Connection> {
         if super::ftp::reads(burst, &connection) {
             connection.ftp = Some(Box::default());
         }
-        connection.life.set_deadline(burst.now + NEW_CONNECTION_TIME);
+        connection.life.set_deadline(burst.now + Duration::from_secs(u64::from(connection.timeout())));
         let connection = Arc::new(connection);
         connection.server.count(self.worker, |cell| cell.add_connection());
         self.tables.total.cell(self.worker).add_connection();
         connection
     }
 
-    /// The client's template, refreshed; a new one if there is none that counts.
-    fn template(
+    /// The client's template of a persistent service, refreshed; a new one if there is none that counts. It has to be one to
+    /// the `wanted` server if there is such.
+    pub(super) fn template(
         &mut self,
         service: &VirtualService,
-        persistence: &Persistence,
+        key: TemplateKey,
+        wanted: Option<&Arc<RealServer>>,
         arrival: &Arrival<'_>,
     ) -> Option<Arc<PersistenceTemplate>> {
-        let key = TemplateKey::new(&service.spec.id, persistence, arrival.flow);
-        let template = match self.valid_template(arrival, &key) {
+        let template = match self.valid_template(arrival, &key, wanted) {
             Some(template) => template,
             None => {
-                let server = service.scheduler.schedule(&service.servers, arrival)?;
+                let persistence = service.spec.persistence?;
+                let scheduled = || service.scheduler.schedule(&service.servers, arrival);
+                let server = wanted.cloned().or_else(scheduled)?;
                 let port = if key.virtual_address.port() == 0 { 0 } else { server.id().port };
                 let template = PersistenceTemplate::new(key, server, port, persistence.timeout);
                 let template = Arc::new(template.of_one_packet_service(service.spec.one_packet));
@@ -168,7 +217,12 @@ impl Datapath {
         Some(template)
     }
 
-    fn valid_template(&self, arrival: &Arrival<'_>, key: &TemplateKey) -> Option<Arc<PersistenceTemplate>> {
+    fn valid_template(
+        &self,
+        arrival: &Arrival<'_>,
+        key: &TemplateKey,
+        wanted: Option<&Arc<RealServer>>,
+    ) -> Option<Arc<PersistenceTemplate>> {
         let templates = &self.tables.templates;
         let template = templates.find(key)?;
         while template.life.is_over(arrival.now) {
@@ -176,7 +230,8 @@ impl Datapath {
                 return None;
             }
         }
-        if template.is_valid(arrival.sysctls.expire_quiescent_template != 0) {
+        let fits = wanted.is_none_or(|server| Arc::ptr_eq(server, &template.server));
+        if fits && template.is_valid(arrival.sysctls.expire_quiescent_template != 0) {
             return Some(template);
         }
         templates.retire(&template);
@@ -198,15 +253,27 @@ fn is_ftp_data_for(service: &VirtualService, flow: &FlowKey) -> bool {
 /// Whether `nat_icmp_send` tells a real server that nobody awaits its packet (ipvs.md section 2.7).
 fn is_stray_reply(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
     let Snapshot { sysctls, services, .. } = passage.burst.snapshot;
-    let reset = matches!(passage.packet.transport, Transport::Tcp { flags, .. } if flags.rst);
-    sysctls.nat_icmp_send != 0 && !reset && services.has_server(flow.protocol, flow.source, flow.source_port)
+    let answerable = match passage.packet.transport {
+        Transport::Tcp { flags, .. } => !flags.rst,
+        Transport::Udp { .. } => true,
+        Transport::Sctp { chunk, .. } => chunk.is_none_or(|chunk| chunk.kind != SctpChunk::ABORT),
+        Transport::Icmp { .. } | Transport::Other => false,
+    };
+    sysctls.nat_icmp_send != 0
+        && answerable
+        && services.has_server(flow.protocol, flow.source, flow.source_port)
 }
 
 /// Whether a packet without a connection may create one (ipvs.md section 2.3).
 fn may_open(packet: &Packet, sysctls: &Sysctls) -> bool {
     match packet.transport {
         Transport::Tcp { flags, .. } => !flags.rst && (flags.syn || sysctls.sloppy_tcp != 0),
-        _ => true,
+        Transport::Udp { .. } => true,
+        Transport::Sctp { chunk, .. } => chunk.is_some_and(|chunk| match chunk.kind {
+            SctpChunk::INIT => true,
+            kind => kind != SctpChunk::ABORT && sysctls.sloppy_sctp != 0,
+        }),
+        Transport::Icmp { .. } | Transport::Other => false,
     }
 }
 
@@ -221,7 +288,12 @@ fn is_martian(source: IpAddr, routes: &RouteTable) -> bool {
 }
 
 impl<'a> Arrival<'a> {
-    fn new(burst: &Burst<'a>, service: &VirtualService, flow: &'a FlowKey, addressed: IpAddr) -> Self {
+    pub(super) fn new(
+        burst: &Burst<'a>,
+        service: &VirtualService,
+        flow: &'a FlowKey,
+        addressed: IpAddr,
+    ) -> Self {
         let Burst { now, snapshot } = *burst;
         Arrival { flow, addressed, flags: service.spec.flags, sysctls: &snapshot.sysctls, now }
     }

@@ -152,10 +152,19 @@ impl Datapath {
         if let Err(reason) = self.help_reply(passage, connection, egress) {
             return Verdict::Drop(reason);
         }
-        self.count_out(connection, passage.packet.ip_len());
         self.touch(passage, connection, Direction::Out);
-        let packet = &passage.packet;
-        rewrite::set_end(passage.frame.bytes_mut(), packet, End::Source, connection.virtual_address);
+        self.send_reply(passage, connection, egress)
+    }
+
+    /// A server's packet to its client, without any trace in the connection's state.
+    pub(super) fn send_reply(
+        &mut self,
+        passage: &mut Passage<'_, '_>,
+        connection: &Connection,
+        egress: Option<Egress>,
+    ) -> Verdict {
+        self.count_out(connection, passage.packet.ip_len());
+        rewrite::set_end(passage.frame.bytes_mut(), &passage.packet, End::Source, connection.virtual_address);
         self.send(passage, egress)
     }
 

@@ -7,7 +7,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::sysctl::{self, SysctlError, Sysctls};
+
+/// As many as the kernel's helper takes.
+const FTP_PORTS_MAX: usize = 8;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,8 @@ pub struct Settings {
     pub xdp_mode: XdpMode,
     /// Whether frames are shared with the driver.
     pub zero_copy: ZeroCopy,
+    /// Virtual ports whose connections the FTP helper reads, at most 8.
+    pub ftp_ports: Vec<u16>,
     /// How much is logged.
     pub log_level: LogLevel,
     /// IPVS settings to start with, by their names without `net.ipv4.vs.`.
@@ -52,6 +58,7 @@ impl Default for Settings {
             frames: 8192,
             xdp_mode: XdpMode::Auto,
             zero_copy: ZeroCopy::Auto,
+            ftp_ports: FtpPorts::default().0,
             log_level: LogLevel::Info,
             sysctl: default_sysctls(),
         }
@@ -213,6 +220,9 @@ impl Settings {
         }
         if !self.frames.is_power_of_two() || !(512..=1 << 20).contains(&self.frames) {
             return Some(("frames", format!("{} is not a power of two from 512 to 1048576", self.frames)));
+        }
+        if self.ftp_ports.len() > FTP_PORTS_MAX || self.ftp_ports.contains(&0) {
+            return Some(("ftp_ports", format!("at most {FTP_PORTS_MAX} ports, none of them 0")));
         }
         self.sysctl_fault()
     }

@@ -82,7 +82,9 @@ impl FtpControl {
         for (offset, text) in lines(payload) {
             let start = sequence.wrapping_add(offset as u32);
             match ftp::answer(text, mode, Family::from(server)) {
-                Answer::Unfinished if text.len() < LINE_MAX => self.keep(Line { mode, start, text: text.to_vec() }, own),
+                Answer::Unfinished if text.len() < LINE_MAX => {
+                    self.keep(Line { mode, start, text: text.to_vec() }, own)
+                }
                 Answer::At(place) => {
                     let from = start.wrapping_add(place.bytes.start as u32);
                     let stretch = Some((mode, from, place.bytes.len()));

@@ -74,6 +74,7 @@ fn errors_name_file_line_and_key() {
             "[sysctl]\nsync_threshold = '50 50'\n",
             "x.toml:2: error: sync_threshold: expected two whole numbers",
         ),
+        ("ftp_ports = [21, 0]\n", "x.toml:1: error: ftp_ports: at most 8 ports, none of them 0"),
         ("frames = 1000\n", "x.toml:1: error: frames: 1000 is not a power of two from 512 to 1048576"),
         ("marks = 'iptables'\n", "x.toml:1: error: marks: 'iptables' is not an absolute path"),
         ("ports = ['eth0:1']\n", "x.toml:1: error: ports: 'eth0:1' is not the name of an interface"),

@@ -9,7 +9,11 @@ use thiserror::Error;
 
 use crate::config::beyond::{self, BeyondSettings, ServiceSettings};
 use crate::ipvs::beyond::Beyond;
+use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::sysctl::{self, SysctlError, Sysctls};
+
+/// As many as the kernel's helper takes.
+const FTP_PORTS_MAX: usize = 8;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +39,8 @@ pub struct Settings {
     pub xdp_mode: XdpMode,
     /// Whether frames are shared with the driver.
     pub zero_copy: ZeroCopy,
+    /// Virtual ports whose connections the FTP helper reads, at most 8.
+    pub ftp_ports: Vec<u16>,
     /// How much is logged.
     pub log_level: LogLevel,
     /// Services that have something of their own.
@@ -58,6 +64,7 @@ impl Default for Settings {
             frames: 8192,
             xdp_mode: XdpMode::Auto,
             zero_copy: ZeroCopy::Auto,
+            ftp_ports: FtpPorts::default().0,
             log_level: LogLevel::Info,
             service: Vec::new(),
             beyond_ipvs: BeyondSettings::default(),
@@ -226,6 +233,9 @@ impl Settings {
         }
         if !self.frames.is_power_of_two() || !(512..=1 << 20).contains(&self.frames) {
             return Some(("frames", format!("{} is not a power of two from 512 to 1048576", self.frames)));
+        }
+        if self.ftp_ports.len() > FTP_PORTS_MAX || self.ftp_ports.contains(&0) {
+            return Some(("ftp_ports", format!("at most {FTP_PORTS_MAX} ports, none of them 0")));
         }
         self.sysctl_fault().or_else(|| beyond::fault(&self.service))
     }

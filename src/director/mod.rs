@@ -23,6 +23,7 @@ use crate::ipvs::beyond::Beyond;
 use crate::ipvs::defence;
 use crate::ipvs::edit::{Edit, Errno, ServerId, ServiceId};
 use crate::ipvs::estimator;
+use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::mark::MarkRules;
 use crate::ipvs::service_table::ServiceTable;
 use crate::ipvs::snapshot::{Snapshot, Tables};
@@ -60,6 +61,8 @@ pub enum Command {
     Network(HostNetwork),
     /// IPVS settings that the site's files ask for, once at the start.
     Sysctls(Box<Sysctls>),
+    /// What the FTP helper reads, once at the start.
+    FtpPorts(FtpPorts),
     /// Pages of memory that are free or in buffers; wanted whenever [`Director::watches_memory`].
     FreeMemory(u64),
     /// A check's server came up or went down.
@@ -192,6 +195,10 @@ impl Director {
             Command::Sysctls(sysctls) => {
                 self.draft.sysctls = *sysctls;
                 self.defend();
+                self.publish();
+            }
+            Command::FtpPorts(ports) => {
+                self.draft.ftp_ports = ports;
                 self.publish();
             }
             Command::FreeMemory(pages) => self.free_pages = pages,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# install.sh build|check|demo|test: installs by apt what that purpose needs and is missing. With everything there it does
-# not call apt at all.
+# install.sh build|check|demo|test|fuzz: installs what that purpose needs and is missing, by apt and, for fuzzing, by cargo.
+# With everything there it calls neither.
 set -euo pipefail
 
 die() {
@@ -33,6 +33,10 @@ need_for_network() {
   need ethtool ethtool
 }
 
+need_for_fuzz() {
+  need g++ c++
+}
+
 need_for_demo() {
   need nginx-light nginx
   need curl curl
@@ -50,6 +54,13 @@ check_rust() {
   [[ $1 == check || $1 == test ]] || return 0
   cargo fmt --version >/dev/null 2>&1 || die 'rustfmt is missing: rustup component add rustfmt'
   cargo clippy --version >/dev/null 2>&1 || die 'clippy is missing: rustup component add clippy'
+}
+
+# cargo-fuzz comes from crates.io; building it takes about a minute.
+install_cargo_fuzz() {
+  cargo fuzz --version >/dev/null 2>&1 && return 0
+  echo 'installing cargo-fuzz'
+  cargo install --quiet --locked cargo-fuzz || die 'cargo-fuzz could not be installed (is there a network?)'
 }
 
 # Demo and tests start an nginx and a vsftpd of their own in their namespaces; a package installed for them must not open a
@@ -92,8 +103,13 @@ case "${1-}" in
 build) need_for_build ;;
 check) need_for_build && need shellcheck shellcheck ;;
 demo) need_for_build && need_for_network && need_for_demo ;;
-test) need_for_build && need_for_network && need_for_demo && need_for_ftp && need shellcheck shellcheck ;;
-*) die 'say what for: build, check, demo or test' ;;
+test)
+  need_for_build && need_for_network && need_for_demo && need_for_ftp && need_for_fuzz
+  need shellcheck shellcheck
+  ;;
+fuzz) need_for_build && need_for_fuzz ;;
+*) die 'say what for: build, check, demo, test or fuzz' ;;
 esac
 check_rust "$1"
 ((${#missing[@]} == 0)) || install_missing
+if [[ $1 == test || $1 == fuzz ]]; then install_cargo_fuzz; fi

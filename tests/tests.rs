@@ -13,7 +13,7 @@ mod lvscf_check;
 mod marks;
 mod model;
 mod nanny;
-mod random;
+mod properties;
 mod runner;
 mod scenarios;
 mod settings;

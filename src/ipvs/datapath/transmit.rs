@@ -70,12 +70,7 @@ impl Datapath {
         let egress = match passage.way(server) {
             Ok(_) if server.is_loopback() => return Verdict::Drop(DropReason::LoopbackServer),
             Ok(egress) => egress,
-            Err(NextHop::Local) => {
-                return match self.help_request(passage, connection) {
-                    Ok(()) => self.deliver(passage, connection),
-                    Err(reason) => Verdict::Drop(reason),
-                };
-            }
+            Err(NextHop::Local) => return self.deliver(passage, connection),
             Err(_) => return self.answer(passage, IcmpError::HostUnreachable, DropReason::Unreachable),
         };
         if passage.packet.ttl <= 1 {

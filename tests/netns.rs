@@ -6,6 +6,7 @@ mod netns {
     mod attach;
     mod daemon;
     mod dut;
+    mod fragments;
     mod host;
     mod life;
     mod local;

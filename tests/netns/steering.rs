@@ -343,6 +343,8 @@ fn fragments_of_balanced_flows_come_up() {
             ("first, to a service", v4(&fragment(tcp((CLIENT, 4000), (VIP, 80)), FIRST))),
             ("last, to a service", v4(&fragment(ip(ip_number::TCP, CLIENT, VIP, &[0; 4]), LAST))),
             ("last, from a server", v4(&fragment(ip(ip_number::UDP, SERVER, CLIENT, &[0; 4]), LAST))),
+            ("an ICMP message's last, to a service", v4(&fragment(icmp(CLIENT, VIP, 3, &[0; 32]), LAST))),
+            ("an ICMP message's last, from a server", v4(&fragment(icmp(SERVER, CLIENT, 3, &[0; 32]), LAST))),
             ("IPv6, first, to a service", v6(&fragment6(web6(), FIRST6))),
             ("IPv6, last, to a service", v6(&fragment6(ip(ip_number::UDP, CLIENT6, VIP6, &[0; 8]), LAST6))),
             (

@@ -464,10 +464,11 @@ INLINE bool is_steered_error(const struct packet *packet, struct frame frame)
 
 INLINE bool is_steered(struct packet *packet, struct frame frame)
 {
-	if (is_icmp(packet->protocol))
-		return !packet->fragment && is_steered_error(packet, frame);
-	// Only a first fragment has ports, and its followers must go the same way.
+	if (is_icmp(packet->protocol) && !packet->fragment)
+		return is_steered_error(packet, frame);
+	// Only a first fragment has ports or a type, and its followers must go the same way.
 	packet->any_port = packet->fragment;
+	packet->any_protocol |= is_icmp(packet->protocol);
 	return parse_ports(packet, frame) && (to_destination(packet) || from_server(packet));
 }
 

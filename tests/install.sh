@@ -44,6 +44,11 @@ need_for_demo() {
   need iputils-ping ping
 }
 
+need_for_ftp() {
+  need vsftpd vsftpd /usr/sbin/vsftpd
+  need curl curl
+}
+
 check_rust() {
   command -v cargo >/dev/null || die 'cargo is missing: install Rust from https://rustup.rs, then try again'
   [[ $1 == check || $1 == test ]] || return 0
@@ -58,8 +63,8 @@ install_cargo_fuzz() {
   cargo install --quiet --locked cargo-fuzz || die 'cargo-fuzz could not be installed (is there a network?)'
 }
 
-# The demo starts an nginx of its own in its namespaces; a package installed for it must not open port 80 on this
-# machine, neither now nor after the next boot.
+# Demo and tests start an nginx and a vsftpd of their own in their namespaces; a package installed for them must not open a
+# port of this machine, neither now nor after the next boot.
 policy=/usr/sbin/policy-rc.d
 forbid_services() {
   [[ ! -e $policy ]] || return 0
@@ -86,16 +91,22 @@ install_missing() {
   apt_install "${missing[@]}" >/dev/null 2>&1 \
     || { "${as_root[@]}" apt-get update -qq && apt_install "${missing[@]}" >/dev/null; } \
     || die "apt could not install $what (is there a network?)"
-  if [[ " $what " == *' nginx-light '* ]]; then
-    "${as_root[@]}" update-rc.d nginx disable >/dev/null 2>&1 || true
-  fi
+  local service
+  for service in nginx vsftpd; do
+    if [[ " $what " == *" $service"* ]]; then
+      "${as_root[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
+    fi
+  done
 }
 
 case "${1-}" in
 build) need_for_build ;;
 check) need_for_build && need shellcheck shellcheck ;;
 demo) need_for_build && need_for_network && need_for_demo ;;
-test) need_for_build && need_for_network && need_for_demo && need_for_fuzz && need shellcheck shellcheck ;;
+test)
+  need_for_build && need_for_network && need_for_demo && need_for_ftp && need_for_fuzz
+  need shellcheck shellcheck
+  ;;
 fuzz) need_for_build && need_for_fuzz ;;
 *) die 'say what for: build, check, demo, test or fuzz' ;;
 esac

@@ -6,6 +6,8 @@ mod netns {
     mod attach;
     mod daemon;
     mod dut;
+    mod fragments;
+    mod ftp;
     mod host;
     mod life;
     mod local;

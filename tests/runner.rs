@@ -193,7 +193,9 @@ impl Device for Broken {
         Duration::ZERO
     }
 
-    fn advance(&mut self, _by: Duration) {}
+    fn advance(&mut self, _by: Duration) -> Vec<Departure> {
+        Vec::new()
+    }
 
     fn dump(&mut self, _sections: &[String]) -> String {
         String::new()

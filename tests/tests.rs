@@ -1,9 +1,11 @@
 //! Tests that need no privilege.
 #![allow(clippy::unwrap_used, reason = "clippy's exemption for tests misses the functions that they call")]
 
+mod beyond;
 mod datapath;
 mod defence;
 mod director;
+mod ftp;
 mod ipvsadm;
 mod layers;
 mod lvscf;
@@ -16,3 +18,4 @@ mod runner;
 mod scenarios;
 mod settings;
 mod support;
+mod sysctl;

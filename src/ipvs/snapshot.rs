@@ -1,9 +1,10 @@
 //! What control publishes for the workers, and the tables that they share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
+use crate::ipvs::beyond::Beyond;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::defence::{Defence, DropCounters};
 use crate::ipvs::helper::FtpPorts;
@@ -16,6 +17,7 @@ use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::table::ConnectionTable;
 use crate::ipvs::view::ConnectionView;
 use crate::net::addr::PortIndex;
+use crate::net::fragment::Reassembler;
 use crate::net::route::RouteTable;
 use crate::net::time::Instant;
 
@@ -36,6 +38,8 @@ pub struct Snapshot {
     pub sysctls: Sysctls,
     /// What the FTP helper reads.
     pub ftp_ports: FtpPorts,
+    /// What goes beyond IPVS.
+    pub beyond: Arc<Beyond>,
     /// What their defence modes come to.
     pub defence: Defence,
 }
@@ -58,6 +62,8 @@ pub struct Tables {
     pub templates: TemplateTable,
     /// Counters of everything balanced.
     pub total: Stats,
+    /// Datagrams of which fragments are missing.
+    pub fragments: Mutex<Reassembler>,
     /// Counters of the defence.
     pub drop_counters: DropCounters,
 }
@@ -70,6 +76,7 @@ impl Tables {
             connections: ConnectionTable::default(),
             templates: TemplateTable::default(),
             total: Stats::new(workers),
+            fragments: Mutex::default(),
             drop_counters: DropCounters::default(),
         }
     }

@@ -10,7 +10,6 @@ use foldhash::fast::RandomState;
 
 use crate::ipvs::connection::Connection;
 use crate::ipvs::protocol::Direction;
-use crate::ipvs::timer::Fate;
 use crate::net::flow::FlowKey;
 
 /// A connection, and which way the packets of a key go through it.
@@ -82,15 +81,6 @@ impl ConnectionTable {
             }
         }
         first
-    }
-
-    /// Ends a connection whose time is up, or prolongs it while it has children.
-    pub fn expire(&self, connection: &Arc<Connection>) -> Fate {
-        if connection.prolong() {
-            return Fate::Again;
-        }
-        self.remove(connection);
-        Fate::Gone
     }
 
     fn link(&self, key: FlowKey, connection: &Arc<Connection>, direction: Direction) {

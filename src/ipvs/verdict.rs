@@ -67,6 +67,8 @@ drop_reasons! {
     NoCall = "no Call-ID",
     /// A real server's packet of no connection, which may not be answered.
     NoConnection = "no connection",
+    /// A real server's packet of no connection, which would have left with the server's own address.
+    Untranslated = "untranslated",
     /// TTL ran out, and nothing may be answered.
     TtlExceeded = "TTL exceeded",
     /// No route to the chosen server.
@@ -80,8 +82,16 @@ drop_reasons! {
     LoopbackServer = "loopback server",
     /// On a local server's way out, but not sent by the interface that the way belongs to.
     Stray = "stray frame",
-    /// Fragment of a balanced flow.
-    Fragment = "fragment",
+    /// A fragment that had come before.
+    FragmentDuplicate = "duplicate fragment",
+    /// Fragments of a datagram of which some overlap.
+    FragmentOverlap = "overlapping fragments",
+    /// Fragments that contradict each other, or make no packet together.
+    FragmentMismatch = "fragments that do not fit together",
+    /// Fragments whose datagram did not get whole in time.
+    FragmentTimeout = "fragments without the others",
+    /// Fragments that had to make room for others.
+    FragmentMemory = "too many fragments",
     /// Larger than the way out allows, and may not be fragmented.
     TooBig = "too big",
     /// More ICMP errors than may be sent.

@@ -87,6 +87,20 @@ pub fn unfragmentable_end(packet: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
+/// Offset of the field that announces the header at `header` in the IPv6 packet at `l3`.
+pub fn field_before(bytes: &[u8], l3: usize, header: usize) -> Option<usize> {
+    let (mut at, mut field) = (l3 + IPV6_LEN, l3 + NEXT_HEADER);
+    for _ in 0..HEADERS_MAX {
+        if at == header {
+            return Some(field);
+        }
+        let unit = if *bytes.get(field)? == AUTHENTICATION { 4 } else { 8 };
+        field = at;
+        at += 8 + unit * usize::from(*bytes.get(at + 1)?);
+    }
+    None
+}
+
 fn fragment_header(bytes: &[u8], at: usize) -> Option<Piece> {
     let header = bytes.get(at..)?.first_chunk::<8>()?;
     let field = u16::from_be_bytes([header[2], header[3]]);

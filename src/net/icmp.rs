@@ -35,6 +35,8 @@ pub enum IcmpError {
     FragmentationNeeded(u16),
     /// 11/0; ICMPv6 3/0.
     TimeExceeded,
+    /// 11/1; ICMPv6 3/1.
+    ReassemblyTimeExceeded,
     /// Another's error about a tunnel packet, told on.
     Relayed {
         /// Type.
@@ -55,6 +57,8 @@ impl IcmpError {
             (IcmpError::HostUnreachable, false) => (1, 3, 0),
             (IcmpError::TimeExceeded, true) => (11, 0, 0),
             (IcmpError::TimeExceeded, false) => (3, 0, 0),
+            (IcmpError::ReassemblyTimeExceeded, true) => (11, 1, 0),
+            (IcmpError::ReassemblyTimeExceeded, false) => (3, 1, 0),
             (IcmpError::FragmentationNeeded(mtu), true) => (3, 4, mtu),
             (IcmpError::FragmentationNeeded(mtu), false) => (2, 0, mtu),
             (IcmpError::Relayed { kind, code, rest: [a, b, c, d] }, _) => {
@@ -161,7 +165,7 @@ fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, payload_len: u16) -> [u8
 }
 
 /// A label of 20 bits, not 0, that stays the same for a pair of addresses (RFC 6437 section 3).
-fn flow_label(source: Ipv6Addr, destination: Ipv6Addr) -> u32 {
+pub(super) fn flow_label(source: Ipv6Addr, destination: Ipv6Addr) -> u32 {
     let mixed =
         (u128::from(source) ^ u128::from(destination).rotate_left(64)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let label = (mixed >> 96) as u32 & 0xf_ffff;

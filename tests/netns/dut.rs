@@ -28,7 +28,7 @@ impl Dut {
         let output = dut_with(&["reset"], "", &[("REPLAY_L2", apart)]);
         assert!(output.status.success(), "{}", text(&[output.stdout, output.stderr].concat()));
         let wire = Wire::open(&Namespace::named("xlvs-rig"));
-        Box::new(Router { clock: Clock::start(), wire, late: Vec::new() })
+        Box::new(Router { clock: Clock::start(), wire })
     }
 }
 
@@ -68,8 +68,6 @@ fn text(bytes: &[u8]) -> String {
 struct Router {
     clock: Clock,
     wire: Wire,
-    /// Packets that came while time passed: too late for the step that caused them, so the next one shows them.
-    late: Vec<Departure>,
 }
 
 impl Device for Router {
@@ -80,20 +78,20 @@ impl Device for Router {
 
     fn deliver(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
         self.wire.send(side, packet);
-        let mut out = std::mem::take(&mut self.late);
-        out.extend(self.wire.settle(side));
-        out
+        self.wire.settle(side)
     }
 
     fn now(&self) -> Duration {
         self.clock.now().saturating_since(Instant::START)
     }
 
-    fn advance(&mut self, by: Duration) {
+    fn advance(&mut self, by: Duration) -> Vec<Departure> {
         let end = self.now() + by;
+        let mut out = Vec::new();
         while self.now() < end {
-            self.late.extend(self.wire.next(end.saturating_sub(self.now())));
+            out.extend(self.wire.next(end.saturating_sub(self.now())));
         }
+        out
     }
 
     fn dump(&mut self, sections: &[String]) -> String {

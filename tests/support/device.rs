@@ -75,8 +75,8 @@ pub trait Device {
     /// What the device's clock shows, from any start. In virtual time only [`Device::advance`] moves it.
     fn now(&self) -> Duration;
 
-    /// Lets time pass.
-    fn advance(&mut self, by: Duration);
+    /// Lets time pass; returns the IP packets that leave meanwhile, in their order.
+    fn advance(&mut self, by: Duration) -> Vec<Departure>;
 
     /// The asked sections of the state (`conns`, `Ln`, `stats`, `thresholds`, `persistent-conn`, `timeout`), each a
     /// heading `== NAME` (`== Lnc` for `conns`) and below it what that `ipvsadm` listing prints.

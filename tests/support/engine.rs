@@ -15,6 +15,7 @@ use xlvs::config::marks::parse_marks;
 use xlvs::config::names::Names;
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::director::{ClientId, Command, Director, Effect, Port};
+use xlvs::ipvs::beyond::Beyond;
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::outbox::{Exit, Outbox};
@@ -55,16 +56,25 @@ pub struct Router {
 impl Router {
     /// At time 0, in the topology of the scenarios, without services.
     pub fn new() -> Self {
-        Self::among(Neighbours::Shared)
+        Self::build(Neighbours::Shared, Beyond::default())
+    }
+
+    /// The same with what goes beyond IPVS.
+    pub fn with_beyond(beyond: Beyond) -> Self {
+        Self::build(Neighbours::Shared, beyond)
     }
 
     /// The same among these neighbours.
     pub fn among(neighbours: Neighbours) -> Self {
+        Self::build(neighbours, Beyond::default())
+    }
+
+    fn build(neighbours: Neighbours, beyond: Beyond) -> Self {
         let now = Instant::START;
         let tables = Arc::new(Tables::new(1));
         let ports =
             ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
-        let director = Director::new(now, Arc::clone(&tables), 1, ports.collect());
+        let director = Director::new(now, Arc::clone(&tables), 1, ports.collect()).with_beyond(beyond);
         let datapath = Datapath::new(tables, 0, now);
         let network = network(neighbours);
         let mut router = Router {
@@ -107,19 +117,29 @@ impl Router {
     pub fn leap(&mut self, by: Duration) {
         self.now = self.now + by;
         self.datapath.advance(self.now);
+        self.take_made();
         self.command(Command::Tick);
     }
 
-    /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point.
-    pub fn pass(&mut self, by: Duration, step: Duration) {
+    /// Lets time pass unnoticed by the timers.
+    pub fn skip(&mut self, by: Duration) {
+        self.now = self.now + by;
+    }
+
+    /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point. Returns what leaves
+    /// meanwhile.
+    pub fn pass(&mut self, by: Duration, step: Duration) -> Vec<Departure> {
         let end = self.now + by;
+        let mut out = Vec::new();
         while self.now < end {
             self.now = (self.now + step).min(end).min(self.director.next_deadline().max(self.now));
             self.datapath.advance(self.now);
+            out.extend(self.take_made());
             if self.director.next_deadline() <= self.now {
                 self.command(Command::Tick);
             }
         }
+        out
     }
 
     /// As sysctl(8): each word a setting, read or set. What the refusal explains below its first line is ours.
@@ -183,7 +203,8 @@ impl Router {
         self.decide_all(&mut filled.collect::<Vec<_>>())
     }
 
-    fn decide(&mut self, frame: Frame<'_>) -> (Verdict, Vec<u8>) {
+    /// The same for a frame in a buffer of the caller's.
+    pub fn decide(&mut self, frame: Frame<'_>) -> (Verdict, Vec<u8>) {
         self.decide_all(&mut [frame]).remove(0)
     }
 
@@ -243,7 +264,7 @@ impl Router {
     }
 
     /// What the datapath has made besides, as it leaves.
-    fn take_made(&mut self) -> Vec<Departure> {
+    pub fn take_made(&mut self) -> Vec<Departure> {
         let outbox = self.take_outbox();
         outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect()
     }
@@ -309,8 +330,8 @@ impl Device for Router {
         self.now.saturating_since(Instant::START)
     }
 
-    fn advance(&mut self, by: Duration) {
-        self.pass(by, STEP);
+    fn advance(&mut self, by: Duration) -> Vec<Departure> {
+        self.pass(by, STEP)
     }
 
     fn dump(&mut self, sections: &[String]) -> String {

@@ -1,5 +1,5 @@
 //! The router's own IP stack, answering as Linux does with no service listening: what a packet meets that the load
-//! balancer lets pass. Pure. It does not reassemble, knows no MTU, and every address that is not the router's has a
+//! balancer lets pass. Pure. It knows no MTU, and every address that is not the router's has a
 //! neighbour.
 
 use std::net::IpAddr;
@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::support::decode::{Judgement, Packet, TcpHeader, Transport, decode};
 use crate::support::device::Side;
 use crate::support::packet::{Hex, IcmpSpec, PacketSpec, build, checksum, put};
+use crate::support::reassembly::Reassembly;
 use crate::support::text::flag_letters;
 
 /// The router's addresses; the first of each family and side are those of the interfaces.
@@ -23,15 +24,16 @@ const TOS_BITS: u8 = 0x1e;
 const FIRST_ID: u32 = 40000;
 const FLOW_LABEL: u32 = 0x9abcd;
 
-/// The stack; it only remembers which IP ids it has used.
+/// The stack; it remembers which IP ids it has used, and fragments.
 #[derive(Clone, Debug)]
 pub struct HostModel {
     next_id: u32,
+    reassembly: Reassembly,
 }
 
 impl Default for HostModel {
     fn default() -> Self {
-        HostModel { next_id: FIRST_ID }
+        HostModel { next_id: FIRST_ID, reassembly: Reassembly::default() }
     }
 }
 
@@ -44,7 +46,7 @@ impl HostModel {
             return Vec::new();
         }
         let out = if is_own(header.destination) {
-            self.answer(packet)
+            self.reassembly.take(packet).and_then(|whole| self.answer(&whole))
         } else if header.ttl <= 1 {
             let (kind, code) = if header.source.is_ipv4() { (11, 0) } else { (3, 0) };
             self.error(interface_address(side, header.source), packet, kind, code, 0)

@@ -11,6 +11,7 @@ pub mod host;
 pub mod known;
 pub mod packet;
 pub mod player;
+pub mod reassembly;
 pub mod replay;
 pub mod scenario;
 pub mod story;

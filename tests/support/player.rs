@@ -46,7 +46,10 @@ impl Player<'_> {
             Action::Run(lines) => record.run = lines.as_slice().iter().map(|line| self.run(line)).collect(),
             Action::Send(wishes) => self.send(&mut record, wishes.as_slice()),
             Action::Wait(seconds) | Action::Sync(seconds) => {
-                self.device.advance(Duration::from_secs_f64(*seconds));
+                let mut out = self.device.advance(Duration::from_secs_f64(*seconds));
+                out.sort_by_key(|left| left.side);
+                let identities = Identities::default();
+                record.out = out.iter().map(|left| shown(left.side, &left.packet, &identities)).collect();
                 record.wait = Some(*seconds);
             }
             Action::Dump(sections) => {

@@ -85,8 +85,9 @@ impl Device for Replay {
         self.now
     }
 
-    fn advance(&mut self, by: Duration) {
+    fn advance(&mut self, by: Duration) -> Vec<Departure> {
         self.now += by;
+        Vec::new()
     }
 
     fn dump(&mut self, sections: &[String]) -> String {

@@ -1,6 +1,8 @@
 //! The packet's path, readable as a short list of questions (ipvs.md section 2).
 
 mod direct;
+mod expiry;
+mod fragments;
 mod ftp;
 mod icmp;
 mod limit;
@@ -29,6 +31,8 @@ use crate::net::parse::{Fragment, Packet, ParseError, SctpChunk, Transport, pars
 use crate::net::rewrite;
 use crate::net::time::Instant;
 
+use expiry::expire;
+use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
 
 /// Decides about packets: what an I/O loop calls.
@@ -70,6 +74,7 @@ pub struct Datapath {
     wheel: Wheel<Ending>,
     icmp_limit: RateLimit,
     next_id: u16,
+    fragment_ids: FragmentIds,
     outbox: Outbox,
 }
 
@@ -84,6 +89,8 @@ struct Passage<'a, 'f> {
     burst: &'a Burst<'a>,
     frame: &'a mut Frame<'f>,
     packet: Packet,
+    /// How the packet came, if it has been put together from fragments.
+    origin: Option<Origin<'a>>,
 }
 
 impl Engine for Datapath {
@@ -95,9 +102,11 @@ impl Engine for Datapath {
     }
 
     fn advance(&mut self, now: Instant) {
-        let tables = &self.tables;
-        self.wheel.advance(now, |ending| match ending {
-            Ending::Connection(connection) => tables.connections.expire(connection),
+        self.lapse_fragments(now);
+        let Datapath { wheel, tables, snapshot, outbox, .. } = self;
+        let snapshot = snapshot.load();
+        wheel.advance(now, |ending| match ending {
+            Ending::Connection(connection) => expire(tables, snapshot, outbox, connection),
             Ending::Template(template) => tables.templates.expire(template),
         });
     }
@@ -119,6 +128,7 @@ impl Datapath {
             wheel: Wheel::new(now),
             icmp_limit,
             next_id: 0x8000,
+            fragment_ids: FragmentIds::default(),
             outbox: Outbox::default(),
         }
     }
@@ -136,17 +146,21 @@ impl Datapath {
         }
         let packet = match parse_frame(frame.bytes()) {
             Ok(packet) => packet,
-            Err(error) => return refuse(error),
+            Err(ParseError::NotIp) => return Verdict::Pass,
+            Err(error) => return Verdict::Drop(reason_of(error)),
         };
         if packet.fragment != Fragment::Whole {
-            return Verdict::Drop(DropReason::Fragment);
+            return self.fragment(burst, frame, packet);
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
-        let mut passage = Passage { burst, frame, packet };
-        match ipsec::flow_of(&packet) {
-            _ if passage.frame.is_outgoing() => self.outgoing_packet(&mut passage),
-            Some(flow) => self.flow_packet(&mut passage, &flow),
-            None if is_flow_error(&packet) => self.icmp_error(&mut passage),
+        self.packet(&mut Passage { burst, frame, packet, origin: None })
+    }
+
+    fn packet(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
+        match ipsec::flow_of(&passage.packet) {
+            _ if passage.frame.is_outgoing() => self.outgoing_packet(passage),
+            Some(flow) => self.flow_packet(passage, &flow),
+            None if is_flow_error(&passage.packet) => self.icmp_error(passage),
             None => Verdict::Pass,
         }
     }
@@ -155,7 +169,10 @@ impl Datapath {
         match self.find(passage.burst, flow).or_else(|| self.find_awaiting(passage.burst, flow)) {
             Some((connection, Direction::Out)) => self.forward_reply(passage, &connection),
             Some((connection, Direction::In)) => match self.fitness(passage, &connection) {
-                Fitness::Good => self.forward_request(passage, &self.settle(passage.burst, flow, connection)),
+                Fitness::Good => {
+                    let connection = self.settle(passage.burst, flow, connection);
+                    self.forward_request(passage, &connection)
+                }
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
                 Fitness::Over => self.reopen(passage, flow, &connection),
             },
@@ -174,7 +191,7 @@ impl Datapath {
     }
 
     /// The live connection of a flow; one whose time is up goes first.
-    fn find(&self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
+    fn find(&mut self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
         loop {
             let (connection, direction) = self.tables.connections.find(flow)?;
             if self.is_alive(burst, &connection) {
@@ -184,9 +201,9 @@ impl Datapath {
     }
 
     /// Whether a connection is alive; it goes if its time is up.
-    fn is_alive(&self, burst: &Burst<'_>, connection: &Arc<Connection>) -> bool {
+    fn is_alive(&mut self, burst: &Burst<'_>, connection: &Arc<Connection>) -> bool {
         while connection.life.is_over(burst.now) {
-            if self.tables.connections.expire(connection) == Fate::Gone {
+            if expire(&self.tables, burst.snapshot, &mut self.outbox, connection) == Fate::Gone {
                 return false;
             }
         }
@@ -218,9 +235,11 @@ impl Datapath {
         let Packet { protocol, transport, .. } = passage.packet;
         let mut alive = false;
         if protocol == connection.protocol {
+            self.note_acknowledged(passage, connection, way);
             let (course, secure) = (connection.course(way), snapshot.sysctls.is_tcp_secure());
             let state = connection.step(|state| state.next(course, &transport, secure));
-            connection.set_timeout(snapshot.timeouts.of(state));
+            let own = snapshot.beyond.timeouts(connection.server.service(), &snapshot.timeouts);
+            connection.set_timeout(own.as_ref().unwrap_or(&snapshot.timeouts).of(state));
             alive = state.is_established() || (state == State::Udp && way == Direction::Out);
         }
         if alive && let Some(template) = &connection.template {
@@ -251,11 +270,10 @@ fn is_reusable(connection: &Connection, mode: i64) -> bool {
     mode != 0 && connection.template.is_none() && connection.parent.is_none() && has_ended
 }
 
-fn refuse(error: ParseError) -> Verdict {
+fn reason_of(error: ParseError) -> DropReason {
     match error {
-        ParseError::NotIp => Verdict::Pass,
-        ParseError::Truncated => Verdict::Drop(DropReason::Truncated),
-        ParseError::Malformed => Verdict::Drop(DropReason::Malformed),
-        ParseError::BadIpChecksum => Verdict::Drop(DropReason::BadIpChecksum),
+        ParseError::Truncated => DropReason::Truncated,
+        ParseError::NotIp | ParseError::Malformed => DropReason::Malformed,
+        ParseError::BadIpChecksum => DropReason::BadIpChecksum,
     }
 }

@@ -9,18 +9,14 @@ use crate::ipvs::edit::Forward;
 use crate::ipvs::outbox::Exit;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
-use crate::net::addr::{MacAddr, PortIndex};
 use crate::net::fragment::{self, Cut};
 use crate::net::icmp::{self, IcmpError};
 use crate::net::parse::Packet;
+use crate::net::reset::Reset;
 use crate::net::rewrite::{self, End};
 use crate::net::route::{Egress, NextHop};
 
 pub(super) const ETHERNET_LEN: usize = 14;
-
-/// Stands in for a port when the kernel sends the packet: only the IP packet counts then.
-pub(super) const NO_EGRESS: Egress =
-    Egress { port: PortIndex(0), source: MacAddr([0; 6]), destination: MacAddr([0; 6]), mtu: u32::MAX };
 
 impl Passage<'_, '_> {
     /// The way towards an address: a port, or (`None`) the kernel; `Err` where neither leads there.
@@ -32,9 +28,14 @@ impl Passage<'_, '_> {
         }
     }
 
-    /// Whether the packet is larger than the way out takes; the kernel judges by itself.
+    /// Whether the packet is larger than the way out takes; the kernel judges by itself. An IPv6 datagram that came in
+    /// fragments is as large as the largest of them (golden `ipv6-fragments-mtu`).
     pub(super) fn is_too_big(&self, egress: Option<Egress>) -> bool {
-        egress.is_some_and(|egress| self.packet.ip_len() > egress.mtu as usize)
+        let len = match &self.origin {
+            Some(origin) if !self.packet.is_ipv4() => origin.largest,
+            _ => self.packet.ip_len(),
+        };
+        egress.is_some_and(|egress| len > egress.mtu as usize)
     }
 }
 
@@ -69,7 +70,7 @@ impl Datapath {
         let egress = match passage.way(server) {
             Ok(_) if server.is_loopback() => return Verdict::Drop(DropReason::LoopbackServer),
             Ok(egress) => egress,
-            Err(NextHop::Local) => return passage.deliver(connection),
+            Err(NextHop::Local) => return self.deliver(passage, connection),
             Err(_) => return self.answer(passage, IcmpError::HostUnreachable, DropReason::Unreachable),
         };
         if passage.packet.ttl <= 1 {
@@ -90,24 +91,17 @@ impl Datapath {
     /// more at once.
     pub(super) fn send(&mut self, passage: &mut Passage<'_, '_>, egress: Option<Egress>) -> Verdict {
         rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
-        rewrite::set_ethernet(passage.frame, &passage.packet, &egress.unwrap_or(NO_EGRESS));
-        match egress {
-            Some(egress) if passage.is_too_big(Some(egress)) => {
-                if !passage.packet.is_ipv4() {
-                    return Verdict::Drop(DropReason::TooBig);
-                }
-                let exit = Exit::Port(egress.port);
-                self.send_fragments(passage.frame.bytes(), Cut::Size(egress.mtu as usize), exit)
-            }
-            Some(egress) => Verdict::Transmit(egress.port),
-            None => Verdict::HandOver,
+        rewrite::set_ethernet(passage.frame, &passage.packet, &egress.unwrap_or(Egress::NONE));
+        if let Some(verdict) = self.cut(passage, egress) {
+            return verdict;
         }
+        egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
     }
 
-    /// Sends the packet in an Ethernet frame as fragments instead.
-    pub(super) fn send_fragments(&mut self, frame: &[u8], cut: Cut<'_>, exit: Exit) -> Verdict {
-        let id = self.take_fragment_id();
-        let (ethernet, packet) = frame.split_at(ETHERNET_LEN);
+    /// Sends the packet that starts at `l3` in an Ethernet frame as fragments instead.
+    pub(super) fn send_fragments(&mut self, frame: &[u8], l3: usize, cut: Cut<'_>, exit: Exit) -> Verdict {
+        let id = self.fragment_ids.next();
+        let (ethernet, packet) = frame.split_at(l3);
         let outbox = &mut self.outbox;
         if fragment::split(packet, cut, id, &mut |piece| outbox.send(exit, &[ethernet, piece])) {
             outbox.absorb(1);
@@ -141,7 +135,14 @@ impl Datapath {
             return self.note_direct_reply(passage, connection);
         }
         let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
-        if packet.ttl <= 1 || (packet.dont_fragment && passage.is_too_big(egress)) {
+        if let (Some(origin), Some(egress)) = (&passage.origin, egress)
+            && packet.dont_fragment
+            && origin.largest > egress.mtu as usize
+        {
+            return self.refuse_large_reply(passage, &egress);
+        }
+        let too_big = packet.dont_fragment && passage.origin.is_none() && passage.is_too_big(egress);
+        if packet.ttl <= 1 || too_big {
             return Verdict::Pass;
         }
         if let Err(reason) = self.help_reply(passage, connection, egress) {
@@ -161,6 +162,16 @@ impl Datapath {
         self.count_out(connection, passage.packet.ip_len());
         rewrite::set_end(passage.frame.bytes_mut(), &passage.packet, End::Source, connection.virtual_address);
         self.send(passage, egress)
+    }
+
+    /// The kernel would refuse only those of the fragments that are too large, and let the others through as they are. The
+    /// server hears it from the address it knows as its router's (golden `fragments-mtu-client`).
+    fn refuse_large_reply(&mut self, passage: &mut Passage<'_, '_>, egress: &Egress) -> Verdict {
+        let routes = &passage.burst.snapshot.routes;
+        let own = routes.port_address(passage.frame.port(), passage.packet.source);
+        let Some(own) = own else { return Verdict::Drop(DropReason::TooBig) };
+        let mtu = u16::try_from(egress.mtu).unwrap_or(u16::MAX);
+        self.answer_from(own, passage, IcmpError::FragmentationNeeded(mtu), DropReason::TooBig)
     }
 
     pub(super) fn count_in(&self, connection: &Connection, packet: &Packet) {
@@ -206,24 +217,31 @@ impl Datapath {
             return Verdict::Drop(DropReason::IcmpLimit);
         }
         let id = self.take_id();
-        if !icmp::make_error(passage.frame, packet, error, source, id, &egress.unwrap_or(NO_EGRESS)) {
+        if !icmp::make_error(passage.frame, packet, error, source, id, &egress.unwrap_or(Egress::NONE)) {
             return Verdict::Drop(DropReason::NoRoom);
         }
         self.count_answer(passage);
         egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
     }
 
+    /// Replaces a TCP segment by a reset to its sender; drops it for `reason` where none may be sent. A reset is no longer
+    /// than what it answers, so there is no limit to their number.
+    pub(super) fn answer_by_reset(&mut self, passage: &mut Passage<'_, '_>, reason: DropReason) -> Verdict {
+        let reset = Reset::answering(passage.frame.bytes(), &passage.packet);
+        let Some(reset) = reset else { return Verdict::Drop(reason) };
+        let Ok(egress) = passage.way(passage.packet.source) else { return Verdict::Drop(reason) };
+        if !reset.write(passage.frame, &egress.unwrap_or(Egress::NONE)) {
+            return Verdict::Drop(DropReason::NoRoom);
+        }
+        egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
+    }
+
     /// An error of ours to the client of a connection without NAT passes for an answer of its server (golden `dr-ipv6`).
-    fn count_answer(&self, passage: &Passage<'_, '_>) {
+    fn count_answer(&mut self, passage: &Passage<'_, '_>) {
         let Some(flow) = passage.packet.flow() else { return };
         if let Some((connection, Direction::Out)) = self.find(passage.burst, &flow.reversed()) {
             self.count_out(&connection, passage.frame.len() - ETHERNET_LEN);
         }
-    }
-
-    /// An identification for the fragments of an IPv6 datagram.
-    fn take_fragment_id(&mut self) -> u32 {
-        u32::from(self.take_id())
     }
 
     pub(super) fn take_id(&mut self) -> u16 {

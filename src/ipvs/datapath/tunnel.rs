@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::transmit::{ETHERNET_LEN, NO_EGRESS};
+use super::transmit::ETHERNET_LEN;
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
@@ -64,13 +64,13 @@ impl Datapath {
         let outer = Outer { source, destination, id, dont_fragment };
         rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
         let tunnel = connection.server.tunnel();
-        if !encapsulate(passage.frame, &passage.packet, tunnel, &outer, &egress.unwrap_or(NO_EGRESS)) {
+        if !encapsulate(passage.frame, &passage.packet, tunnel, &outer, &egress.unwrap_or(Egress::NONE)) {
             return Verdict::Drop(DropReason::NoRoom);
         }
         let Some(egress) = egress else { return Verdict::HandOver };
         if passage.frame.len() - ETHERNET_LEN > egress.mtu as usize {
             let cut = Cut::Size(egress.mtu as usize);
-            return self.send_fragments(passage.frame.bytes(), cut, Exit::Port(egress.port));
+            return self.send_fragments(passage.frame.bytes(), ETHERNET_LEN, cut, Exit::Port(egress.port));
         }
         Verdict::Transmit(egress.port)
     }

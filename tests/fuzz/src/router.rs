@@ -72,6 +72,7 @@ impl Fuzzed {
     /// A frame.
     pub fn frame(&mut self, side: Side, frame: &[u8]) -> Option<(Side, Vec<u8>)> {
         let (verdict, after) = self.router.process(side, frame);
+        self.router.take_made();
         match verdict {
             Verdict::Transmit(port) => {
                 let packet = ethernet::packet(&after);

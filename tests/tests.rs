@@ -4,6 +4,7 @@
 mod datapath;
 mod defence;
 mod director;
+mod fragments;
 mod ipvsadm;
 mod layers;
 mod lvscf;

@@ -6,8 +6,8 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh)
 
 .DEFAULT_GOAL := help
-TOOLS := tools-build tools-check tools-demo tools-test
-.PHONY: help demo demo-down test build check bench $(TOOLS)
+TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz
+.PHONY: help demo demo-down test fuzz build check bench $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -22,16 +22,21 @@ demo-down: ## remove what `make demo KEEP=1` left up
 test: tools-test check ## run every test, those in network namespaces as well (DEMO=1: and then the demo on the programs that they built)
 	cargo test --lib --bins --test tests
 	cargo test --doc
+	tests/fuzz.sh
 	cargo test --test netns $(if $(ROOT),--config 'target."cfg(unix)".runner="$(ROOT)"')
 ifdef DEMO
 	@$(ROOT) tests/demo.sh --programs "$(PROGRAMS)/debug"
 endif
+
+fuzz: tools-fuzz ## fuzz for 15 seconds a target (SECONDS=N for longer, TARGET=NAME for one: see tests/fuzz/targets)
+	tests/fuzz.sh $(or $(SECONDS),15) $(TARGET)
 
 build: tools-build ## build the programs
 	cargo build --release --bins
 
 check: tools-check ## formatting, clippy, shellcheck
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --all-targets -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group};
 use xlvs::ipvs::connection::Connection;
-use xlvs::ipvs::edit::{Forward, ServerId, ServerSpec};
+use xlvs::ipvs::edit::{Forward, ServerId, ServerSpec, ServiceId};
 use xlvs::ipvs::server::RealServer;
 use xlvs::ipvs::stats::Stats;
 use xlvs::ipvs::table::ConnectionTable;
-use xlvs::net::addr::Protocol;
+use xlvs::net::addr::{Family, Protocol};
 use xlvs::net::flow::FlowKey;
 use xlvs::net::tunnel::Encapsulation;
 
@@ -23,6 +23,7 @@ fn key(flow: u32) -> FlowKey {
 
 fn server() -> Arc<RealServer> {
     let id = ServerId { address: [10, 8, 8, 33].into(), port: 80 };
+    let service = ServiceId::FwMark { mark: 1, family: Family::V4 };
     let spec = ServerSpec {
         id,
         forward: Forward::Masquerade,
@@ -31,7 +32,7 @@ fn server() -> Arc<RealServer> {
         upper_threshold: 0,
         lower_threshold: 0,
     };
-    Arc::new(RealServer::new(&spec, 1, Arc::new(Stats::new(1))))
+    Arc::new(RealServer::new(&spec, service, 1, Arc::new(Stats::new(1))))
 }
 
 fn connection(server: &Arc<RealServer>, flow: u32) -> Arc<Connection> {

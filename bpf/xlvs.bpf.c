@@ -466,10 +466,9 @@ INLINE bool is_steered(struct packet *packet, struct frame frame)
 {
 	if (is_icmp(packet->protocol) && !packet->fragment)
 		return is_steered_error(packet, frame);
-	// Only a first fragment has ports or what an error is about, and its followers must go the same way.
+	// Only a first fragment has ports or a type, and its followers must go the same way.
 	packet->any_port = packet->fragment;
-	if (is_icmp(packet->protocol))
-		packet->any_protocol = 1;
+	packet->any_protocol |= is_icmp(packet->protocol);
 	return parse_ports(packet, frame) && (to_destination(packet) || from_server(packet));
 }
 

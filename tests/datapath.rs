@@ -1,9 +1,13 @@
 //! What the datapath does where no recording can show it: hardware addresses, VLAN tags, checksums left to a NIC, neighbours
 //! that are not known.
 
+use std::time::Duration;
+
 use serde_json::json;
 use xlvs::ipvs::verdict::{DropReason, Verdict};
 use xlvs::net::addr::PortIndex;
+use xlvs::net::frame::Frame;
+use xlvs::net::route::{HostNetwork, InterfaceAddress};
 
 use crate::support::decode::decode;
 use crate::support::device::{Device, Side};
@@ -93,6 +97,75 @@ fn an_unknown_neighbour_makes_it_the_kernels_packet() {
     let (verdict, frame) = router.process(Side::Client, &ethernet::frame(Side::Client, &request(json!({}))));
     assert_eq!(verdict, Verdict::HandOver, "the kernel asks for the neighbour and keeps the packet");
     assert_eq!(shown(&frame), FORWARDED, "rewritten all the same");
+}
+
+/// A router with one TCP service and one server that is reached by `method`.
+fn router_by(method: &str) -> Router {
+    let mut router = Router::new();
+    let server = format!("ipvsadm -a -t 10.10.1.30:80 -r 10.8.8.33 {method}");
+    for command in ["ipvsadm -A -t 10.10.1.30:80 -s wlc", &server] {
+        let output = router.run(command);
+        assert_eq!(output.code, 0, "{command}: {}", output.stderr);
+    }
+    router
+}
+
+#[test]
+fn an_unknown_neighbour_stops_direct_routing_but_not_a_tunnel() {
+    let frame = ethernet::frame(Side::Client, &request(json!({})));
+    let forget = |network: &mut HostNetwork| network.neighbours.retain(|known| known.link != 2);
+    let mut direct = router_by("-g");
+    direct.change_network(forget);
+    let (verdict, _) = direct.process(Side::Client, &frame);
+    assert_eq!(verdict, Verdict::Drop(DropReason::Unresolved), "the kernel would deliver it to itself");
+    let mut tunnel = router_by("-i");
+    tunnel.change_network(forget);
+    let (verdict, frame) = tunnel.process(Side::Client, &frame);
+    assert_eq!(verdict, Verdict::HandOver);
+    assert!(shown(&frame).starts_with("ipip 10.8.8.1 > 10.8.8.33 "), "{}", shown(&frame));
+}
+
+#[test]
+fn a_tunnel_starts_at_the_address_nearest_to_its_next_hop() {
+    let mut router = router_by("-i --tun-type gre");
+    router.change_network(|network| {
+        let own = |address: &str, prefix_len| {
+            let address = address.parse().unwrap();
+            InterfaceAddress { link: 2, address, prefix_len }
+        };
+        network.addresses.retain(|own| own.link != 2);
+        network.addresses.extend([own("203.0.113.1", 24), own("10.8.8.7", 24), own("10.8.8.8", 24)]);
+    });
+    let (verdict, frame) = router.process(Side::Client, &ethernet::frame(Side::Client, &request(json!({}))));
+    assert_eq!(verdict, TO_SERVERS);
+    assert!(shown(&frame).starts_with("gre 10.8.8.7 > 10.8.8.33 "), "{}", shown(&frame));
+}
+
+#[test]
+fn a_tunnel_packet_that_its_buffer_has_no_room_for_is_dropped() {
+    let mut router = router_by("-i");
+    let mut frame = ethernet::frame(Side::Client, &request(json!({})));
+    let length = frame.len();
+    let (verdict, _) = router.decide(Frame::new(&mut frame, length, PortIndex(0)));
+    assert_eq!(verdict, Verdict::Drop(DropReason::NoRoom));
+}
+
+#[test]
+fn a_path_mtu_is_forgotten_after_ten_minutes() {
+    let mut router = router_by("-i");
+    let big = request(json!({"flags": "PA", "len": 1400, "df": true}));
+    router.send(Side::Client, &request(json!({})));
+    let sent = router.send(Side::Client, &big);
+    let error = json!({"src": "10.8.8.40", "dst": "10.8.8.1", "proto": "icmp", "id": 8,
+        "icmp": {"type": 3, "code": 4, "mtu": 1300}});
+    let error: PacketSpec = serde_json::from_value(error).unwrap();
+    let error = build(&error, Some(&sent[0].1[..100])).remove(0);
+    assert_eq!(router.send(Side::Server, &error).len(), 1, "the client is told");
+    assert_eq!(router.send(Side::Client, &big)[0].0, Side::Client, "too large now");
+    router.advance(Duration::from_secs(599));
+    assert_eq!(router.send(Side::Client, &big)[0].0, Side::Client, "and still");
+    router.advance(Duration::from_secs(2));
+    assert_eq!(router.send(Side::Client, &big)[0].0, Side::Server, "tried again");
 }
 
 #[test]

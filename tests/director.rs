@@ -10,6 +10,7 @@ use xlvs::config::parse::load;
 use xlvs::config::settings::parse as parse_settings;
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::director::{ClientId, Command, Director, Effect, Level, Port};
+use xlvs::ipvs::edit::Forward;
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::snapshot::Tables;
 use xlvs::ipvs::steering::Steering;
@@ -340,6 +341,35 @@ fn steering_covers_both_ports_of_the_mark_and_the_servers() {
     let servers: Vec<String> = steering.servers.iter().map(|(server, _)| server.to_string()).collect();
     assert_eq!(servers, ["10.8.8.33", "10.8.8.34"], "{shown}");
     assert_eq!(steering.own.len(), 4, "{shown}");
+}
+
+#[test]
+fn the_network_says_how_all_servers_are_reached() {
+    for (network, forward) in [("direct", Forward::Route), ("tunnel", Forward::Tunnel)] {
+        let mut site = Site::new();
+        let text = ARTICLE.replace("network = nat", &format!("network = {network}"));
+        let text = text.replace("fwmark = 80\n", "").replace("weight = 1\n", "weight = 1\n port = 8080\n");
+        site.configure(&text);
+        for check in site.started() {
+            assert_eq!(check.endpoint.port(), 8080, "{network}: a check asks the port that was written");
+            site.health(&check, true);
+        }
+        let shown = format!("{network}: {:?}", site.services());
+        let services = site.services();
+        let servers: Vec<_> = services.iter().flat_map(|service| &service.servers).collect();
+        assert_eq!(servers.len(), 2, "{shown}");
+        for server in servers {
+            assert_eq!((server.spec.forward, server.spec.id.port), (forward, 80), "{shown}");
+        }
+        let gateway = |effect: &Effect| match effect {
+            Effect::AddAddress(wanted) => wanted.address.to_string() == "10.8.8.1",
+            _ => false,
+        };
+        assert!(
+            !site.effects.iter().any(gateway),
+            "{network}: only NAT needs an address as the servers' gateway"
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# install.sh build|check|demo|test: installs by apt what that purpose needs and is missing. With everything there it does
-# not call apt at all.
+# install.sh build|check|demo|test|fuzz: installs what that purpose needs and is missing, by apt and, for fuzzing, by cargo.
+# With everything there it calls neither.
 set -euo pipefail
 
 die() {
@@ -33,11 +33,20 @@ need_for_network() {
   need ethtool ethtool
 }
 
+need_for_fuzz() {
+  need g++ c++
+}
+
 need_for_demo() {
   need nginx-light nginx
   need curl curl
   need openssl openssl
   need iputils-ping ping
+}
+
+need_for_ftp() {
+  need vsftpd vsftpd /usr/sbin/vsftpd
+  need curl curl
 }
 
 check_rust() {
@@ -47,8 +56,15 @@ check_rust() {
   cargo clippy --version >/dev/null 2>&1 || die 'clippy is missing: rustup component add clippy'
 }
 
-# The demo starts an nginx of its own in its namespaces; a package installed for it must not open port 80 on this
-# machine, neither now nor after the next boot.
+# cargo-fuzz comes from crates.io; building it takes about a minute.
+install_cargo_fuzz() {
+  cargo fuzz --version >/dev/null 2>&1 && return 0
+  echo 'installing cargo-fuzz'
+  cargo install --quiet --locked cargo-fuzz || die 'cargo-fuzz could not be installed (is there a network?)'
+}
+
+# Demo and tests start an nginx and a vsftpd of their own in their namespaces; a package installed for them must not open a
+# port of this machine, neither now nor after the next boot.
 policy=/usr/sbin/policy-rc.d
 forbid_services() {
   [[ ! -e $policy ]] || return 0
@@ -75,17 +91,25 @@ install_missing() {
   apt_install "${missing[@]}" >/dev/null 2>&1 \
     || { "${as_root[@]}" apt-get update -qq && apt_install "${missing[@]}" >/dev/null; } \
     || die "apt could not install $what (is there a network?)"
-  if [[ " $what " == *' nginx-light '* ]]; then
-    "${as_root[@]}" update-rc.d nginx disable >/dev/null 2>&1 || true
-  fi
+  local service
+  for service in nginx vsftpd; do
+    if [[ " $what " == *" $service"* ]]; then
+      "${as_root[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
+    fi
+  done
 }
 
 case "${1-}" in
 build) need_for_build ;;
 check) need_for_build && need shellcheck shellcheck ;;
 demo) need_for_build && need_for_network && need_for_demo ;;
-test) need_for_build && need_for_network && need_for_demo && need shellcheck shellcheck ;;
-*) die 'say what for: build, check, demo or test' ;;
+test)
+  need_for_build && need_for_network && need_for_demo && need_for_ftp && need_for_fuzz
+  need shellcheck shellcheck
+  ;;
+fuzz) need_for_build && need_for_fuzz ;;
+*) die 'say what for: build, check, demo, test or fuzz' ;;
 esac
 check_rust "$1"
 ((${#missing[@]} == 0)) || install_missing
+if [[ $1 == test || $1 == fuzz ]]; then install_cargo_fuzz; fi

@@ -7,6 +7,7 @@ mod netns {
     mod daemon;
     mod dut;
     mod fragments;
+    mod ftp;
     mod host;
     mod life;
     mod local;

@@ -90,7 +90,7 @@ fn story_after(change: impl FnOnce(&mut Vec<StepRecord>)) -> Option<String> {
     let mut play = scenario::named("tcp-handshake");
     let mut device = replay(&play);
     change(&mut play.golden.steps);
-    suite::story_of(&play, &mut *device)
+    suite::story_of(&[], &play, &mut *device)
 }
 
 fn assert_told(story: Option<String>, expected: &[&str]) {

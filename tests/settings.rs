@@ -74,6 +74,7 @@ fn errors_name_file_line_and_key() {
             "[sysctl]\nsync_threshold = '50 50'\n",
             "x.toml:2: error: sync_threshold: expected two whole numbers",
         ),
+        ("ftp_ports = [21, 0]\n", "x.toml:1: error: ftp_ports: at most 8 ports, none of them 0"),
         ("frames = 1000\n", "x.toml:1: error: frames: 1000 is not a power of two from 512 to 1048576"),
         ("marks = 'iptables'\n", "x.toml:1: error: marks: 'iptables' is not an absolute path"),
         ("ports = ['eth0:1']\n", "x.toml:1: error: ports: 'eth0:1' is not the name of an interface"),
@@ -83,6 +84,23 @@ fn errors_name_file_line_and_key() {
         (
             "log_level = 'info'\nlog_level = 'info'\n",
             "x.toml:2: error: log_level: is given twice; delete one of them",
+        ),
+        (
+            "[[service]]\nmatch = 'web'\n",
+            "x.toml:2: error: match: expected a service such as \"tcp 192.0.2.1:80\"",
+        ),
+        (
+            "[[service]]\nmatch = 'fwmark 1'\nudp = 9999999\n",
+            "x.toml:3: error: udp: 9999999 is more than 2678400",
+        ),
+        (
+            "[beyond_ipvs]\ndrop_untranslated = 1\n",
+            "x.toml:2: error: drop_untranslated: expected true or false",
+        ),
+        ("[beyond_ipvs]\ndrop = true\n", "x.toml:2: error: there is no key `drop`; the keys are "),
+        (
+            "[[service]]\nmatch = 'fwmark 1'\n[[service]]\nmatch = 'fwmark 1'\n",
+            "x.toml:2: error: match: \"fwmark 1\" is matched twice; join the two",
         ),
     ];
     for (text, expected) in table {

@@ -1,10 +1,12 @@
 //! Tests that need no privilege.
 #![allow(clippy::unwrap_used, reason = "clippy's exemption for tests misses the functions that they call")]
 
+mod beyond;
 mod datapath;
 mod defence;
 mod director;
 mod fragments;
+mod ftp;
 mod ipvsadm;
 mod layers;
 mod lvscf;
@@ -12,8 +14,9 @@ mod lvscf_check;
 mod marks;
 mod model;
 mod nanny;
-mod random;
+mod properties;
 mod runner;
 mod scenarios;
 mod settings;
 mod support;
+mod sysctl;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,9 +12,11 @@ use thiserror::Error;
 
 use super::client::{ControlSocket, Transport, TransportError};
 use crate::config::report::check_file;
+use crate::config::service_name::{NoServiceName, ServiceName};
 use crate::director::names::with_system_names;
 use crate::director::protocol::{Reply, Request, Status};
 use crate::director::run::{self, RunOptions};
+use crate::ipvs::edit::{ServerId, ServiceId};
 use crate::ipvs::verdict::PacketTotals;
 
 const HELP: &str = "\
@@ -31,7 +34,11 @@ usage: xlvs COMMAND
   status                what the daemon does: ports, packets, servers
   check FILE...         say what is wrong with an lvs.cf, saved iptables or ip6tables rules or an xlvs.toml
   reload                have the daemon read its files again
-  sysctl [NAME[=VALUE]] read or set an IPVS setting, such as net.ipv4.vs.expire_nodest_conn; without NAME: list all
+  drain SERVICE SERVER [--deadline SECONDS]
+                        weight 0, end its templates, and its connections at the deadline; such as
+                        xlvs drain tcp 192.0.2.1:80 10.8.8.33:80 --deadline 60, or xlvs drain fwmark 80 10.8.8.33:80
+  sysctl [NAME[=VALUE]] read or set an IPVS setting, such as net.ipv4.vs.expire_nodest_conn,
+                        or a switch beyond IPVS, such as xlvs.drop_untranslated; without NAME: list all of IPVS
   help, version
 
 The table is listed and edited with ipvsadm. Both find the daemon by its socket: the environment variable XLVS_SOCKET,
@@ -49,6 +56,7 @@ enum Task {
     Reload,
     ListSysctls,
     Sysctl { name: String, value: Option<String> },
+    Drain { service: ServiceId, server: ServerId, deadline: Option<u32> },
     Help,
     Version,
 }
@@ -62,6 +70,12 @@ enum UsageError {
     Command(String),
     #[error("which file? xlvs check FILE...")]
     NoFile,
+    #[error(
+        "which server of which service? xlvs drain tcp|udp|sctp ADDRESS:PORT SERVER, or xlvs drain fwmark|fwmark6 N SERVER"
+    )]
+    NoServer,
+    #[error("{0}")]
+    Service(#[from] NoServiceName),
 }
 
 /// Does what the arguments (without the program's name) say.
@@ -102,6 +116,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Task, UsageError> {
         "run" => parse_run(&mut parser),
         "check" => parse_check(&mut parser),
         "sysctl" => parse_sysctl(&mut parser),
+        "drain" => parse_drain(&mut parser),
         "status" => alone(&mut parser, Task::Status),
         "reload" => alone(&mut parser, Task::Reload),
         "help" => Ok(Task::Help),
@@ -168,6 +183,25 @@ fn parse_sysctl(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
     Ok(Task::Sysctl { name, value })
 }
 
+fn parse_drain(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
+    let (mut words, mut deadline) = (Vec::new(), None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Value(word) => words.push(word.string()?),
+            Long("deadline") => deadline = Some(parser.value()?.parse()?),
+            Short('h') | Long("help") => return Ok(Task::Help),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let [kind, name, server] = &words[..] else { return Err(UsageError::NoServer) };
+    let ServiceName(service) = format!("{kind} {name}").try_into()?;
+    // Without a port the server keeps the packet's own.
+    let place = server.parse().or_else(|_| server.parse().map(|address: IpAddr| SocketAddr::new(address, 0)));
+    let place: SocketAddr = place.map_err(|_| UsageError::NoServer)?;
+    let server = ServerId { address: place.ip(), port: place.port() };
+    Ok(Task::Drain { service, server, deadline })
+}
+
 /// What to print, or what went wrong.
 fn perform(task: Task) -> Result<String, String> {
     match task {
@@ -182,6 +216,7 @@ fn perform(task: Task) -> Result<String, String> {
         Task::Reload => text(Request::Reload),
         Task::ListSysctls => text(Request::ListSysctls),
         Task::Sysctl { name, value } => text(Request::Sysctl { name, value }),
+        Task::Drain { service, server, deadline } => text(Request::Drain { service, server, deadline }),
     }
 }
 

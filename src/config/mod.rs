@@ -1,6 +1,7 @@
 //! What the administrator wrote: `lvs.cf`, the saved iptables marks, `xlvs.toml`. Text in, typed values or a list of
 //! complaints out; only [`text::read`] touches a file.
 
+pub mod beyond;
 mod bystander;
 pub mod check;
 mod check_virtual;
@@ -15,6 +16,7 @@ mod pattern;
 pub mod recover;
 pub mod report;
 pub mod rule;
+pub mod service_name;
 pub mod settings;
 pub mod text;
 pub mod value;

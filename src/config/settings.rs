@@ -7,7 +7,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::config::beyond::{self, BeyondSettings, ServiceSettings};
+use crate::ipvs::beyond::Beyond;
+use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::sysctl::{self, SysctlError, Sysctls};
+
+/// As many as the kernel's helper takes.
+const FTP_PORTS_MAX: usize = 8;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +39,14 @@ pub struct Settings {
     pub xdp_mode: XdpMode,
     /// Whether frames are shared with the driver.
     pub zero_copy: ZeroCopy,
+    /// Virtual ports whose connections the FTP helper reads, at most 8.
+    pub ftp_ports: Vec<u16>,
     /// How much is logged.
     pub log_level: LogLevel,
+    /// Services that have something of their own.
+    pub service: Vec<ServiceSettings>,
+    /// What goes beyond IPVS.
+    pub beyond_ipvs: BeyondSettings,
     /// IPVS settings to start with, by their names without `net.ipv4.vs.`.
     pub sysctl: BTreeMap<String, SysctlValue>,
 }
@@ -52,7 +64,10 @@ impl Default for Settings {
             frames: 8192,
             xdp_mode: XdpMode::Auto,
             zero_copy: ZeroCopy::Auto,
+            ftp_ports: FtpPorts::default().0,
             log_level: LogLevel::Info,
+            service: Vec::new(),
+            beyond_ipvs: BeyondSettings::default(),
             sysctl: default_sysctls(),
         }
     }
@@ -165,6 +180,11 @@ pub fn parse(file: &str, text: &str) -> Result<Settings, SettingsError> {
 }
 
 impl Settings {
+    /// What goes beyond IPVS, in the words of the engine.
+    pub fn beyond(&self) -> Beyond {
+        beyond::beyond(&self.beyond_ipvs, &self.service)
+    }
+
     /// The IPVS settings to start with.
     pub fn sysctls(&self) -> Sysctls {
         let mut sysctls = Sysctls::default();
@@ -214,7 +234,10 @@ impl Settings {
         if !self.frames.is_power_of_two() || !(512..=1 << 20).contains(&self.frames) {
             return Some(("frames", format!("{} is not a power of two from 512 to 1048576", self.frames)));
         }
-        self.sysctl_fault()
+        if self.ftp_ports.len() > FTP_PORTS_MAX || self.ftp_ports.contains(&0) {
+            return Some(("ftp_ports", format!("at most {FTP_PORTS_MAX} ports, none of them 0")));
+        }
+        self.sysctl_fault().or_else(|| beyond::fault(&self.service))
     }
 }
 
@@ -237,6 +260,13 @@ fn wanted(key: &str) -> Option<&'static str> {
         "frames" => "a power of two from 512 to 1048576",
         "xdp_mode" => "one of \"auto\", \"native\", \"skb\"",
         "zero_copy" => "one of \"auto\", \"on\", \"off\"",
+        "match" => {
+            "a service such as \"tcp 192.0.2.1:80\", \"udp [2001:db8::1]:53\", \"fwmark 80\" or \"fwmark6 80\""
+        }
+        "tcp" | "tcp_fin" | "udp" | "drain_deadline" => "a number of seconds",
+        "tcp_reset_no_destination" | "drop_untranslated" | "reset_on_expiry" | "drain_quiesced" => {
+            "true or false"
+        }
         "log_level" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,
     })

@@ -1,6 +1,7 @@
 //! Layer 3: the single writer. Commands in, effects out; [`run`] carries the effects out.
 
 mod configure;
+mod drain;
 pub mod names;
 mod network;
 pub mod protocol;
@@ -15,11 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::lvs::LvsConfig;
+use crate::director::drain::Draining;
 use crate::director::protocol::{Reply, Request};
 use crate::director::wanted::{Wanted, WantedAddress};
+use crate::ipvs::beyond::Beyond;
 use crate::ipvs::defence;
 use crate::ipvs::edit::{Edit, Errno, ServerId, ServiceId};
 use crate::ipvs::estimator;
+use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::mark::MarkRules;
 use crate::ipvs::service_table::ServiceTable;
 use crate::ipvs::snapshot::{Snapshot, Tables};
@@ -57,6 +61,8 @@ pub enum Command {
     Network(HostNetwork),
     /// IPVS settings that the site's files ask for, once at the start.
     Sysctls(Box<Sysctls>),
+    /// What the FTP helper reads, once at the start.
+    FtpPorts(FtpPorts),
     /// Pages of memory that are free or in buffers; wanted whenever [`Director::watches_memory`].
     FreeMemory(u64),
     /// A check's server came up or went down.
@@ -126,6 +132,7 @@ pub struct Director {
     ports: Vec<Port>,
     network: HostNetwork,
     wanted: Wanted,
+    draining: Vec<Draining>,
     health: HashMap<(ServiceId, ServerId), bool>,
     steered: Reach,
     steering: Steering,
@@ -151,6 +158,7 @@ impl Director {
             ports,
             network: HostNetwork::default(),
             wanted: Wanted::default(),
+            draining: Vec::new(),
             health: HashMap::new(),
             steered: Reach::default(),
             steering: Steering::default(),
@@ -166,6 +174,7 @@ impl Director {
     /// When [`Command::Tick`] is due.
     pub fn next_deadline(&self) -> Instant {
         let next = self.next_sample.min(self.next_sweep);
+        let next = self.next_drain_end().map_or(next, |end| end.min(next));
         if self.watches_memory() { next.min(self.next_defence) } else { next }
     }
 
@@ -188,12 +197,25 @@ impl Director {
                 self.defend();
                 self.publish();
             }
+            Command::FtpPorts(ports) => {
+                self.draft.ftp_ports = ports;
+                self.publish();
+            }
             Command::FreeMemory(pages) => self.free_pages = pages,
             Command::Health { check, up, reason } => self.take_health(&check, up, &reason),
             Command::Tick => self.tick(now),
             Command::Stop => self.stop(),
         }
+        self.drain_quiesced(now);
+        self.end_drains(now);
         std::mem::take(&mut self.effects)
+    }
+
+    /// The same with what goes beyond IPVS.
+    pub fn with_beyond(mut self, beyond: Beyond) -> Self {
+        self.draft.beyond = Arc::new(beyond);
+        self.publish();
+        self
     }
 
     /// One edit of the tables, published at once.

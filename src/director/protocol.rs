@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ipvs::edit::{Edit, Errno, ServiceId};
+use crate::ipvs::edit::{Edit, Errno, ServerId, ServiceId};
 use crate::ipvs::verdict::PacketTotals;
 use crate::ipvs::view::{ConnectionView, ServiceView, TableInfo, TimeoutView};
 
@@ -24,9 +24,20 @@ pub enum Request {
     Status,
     /// Read all files again and apply the difference. Answer: [`Reply::Text`] with what changed.
     Reload,
+    /// Drain a server: weight 0, its templates end, and after `deadline` seconds, if there is one, its connections.
+    /// Answer: [`Reply::Text`].
+    Drain {
+        /// The service.
+        service: ServiceId,
+        /// Its server.
+        server: ServerId,
+        /// Seconds from now.
+        deadline: Option<u32>,
+    },
     /// All IPVS sysctls. Answer: [`Reply::Text`], a line each.
     ListSysctls,
-    /// Read one (`value` absent) or set one IPVS sysctl by its name without `net.ipv4.vs.`. Answer: [`Reply::Text`].
+    /// Read one (`value` absent) or set one IPVS sysctl by its name without `net.ipv4.vs.`, or a switch
+    /// beyond IPVS by its name with `xlvs.`. Answer: [`Reply::Text`].
     Sysctl {
         /// Name such as `expire_nodest_conn`.
         name: String,

@@ -1,8 +1,11 @@
 //! What clients of the control socket ask.
 
+use std::sync::Arc;
+
 use super::protocol::{CheckStatus, Reply, Request, Status};
 use super::wanted::{WantedServer, WantedService};
 use super::{Director, Effect, Level};
+use crate::ipvs::beyond;
 use crate::ipvs::edit::{Edit, Errno, ServiceId};
 use crate::ipvs::protocol::tcp::State;
 use crate::ipvs::sysctl::{self, SysctlError};
@@ -31,6 +34,7 @@ impl Director {
                 tcp_fin: self.draft.timeouts.tcp(State::FinWait),
                 udp: self.draft.timeouts.udp(),
             }),
+            Request::Drain { service, server, deadline } => self.drain(now, &service, server, deadline),
             Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::ListSysctls => Reply::Text(self.all_sysctls()),
             Request::Sysctl { name, value } => self.sysctl(&name, value.as_deref()),
@@ -70,12 +74,27 @@ impl Director {
     }
 
     fn sysctl(&mut self, name: &str, value: Option<&str>) -> Reply {
+        if name.starts_with(beyond::PREFIX) {
+            return self.switch(name, value);
+        }
         let result = match value {
             Some(value) => self.set_sysctl(name, value),
             None => Ok(()),
         };
         match result.and_then(|()| self.draft.sysctls.get(name)) {
             Ok(value) => Reply::Text(shown(name, &value)),
+            Err(error) => Reply::Failed(error.to_string()),
+        }
+    }
+
+    fn switch(&mut self, name: &str, value: Option<&str>) -> Reply {
+        let switches = &mut Arc::make_mut(&mut self.draft.beyond).switches;
+        let result = value.map_or(Ok(()), |value| switches.set(name, value));
+        match result.and_then(|()| switches.get(name)) {
+            Ok(value) => {
+                self.publish();
+                Reply::Text(format!("{name} = {value}"))
+            }
             Err(error) => Reply::Failed(error.to_string()),
         }
     }

@@ -1,7 +1,7 @@
 //! A connection: who talks to whom through which server, its state and its life.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ const STATE: u32 = 0xff;
 const ACTIVE: u32 = 1 << 8;
 const REMOVED: u32 = 1 << 9;
 const NO_OUTPUT: u32 = 1 << 10;
+const KNOWN: u64 = 1 << 32;
 
 /// How long a connection whose time is up lives on for its children's sake, again and again.
 const CHILDREN_TIME: Duration = Duration::from_secs(60);
@@ -55,6 +56,9 @@ pub struct Connection {
     packets_in: AtomicU32,
     children: AtomicU32,
     awaits_port: bool,
+    /// Acknowledgment numbers, with a bit above them once there is one; kept only where [`Connection::note_acknowledged`]
+    /// is called.
+    acknowledged: [AtomicU64; 2],
 }
 
 impl Connection {
@@ -87,6 +91,7 @@ impl Connection {
             packets_in: AtomicU32::new(0),
             children: AtomicU32::new(0),
             awaits_port: false,
+            acknowledged: [const { AtomicU64::new(0) }; 2],
         }
     }
 
@@ -176,6 +181,17 @@ impl Connection {
     /// Packets of the client so far.
     pub fn packets_in(&self) -> u32 {
         self.packets_in.load(Ordering::Relaxed)
+    }
+
+    /// The sender of a packet in this direction expects this sequence number next.
+    pub fn note_acknowledged(&self, direction: Direction, number: u32) {
+        self.acknowledged[direction as usize].store(KNOWN | u64::from(number), Ordering::Relaxed);
+    }
+
+    /// What has been noted last.
+    pub fn acknowledged(&self, direction: Direction) -> Option<u32> {
+        let noted = self.acknowledged[direction as usize].load(Ordering::Relaxed);
+        (noted & KNOWN != 0).then_some(noted as u32)
     }
 
     /// Whether only the client's packets are seen here so far (the kernel's NOOUTPUT flag).

@@ -1,5 +1,6 @@
 //! Layer 1: the semantics of IPVS, pure: no clock, no socket, no thread, no log line.
 
+pub mod beyond;
 pub mod call_id;
 pub mod connection;
 pub mod datapath;

@@ -161,7 +161,9 @@ impl PersistenceTemplate {
 
     /// Whether new connections may still be made by it.
     pub fn is_valid(&self, expire_quiescent: bool) -> bool {
-        self.server.is_available() && !(expire_quiescent && self.server.weight() == 0)
+        self.server.is_available()
+            && !self.server.is_draining()
+            && !(expire_quiescent && self.server.weight() == 0)
     }
 
     /// Its time is up: it lives on in steps of 60 s, for good, while it has connections. A packet and a wheel may both find
@@ -254,10 +256,29 @@ impl TemplateTable {
         self.retired().retain(|template| template.outlives_server());
     }
 
+    /// Ends those of one server; those that have connections make no more, and end after these.
+    pub fn end_of(&self, server: &Arc<RealServer>) {
+        let mut ending = Vec::new();
+        self.valid.retain(|_, template| {
+            let keep = !Arc::ptr_eq(&template.server, server);
+            if !keep {
+                ending.push(Arc::clone(template));
+            }
+            keep
+        });
+        ending.into_iter().for_each(|template| self.set_aside(template));
+        let ends = |template: &PersistenceTemplate| {
+            Arc::ptr_eq(&template.server, server)
+                && template.children.load(Ordering::Relaxed) == 0
+                && template.expire() == Fate::Gone
+        };
+        self.retired().retain(|template| !ends(template));
+    }
+
     /// Shows every template to `visit`.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<PersistenceTemplate>)) {
         self.valid.iter().for_each(|template| visit(&template));
-        self.retired().iter().for_each(visit);
+        self.retired().iter().for_each(&mut visit);
     }
 
     /// How many.

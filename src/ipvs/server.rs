@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam::atomic::AtomicCell;
 
-use crate::ipvs::edit::{Forward, ServerId, ServerSpec};
+use crate::ipvs::edit::{Forward, ServerId, ServerSpec, ServiceId};
 use crate::ipvs::stats::{Stats, StatsCell};
 use crate::ipvs::view::ServerView;
 use crate::net::time::Instant;
@@ -27,6 +27,7 @@ struct PathMtu {
 #[derive(Debug)]
 pub struct RealServer {
     id: ServerId,
+    service: ServiceId,
     forward: AtomicU8,
     tunnel: AtomicCell<Encapsulation>,
     path_mtu: AtomicCell<PathMtu>,
@@ -35,6 +36,7 @@ pub struct RealServer {
     upper_threshold: AtomicU32,
     lower_threshold: AtomicU32,
     available: AtomicBool,
+    draining: AtomicBool,
     overloaded: AtomicBool,
     active: AtomicU32,
     total: AtomicU32,
@@ -45,9 +47,10 @@ pub struct RealServer {
 
 impl RealServer {
     /// A server as asked for, of the service that `service_stats` belongs to.
-    pub fn new(spec: &ServerSpec, workers: usize, service_stats: Arc<Stats>) -> Self {
+    pub fn new(spec: &ServerSpec, service: ServiceId, workers: usize, service_stats: Arc<Stats>) -> Self {
         let server = RealServer {
             id: spec.id,
+            service,
             forward: AtomicU8::new(0),
             tunnel: AtomicCell::default(),
             path_mtu: AtomicCell::default(),
@@ -56,6 +59,7 @@ impl RealServer {
             upper_threshold: AtomicU32::new(0),
             lower_threshold: AtomicU32::new(0),
             available: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
             overloaded: AtomicBool::new(false),
             active: AtomicU32::new(0),
             total: AtomicU32::new(0),
@@ -70,6 +74,11 @@ impl RealServer {
     /// Address and port.
     pub fn id(&self) -> ServerId {
         self.id
+    }
+
+    /// The service whose server it is.
+    pub fn service(&self) -> &ServiceId {
+        &self.service
     }
 
     /// Forwarding method for new connections.
@@ -111,6 +120,16 @@ impl RealServer {
     /// Whether the server is in its service; false after deletion.
     pub fn is_available(&self) -> bool {
         self.available.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is drained: its templates make no connections any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Starts draining it; a weight other than 0 ends that.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Whether a threshold keeps schedulers away.
@@ -180,6 +199,7 @@ impl RealServer {
         self.weight.store(spec.weight, Ordering::Relaxed);
         if spec.weight != 0 {
             self.last_weight.store(spec.weight, Ordering::Relaxed);
+            self.draining.store(false, Ordering::Relaxed);
         }
         let former = self.upper_threshold.swap(spec.upper_threshold, Ordering::Relaxed);
         self.lower_threshold.store(spec.lower_threshold, Ordering::Relaxed);

@@ -118,9 +118,9 @@ impl ServiceTable {
         if service.server(spec.id).is_some() {
             return Err(Errno::EEXIST);
         }
-        let server = self
-            .revive(id, spec)
-            .unwrap_or_else(|| Arc::new(RealServer::new(spec, self.workers, Arc::clone(&service.stats))));
+        let server = self.revive(id, spec).unwrap_or_else(|| {
+            Arc::new(RealServer::new(spec, *id, self.workers, Arc::clone(&service.stats)))
+        });
         let mut servers = vec![server];
         servers.extend(service.servers.iter().cloned());
         service.scheduler.servers_changed(&servers, Change::Added);

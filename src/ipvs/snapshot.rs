@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
+use crate::ipvs::beyond::Beyond;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::defence::{Defence, DropCounters};
 use crate::ipvs::helper::FtpPorts;
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub sysctls: Sysctls,
     /// What the FTP helper reads.
     pub ftp_ports: FtpPorts,
+    /// What goes beyond IPVS.
+    pub beyond: Arc<Beyond>,
     /// What their defence modes come to.
     pub defence: Defence,
 }

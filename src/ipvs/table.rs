@@ -1,5 +1,6 @@
 //! The connection table, found from both directions. The one file that knows how it is stored; no guard leaves it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,16 +10,27 @@ use foldhash::fast::RandomState;
 
 use crate::ipvs::connection::Connection;
 use crate::ipvs::protocol::Direction;
-use crate::ipvs::timer::Fate;
 use crate::net::flow::FlowKey;
+
+/// A connection, and which way the packets of a key go through it.
+#[derive(Clone, Debug)]
+struct Way {
+    connection: Arc<Connection>,
+    direction: Direction,
+}
 
 #[derive(Debug)]
 struct Entry {
-    connection: Arc<Connection>,
-    direction: Direction,
-    /// An older connection with the same key: two services on one server and one client port can collide. The newer one
-    /// hides the older, which shows again afterwards, as in the kernel's hash chains.
-    hidden: Option<Box<Entry>>,
+    newest: Way,
+    /// Older connections with the same key: two services on one server and one client port can collide. The newest one hides
+    /// the others, which show again afterwards, as in the kernel's hash chains.
+    hidden: Option<Box<Hidden>>,
+}
+
+/// Oldest first. One client can make as many as there are ports, and most end in the order in which they were made.
+#[derive(Debug, Default)]
+struct Hidden {
+    ways: VecDeque<Way>,
 }
 
 /// All connections, each under what its client's and its server's packets look like.
@@ -34,7 +46,7 @@ impl ConnectionTable {
     /// The connection that a packet belongs to, and which way the packet goes.
     pub fn find(&self, key: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
         let entry = self.entries.get(key)?;
-        Some((Arc::clone(&entry.connection), entry.direction))
+        Some((Arc::clone(&entry.newest.connection), entry.newest.direction))
     }
 
     /// The data connection that awaits its client's port and that a client's packet may belong to.
@@ -43,8 +55,8 @@ impl ConnectionTable {
             return None;
         }
         let entry = self.entries.get(&FlowKey { source_port: 0, ..*key })?;
-        let awaits = entry.direction == Direction::In && entry.connection.awaits_port();
-        awaits.then(|| Arc::clone(&entry.connection))
+        let awaits = entry.newest.direction == Direction::In && entry.newest.connection.awaits_port();
+        awaits.then(|| Arc::clone(&entry.newest.connection))
     }
 
     /// Puts a connection in.
@@ -71,42 +83,31 @@ impl ConnectionTable {
         first
     }
 
-    /// Ends a connection whose time is up, or prolongs it while it has children.
-    pub fn expire(&self, connection: &Arc<Connection>) -> Fate {
-        if connection.prolong() {
-            return Fate::Again;
-        }
-        self.remove(connection);
-        Fate::Gone
-    }
-
     fn link(&self, key: FlowKey, connection: &Arc<Connection>, direction: Direction) {
-        let mut entry = Entry { connection: Arc::clone(connection), direction, hidden: None };
+        let newest = Way { connection: Arc::clone(connection), direction };
         match self.entries.entry(key) {
-            MapEntry::Vacant(vacant) => drop(vacant.insert(entry)),
+            MapEntry::Vacant(vacant) => drop(vacant.insert(Entry { newest, hidden: None })),
             MapEntry::Occupied(mut present) => {
-                std::mem::swap(present.get_mut(), &mut entry);
-                present.get_mut().hidden = Some(Box::new(entry));
+                let present = present.get_mut();
+                let older = std::mem::replace(&mut present.newest, newest);
+                present.hidden.get_or_insert_default().ways.push_back(older);
             }
         }
     }
 
     fn unlink(&self, key: &FlowKey, connection: &Arc<Connection>) {
         let MapEntry::Occupied(mut present) = self.entries.entry(*key) else { return };
-        if !Arc::ptr_eq(&present.get().connection, connection) {
-            return unhide(present.get_mut(), connection);
-        }
-        match present.get_mut().hidden.take() {
-            Some(older) => drop(present.insert(*older)),
-            None => drop(present.remove()),
+        if !present.get_mut().forget(connection) {
+            present.remove();
         }
     }
 
     /// Shows every connection to `visit`; a part of the table is locked meanwhile, so be quick.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<Connection>)) {
         for entry in &self.entries {
-            let chain = std::iter::successors(Some(entry.value()), |entry| entry.hidden.as_deref());
-            chain.filter(|entry| entry.direction == Direction::In).for_each(|entry| visit(&entry.connection));
+            let hidden = entry.hidden.iter().flat_map(|hidden| &hidden.ways);
+            let ways = std::iter::once(&entry.newest).chain(hidden);
+            ways.filter(|way| way.direction == Direction::In).for_each(|way| visit(&way.connection));
         }
     }
 
@@ -121,12 +122,18 @@ impl ConnectionTable {
     }
 }
 
-fn unhide(mut entry: &mut Entry, connection: &Arc<Connection>) {
-    while let Some(mut hidden) = entry.hidden.take() {
-        if Arc::ptr_eq(&hidden.connection, connection) {
-            entry.hidden = hidden.hidden.take();
-            return;
+impl Entry {
+    /// Leaves a connection out; false if it was the only one.
+    fn forget(&mut self, connection: &Arc<Connection>) -> bool {
+        let hidden = self.hidden.as_mut().map(|hidden| &mut hidden.ways);
+        if Arc::ptr_eq(&self.newest.connection, connection) {
+            let Some(newest) = hidden.and_then(VecDeque::pop_back) else { return false };
+            self.newest = newest;
+        } else if let Some(ways) = hidden {
+            let position = ways.iter().position(|way| Arc::ptr_eq(&way.connection, connection));
+            position.and_then(|position| ways.remove(position));
         }
-        entry = entry.hidden.insert(hidden);
+        self.hidden.take_if(|hidden| hidden.ways.is_empty());
+        true
     }
 }

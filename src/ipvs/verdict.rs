@@ -67,6 +67,8 @@ drop_reasons! {
     NoCall = "no Call-ID",
     /// A real server's packet of no connection, which may not be answered.
     NoConnection = "no connection",
+    /// A real server's packet of no connection, which would have left with the server's own address.
+    Untranslated = "untranslated",
     /// TTL ran out, and nothing may be answered.
     TtlExceeded = "TTL exceeded",
     /// No route to the chosen server.

@@ -165,7 +165,7 @@ fn ipv6_header(source: Ipv6Addr, destination: Ipv6Addr, payload_len: u16) -> [u8
 }
 
 /// A label of 20 bits, not 0, that stays the same for a pair of addresses (RFC 6437 section 3).
-fn flow_label(source: Ipv6Addr, destination: Ipv6Addr) -> u32 {
+pub(super) fn flow_label(source: Ipv6Addr, destination: Ipv6Addr) -> u32 {
     let mixed =
         (u128::from(source) ^ u128::from(destination).rotate_left(64)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let label = (mixed >> 96) as u32 & 0xf_ffff;

@@ -9,6 +9,7 @@ pub mod fragment;
 pub mod frame;
 pub mod icmp;
 pub mod parse;
+pub mod reset;
 pub mod rewrite;
 pub mod route;
 pub mod segment;

@@ -113,6 +113,12 @@ pub struct Egress {
     pub mtu: u32,
 }
 
+impl Egress {
+    /// Stands in for a port when the kernel sends the packet: only the IP packet counts then.
+    pub const NONE: Egress =
+        Egress { port: PortIndex(0), source: MacAddr([0; 6]), destination: MacAddr([0; 6]), mtu: u32::MAX };
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Hop {
     gateway: Option<IpAddr>,

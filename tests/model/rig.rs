@@ -385,6 +385,7 @@ impl Rig {
     }
 
     fn compare(&mut self) -> Result<(), String> {
+        self.model.check_counts();
         let Ok(Reply::Connections(connections)) = self.router.call(Request::ListConnections) else {
             return Err("no list of connections".into());
         };

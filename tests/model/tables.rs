@@ -304,6 +304,17 @@ impl Model {
         self.connections.iter().any(|connection| connection.template == Some(template))
     }
 
+    /// What servers count is what the tables hold.
+    pub fn check_counts(&self) {
+        for (index, server) in self.servers.iter().enumerate() {
+            let bound = || self.connections.iter().filter(|connection| connection.server == index);
+            let templates = self.templates.iter().filter(|template| template.server == index).count() as u64;
+            let active = bound().filter(|connection| connection.active).count() as u64;
+            let held = (active, bound().count() as u64, templates);
+            assert_eq!((server.active, server.total, server.persistent), held, "{server:?}");
+        }
+    }
+
     /// Lets time pass up to `to`: samples are taken, and whatever has come to its end ends, in the order of the ends.
     pub fn advance(&mut self, to: Millis) {
         while let Some((deadline, what)) = self.next_event().filter(|(deadline, _)| *deadline <= to) {

@@ -132,6 +132,12 @@ impl Daemon {
         packets
     }
 
+    /// Sets something at run time.
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let reply = self.call(Request::Sysctl { name: name.into(), value: Some(value.into()) });
+        assert!(matches!(reply, Some(Reply::Text(_))), "{name}={value}: {reply:?}");
+    }
+
     fn call(&self, request: Request) -> Option<Reply> {
         ControlSocket::new(self.path("control.sock")).call(request).ok()
     }

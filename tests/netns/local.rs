@@ -1,6 +1,7 @@
 //! Real servers that are the router itself.
 
-use std::io::{Read, Write};
+use std::cell::RefCell;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
@@ -112,7 +113,14 @@ fn a_server_on_the_router_is_checked_and_then_serves() {
     let daemon = Daemon::with_lvs(&rig, LVS);
     wait_until("the server is in the table", || daemon.listing("-Ln").contains("10.2.0.1:80"));
     let address = "10.1.0.30:80".parse().unwrap();
-    let mut stream = rig.client.enter(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap());
+    // The daemon sees a moment later that the address which it has added is there.
+    let connect = || rig.client.enter(|| TcpStream::connect_timeout(&address, PATIENCE).ok());
+    let stream = RefCell::new(None);
+    wait_until("the address is balanced", || {
+        *stream.borrow_mut() = connect();
+        stream.borrow().is_some()
+    });
+    let mut stream = stream.into_inner().expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -120,5 +128,33 @@ fn a_server_on_the_router_is_checked_and_then_serves() {
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
     let table = daemon.listing("-Lnc");
     assert!(table.contains("10.2.0.1:80"), "it was balanced: {table}");
+    daemon.stop();
+}
+
+/// Real stacks take a reset only with the right numbers (RFC 9293, 3.10.7.4; RFC 5961).
+#[test]
+fn idle_connections_are_reset_at_both_ends() {
+    let rig = Rig::new();
+    let daemon = Daemon::start(&rig, &[]);
+    daemon.sysctl("xlvs.reset_on_expiry", "1");
+    daemon.ipvsadm("--set 1 0 0");
+    for (namespace, port, server) in [(&rig.server, 80, "10.2.0.2:8080"), (&rig.router, 81, "10.2.0.1:8080")]
+    {
+        daemon.ipvsadm(&format!("-A -t {VIP}:{port} -s rr"));
+        daemon.ipvsadm(&format!("-a -t {VIP}:{port} -r {server} -m"));
+        let listener = namespace.enter(|| TcpListener::bind(server).unwrap());
+        let address = format!("{VIP}:{port}").parse().unwrap();
+        let mut client = rig.client.enter(|| TcpStream::connect_timeout(&address, PATIENCE).unwrap());
+        let (mut served, _) = listener.accept().unwrap();
+        client.write_all(b"question").unwrap();
+        served.read_exact(&mut [0; 8]).unwrap();
+        served.write_all(b"answer").unwrap();
+        client.read_exact(&mut [0; 6]).unwrap();
+        for end in [&mut client, &mut served] {
+            end.set_read_timeout(Some(PATIENCE)).unwrap();
+            let error = end.read(&mut [0]).expect_err("the end of the connection");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{server}: {error}");
+        }
+    }
     daemon.stop();
 }

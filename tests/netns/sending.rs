@@ -105,6 +105,35 @@ fn a_raw_packet_waits_for_its_neighbour() {
     assert_eq!(frame[..6], [2, 0, 0, 0, 0, 2]);
 }
 
+#[test]
+fn a_large_raw_packet_is_fragmented_if_it_may() {
+    const HEADER: usize = 20;
+    let pair = Pair::new();
+    pair.router.ip("neighbour replace 10.0.0.2 lladdr 02:00:00:00:00:02 dev eth0");
+    pair.router.ip("route add 10.9.0.0/16 via 10.0.0.2 mtu 1000");
+    for (destination, mtu) in [(Ipv4Addr::new(10, 0, 0, 2), 1500), (Ipv4Addr::new(10, 9, 0, 1), 996)] {
+        let mut capture = Capture::start(&pair.server);
+        let mut packet = foreign_packet(destination);
+        packet.extend((0..3000u16).map(|i| i as u8));
+        // May be fragmented, and has no identification yet.
+        packet[4..8].copy_from_slice(&[0; 4]);
+        pair.router.block_on(async || RawSender::open().expect("a raw socket").send(&packet)).expect("sent");
+        let (mut payload, mut ids) = (Vec::<u8>::new(), Vec::new());
+        while payload.len() < packet.len() - HEADER {
+            let frame = capture.next(|frame| frame[12..14] == [8, 0] && frame[23] == 17);
+            let fragment = &frame[14..];
+            assert!(fragment.len() <= mtu, "{} bytes to {destination}", fragment.len());
+            let offset = usize::from(u16::from_be_bytes([fragment[6] & 0x1f, fragment[7]])) * 8;
+            assert_eq!(offset, payload.len(), "the fragments come in order");
+            payload.extend(&fragment[HEADER..]);
+            ids.push([fragment[4], fragment[5]]);
+        }
+        assert!(payload == packet[HEADER..], "{payload:02x?}");
+        ids.dedup();
+        assert!(ids.len() == 1 && ids[0] != [0, 0], "one identification for all: {ids:?}");
+    }
+}
+
 /// A UDP packet from a client that is not ours, behind an extension header.
 fn foreign_packet6(destination: &str) -> Vec<u8> {
     let [source, destination] =

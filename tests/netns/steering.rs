@@ -354,6 +354,10 @@ fn fragments_of_balanced_flows_come_up() {
             ("IPv6, first, with more headers inside", v6(&fragment6(optional(), FIRST6))),
             ("IPv6, last, with more headers inside", v6(&fragment6(extended(web6(), &[OPTIONS]), LAST6))),
             ("IPv6, with headers outside", v6(&extended(fragment6(web6(), LAST6), &[HOP_BY_HOP, ROUTING]))),
+            ("of an ICMP error, first", v4(&fragment(icmp(ANY_ROUTER, VIP, 3, &[0; 32]), FIRST))),
+            ("of an ICMP error, last", v4(&fragment(ip(ip_number::ICMP, ANY_ROUTER, VIP, &[0; 32]), LAST))),
+            ("of a server's ICMP", v4(&fragment(ip(ip_number::ICMP, SERVER, CLIENT, &[0; 32]), LAST))),
+            ("of an ICMPv6 error, first", v6(&fragment6(icmp(CLIENT6, VIP6, 2, &[0; 32]), FIRST6))),
             ("IPv6, SCTP", v6(&fragment6(ip(ip_number::SCTP, CLIENT6, GATEWAY6, &[0; 8]), LAST6))),
         ],
     );
@@ -417,6 +421,11 @@ fn the_rest_stays_with_the_kernel() {
             (
                 "a fragment of an unbalanced protocol",
                 v4(&fragment(ip(ip_number::SCTP, CLIENT, VIP, &[0; 4]), LAST)),
+            ),
+            ("a ping's fragment to the router", v4(&fragment(icmp(CLIENT, ROUTER, 8, &[0; 32]), LAST))),
+            (
+                "a ping's fragment from a server to the router",
+                v4(&fragment(icmp(SERVER, ROUTER, 0, &[0; 32]), LAST)),
             ),
             ("a fragment to the router", v4(&fragment(ip(ip_number::TCP, SERVER, ROUTER, &[0; 4]), LAST))),
             ("cut in the ports", v4(&ip(ip_number::TCP, CLIENT, VIP, &[0, 80]))),

@@ -1,6 +1,7 @@
 //! The machines around the router, played by the test: frames out of and into the other ends of its two cables.
 
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::namespace::Namespace;
 use crate::support::device::{Departure, Side};
 use crate::support::ethernet::{self, neighbour_mac, router_mac};
-use crate::support::packet::{IcmpSpec, PacketSpec, build};
+use crate::support::packet::{Hex, IcmpSpec, PacketSpec, build};
 
 /// All protocols, as a packet socket wants it.
 const EVERYTHING: i32 = 0x0003_u16.to_be() as i32;
@@ -43,7 +44,7 @@ impl Wire {
         self.cable(side).send(&ethernet::frame(side, packet));
     }
 
-    /// The next IP packet from the router; `None` once nothing has come for so long. ARP requests are answered, other
+    /// The next IP packet from the router; `None` once nothing has come for so long. Questions for neighbours are answered, other
     /// chatter of the kernel's is ignored.
     pub fn next(&self, silence: Duration) -> Option<Departure> {
         loop {
@@ -137,8 +138,9 @@ impl Cable {
         if frame[6..12] != router_mac(self.side) {
             return None;
         }
-        if let Some(answer) = self.arp_answer(frame) {
+        if let Some(answer) = self.arp_answer(frame).or_else(|| self.advertisement(frame)) {
             self.send(&answer);
+            return None;
         }
         let to_many = frame[0] & 1 == 1;
         let packet = ethernet::packet(frame).filter(|_| !to_many)?.to_vec();
@@ -153,5 +155,22 @@ impl Cable {
         }
         let (asker, mac) = (&frame[6..12], neighbour_mac(self.side));
         Some([asker, &mac, &frame[12..20], &[0, 2], &mac, &frame[38..42], &frame[22..32]].concat())
+    }
+
+    /// The answer to a neighbour solicitation (RFC 4861 section 4.3), unless the asker looks for a duplicate of its own address.
+    fn advertisement(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let is_solicitation = frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == 135;
+        let address = |at: usize| Some(IpAddr::from(*frame.get(at..at + 16)?.first_chunk::<16>()?));
+        let (asker, target) = (address(22)?, address(62)?);
+        if !is_solicitation || asker.is_unspecified() {
+            return None;
+        }
+        let mut spec = PacketSpec::new(target, asker, "icmp6");
+        let solicited_override = Some(Hex(vec![0x60, 0, 0, 0]));
+        spec.icmp = Some(IcmpSpec { kind: 136, rest: solicited_override, ..IcmpSpec::default() });
+        spec.ttl = 255;
+        let option = [&[2, 1][..], &neighbour_mac(self.side)].concat();
+        let packet = build(&spec, Some(&[&frame[62..78], &option].concat())).remove(0);
+        Some(ethernet::frame(self.side, &packet))
     }
 }

@@ -15,11 +15,12 @@ use xlvs::config::marks::parse_marks;
 use xlvs::config::names::Names;
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::director::{ClientId, Command, Director, Effect, Port};
+use xlvs::ipvs::beyond::Beyond;
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
-use xlvs::ipvs::outbox::Exit;
+use xlvs::ipvs::outbox::{Exit, Outbox};
 use xlvs::ipvs::snapshot::Tables;
-use xlvs::ipvs::verdict::Verdict;
+use xlvs::ipvs::verdict::{PacketCounters, PacketTotals, Verdict};
 use xlvs::net::addr::{MacAddr, PortIndex};
 use xlvs::net::frame::Frame;
 use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind};
@@ -35,12 +36,7 @@ const FRAME: usize = 2048;
 /// How finely the clock ticks while time passes, so that timers fire in order.
 const STEP: Duration = Duration::from_millis(100);
 
-/// A fresh router at time 0.
-pub fn device() -> Box<dyn Device> {
-    Box::new(Router::new())
-}
-
-/// The same among the neighbours of a scenario.
+/// A fresh router at time 0 among the neighbours of a scenario.
 pub fn device_among(neighbours: Neighbours) -> Box<dyn Device> {
     Box::new(Router::among(neighbours))
 }
@@ -54,21 +50,31 @@ pub struct Router {
     network: HostNetwork,
     neighbours: Neighbours,
     saved_marks: String,
+    books: PacketCounters,
 }
 
 impl Router {
     /// At time 0, in the topology of the scenarios, without services.
     pub fn new() -> Self {
-        Self::among(Neighbours::Shared)
+        Self::build(Neighbours::Shared, Beyond::default())
+    }
+
+    /// The same with what goes beyond IPVS.
+    pub fn with_beyond(beyond: Beyond) -> Self {
+        Self::build(Neighbours::Shared, beyond)
     }
 
     /// The same among these neighbours.
     pub fn among(neighbours: Neighbours) -> Self {
+        Self::build(neighbours, Beyond::default())
+    }
+
+    fn build(neighbours: Neighbours, beyond: Beyond) -> Self {
         let now = Instant::START;
         let tables = Arc::new(Tables::new(1));
         let ports =
             ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
-        let director = Director::new(now, Arc::clone(&tables), 1, ports.collect());
+        let director = Director::new(now, Arc::clone(&tables), 1, ports.collect()).with_beyond(beyond);
         let datapath = Datapath::new(tables, 0, now);
         let network = network(neighbours);
         let mut router = Router {
@@ -79,6 +85,7 @@ impl Router {
             network,
             neighbours,
             saved_marks: String::new(),
+            books: PacketCounters::default(),
         };
         router.command(Command::Network(router.network.clone()));
         router
@@ -112,6 +119,11 @@ impl Router {
         self.datapath.advance(self.now);
         self.take_made();
         self.command(Command::Tick);
+    }
+
+    /// Lets time pass unnoticed by the timers.
+    pub fn skip(&mut self, by: Duration) {
+        self.now = self.now + by;
     }
 
     /// Lets time pass, in steps of at most `step`; the director's deadlines are kept to the point. Returns what leaves
@@ -181,11 +193,48 @@ impl Router {
         self.decide(Frame::new(&mut buffer, bytes.len(), port(side)))
     }
 
-    fn decide(&mut self, frame: Frame<'_>) -> (Verdict, Vec<u8>) {
-        let mut frames = [frame];
+    /// The same with several frames at once.
+    pub fn burst(&mut self, frames: &[(Side, Vec<u8>)]) -> Vec<(Verdict, Vec<u8>)> {
+        let mut buffers = vec![[0; FRAME]; frames.len()];
+        let filled = frames.iter().zip(&mut buffers).map(|((side, bytes), buffer)| {
+            buffer[..bytes.len()].copy_from_slice(bytes);
+            Frame::new(buffer, bytes.len(), port(*side))
+        });
+        self.decide_all(&mut filled.collect::<Vec<_>>())
+    }
+
+    /// The same for a frame in a buffer of the caller's.
+    pub fn decide(&mut self, frame: Frame<'_>) -> (Verdict, Vec<u8>) {
+        self.decide_all(&mut [frame]).remove(0)
+    }
+
+    fn decide_all(&mut self, frames: &mut [Frame<'_>]) -> Vec<(Verdict, Vec<u8>)> {
         let mut verdicts = Vec::new();
-        self.datapath.process(self.now, &mut frames, &mut verdicts);
-        (verdicts[0], frames[0].bytes().to_vec())
+        self.datapath.process(self.now, frames, &mut verdicts);
+        self.books.add_received(frames.len() as u64);
+        verdicts.iter().for_each(|verdict| enter(&self.books, *verdict));
+        verdicts.into_iter().zip(frames).map(|(verdict, frame)| (verdict, frame.bytes().to_vec())).collect()
+    }
+
+    /// What has become of all frames so far; what the engine has to send besides is settled and left out.
+    pub fn settle(&mut self) -> PacketTotals {
+        self.take_outbox();
+        self.books.totals()
+    }
+
+    fn take_outbox(&mut self) -> Outbox {
+        let outbox = mem::take(self.datapath.outbox());
+        outbox.settle(&self.books);
+        for made in outbox.frames() {
+            self.books.add_made();
+            let verdict = match made.exit {
+                Exit::Port(port) => Verdict::Transmit(port),
+                Exit::Stack(_) => Verdict::Pass,
+                Exit::Kernel => Verdict::HandOver,
+            };
+            enter(&self.books, verdict);
+        }
+        outbox
     }
 
     /// What the host sends comes by the engine before it leaves, if it has made it.
@@ -216,7 +265,7 @@ impl Router {
 
     /// What the datapath has made besides, as it leaves.
     pub fn take_made(&mut self) -> Vec<Departure> {
-        let outbox = mem::take(self.datapath.outbox());
+        let outbox = self.take_outbox();
         outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect()
     }
 
@@ -301,6 +350,16 @@ impl Device for Router {
             text += &format!("== {heading}\n{}{}", output.stdout, output.stderr);
         }
         text
+    }
+}
+
+fn enter(books: &PacketCounters, verdict: Verdict) {
+    match verdict {
+        Verdict::Transmit(_) => books.add_transmitted(),
+        Verdict::Pass => books.add_passed(),
+        Verdict::HandOver => books.add_handed_over(),
+        Verdict::Drop(reason) => books.add_dropped(reason),
+        Verdict::Hold => books.add_held(),
     }
 }
 

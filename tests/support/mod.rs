@@ -8,6 +8,7 @@ pub mod dump;
 pub mod engine;
 pub mod ethernet;
 pub mod host;
+pub mod known;
 pub mod packet;
 pub mod player;
 pub mod reassembly;

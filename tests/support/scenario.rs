@@ -171,8 +171,11 @@ pub fn named(name: &str) -> Play {
     load(&directory, &directory.join("scenarios").join(format!("{name}.json")))
 }
 
-fn own_directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ipvs")
+/// `tests/ipvs`, also from a package further down in the tree.
+pub fn own_directory() -> PathBuf {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let found = packages.map(|package| package.join("tests/ipvs")).find(|directory| directory.is_dir());
+    found.expect("tests/ipvs")
 }
 
 fn of_directory(directory: &Path) -> Vec<Play> {

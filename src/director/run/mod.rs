@@ -24,6 +24,7 @@ use crate::host::clock::Clock;
 use crate::host::memory;
 use crate::host::netlink::{self, Netlink, NetlinkError};
 use crate::host::privilege::{self, ForwardingSettings, PrivilegeError};
+use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::snapshot::Tables;
 use crate::nanny::HealthReport;
 use crate::net::route::HostNetwork;
@@ -161,8 +162,10 @@ impl Daemon {
         let tables = Arc::new(Tables::new(queues + workers::FOR_LOCAL_SERVERS));
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
         let mut director =
-            Director::new(clock.now(), tables, queues + workers::FOR_LOCAL_SERVERS, ports.clone());
+            Director::new(clock.now(), tables, queues + workers::FOR_LOCAL_SERVERS, ports.clone())
+                .with_beyond(settings.beyond());
         director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
+        director.handle(clock.now(), Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
         director.handle(clock.now(), Command::Network((*now_network).clone()));
         let (to_requests, requests) = mpsc::channel(INBOX);
         let (to_health, health) = mpsc::channel(INBOX);

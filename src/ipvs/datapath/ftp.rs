@@ -143,6 +143,7 @@ impl Datapath {
     fn listen(&mut self, burst: &Burst<'_>, data: &Arc<Connection>) {
         data.listen();
         let timeout = burst.snapshot.timeouts.tcp(tcp::State::Listen);
+        data.set_timeout(timeout);
         data.life.set_deadline(burst.now + Duration::from_secs(u64::from(timeout)));
         if data.life.needs_filing() {
             self.wheel.file(Ending::Connection(Arc::clone(data)));
@@ -151,7 +152,7 @@ impl Datapath {
 
     /// The expected data connection of a client's packet, whose port is not known yet.
     pub(super) fn find_awaiting(
-        &self,
+        &mut self,
         burst: &Burst<'_>,
         flow: &FlowKey,
     ) -> Option<(Arc<Connection>, Direction)> {
@@ -165,7 +166,7 @@ impl Datapath {
 
     /// The connection of a client's packet, once its port is known: one that awaited it makes room for one that has it.
     pub(super) fn settle(
-        &self,
+        &mut self,
         burst: &Burst<'_>,
         flow: &FlowKey,
         connection: Arc<Connection>,

@@ -1,6 +1,8 @@
 //! Real servers that are this machine itself: requests are delivered to its stack, and what it sends is looked at before
 //! it leaves (ipvs.md section 2.5, step 3, and the LOCAL_OUT hooks of section 2.1).
 
+use std::sync::Arc;
+
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
@@ -11,18 +13,7 @@ use crate::net::parse::{Quote, parse_quote};
 use crate::net::rewrite::{self, End};
 
 impl Passage<'_, '_> {
-    /// A request for this machine itself. It is at its destination: no hop is counted, and no MTU is in the way (golden
-    /// `local-server`). A loopback address is no way out of this machine, so a client elsewhere cannot be served by it.
-    pub(super) fn deliver(&mut self, connection: &Connection) -> Verdict {
-        let server = connection.server_address;
-        if server.ip().is_loopback() {
-            return Verdict::Drop(DropReason::LoopbackServer);
-        }
-        rewrite::set_end(self.frame.bytes_mut(), &self.packet, End::Destination, server);
-        Verdict::Pass
-    }
-
-    /// The same for an ICMP error about what this machine sent as a server.
+    /// An ICMP error about what this machine sent as a server.
     pub(super) fn deliver_error(&mut self, quote: &Quote, connection: &Connection) -> Verdict {
         let server = connection.server_address;
         if server.ip().is_loopback() {
@@ -34,11 +25,29 @@ impl Passage<'_, '_> {
 }
 
 impl Datapath {
+    /// A request for this machine itself. It is at its destination: no hop is counted, and no MTU is in the way (golden
+    /// `local-server`). A loopback address is no way out of this machine, so a client elsewhere cannot be served by it.
+    pub(super) fn deliver(&mut self, passage: &mut Passage<'_, '_>, connection: &Arc<Connection>) -> Verdict {
+        let server = connection.server_address;
+        if server.ip().is_loopback() {
+            return Verdict::Drop(DropReason::LoopbackServer);
+        }
+        if let Err(reason) = self.help_request(passage, connection) {
+            return Verdict::Drop(reason);
+        }
+        rewrite::set_end(passage.frame.bytes_mut(), &passage.packet, End::Destination, server);
+        Verdict::Pass
+    }
+
     /// What this machine sends. It has its route already, and goes that way whether it is translated or not.
     pub(super) fn outgoing_packet(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
         let packet = passage.packet;
         let Some(flow) = ipsec::flow_of(&packet) else { return self.outgoing_error(passage) };
         if let Some((connection, Direction::Out)) = self.find(passage.burst, &flow) {
+            if let Err(reason) = self.help_reply(passage, &connection, None) {
+                return Verdict::Drop(reason);
+            }
+            let packet = passage.packet;
             self.count_out(&connection, packet.ip_len());
             self.touch(passage, &connection, Direction::Out);
             if connection.forward == Forward::Masquerade {

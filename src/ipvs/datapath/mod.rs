@@ -1,6 +1,7 @@
 //! The packet's path, readable as a short list of questions (ipvs.md section 2).
 
 mod direct;
+mod expiry;
 mod fragments;
 mod ftp;
 mod icmp;
@@ -30,6 +31,7 @@ use crate::net::parse::{Fragment, Packet, ParseError, SctpChunk, Transport, pars
 use crate::net::rewrite;
 use crate::net::time::Instant;
 
+use expiry::expire;
 use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
 
@@ -101,9 +103,10 @@ impl Engine for Datapath {
 
     fn advance(&mut self, now: Instant) {
         self.lapse_fragments(now);
-        let tables = &self.tables;
-        self.wheel.advance(now, |ending| match ending {
-            Ending::Connection(connection) => tables.connections.expire(connection),
+        let Datapath { wheel, tables, snapshot, outbox, .. } = self;
+        let snapshot = snapshot.load();
+        wheel.advance(now, |ending| match ending {
+            Ending::Connection(connection) => expire(tables, snapshot, outbox, connection),
             Ending::Template(template) => tables.templates.expire(template),
         });
     }
@@ -166,7 +169,10 @@ impl Datapath {
         match self.find(passage.burst, flow).or_else(|| self.find_awaiting(passage.burst, flow)) {
             Some((connection, Direction::Out)) => self.forward_reply(passage, &connection),
             Some((connection, Direction::In)) => match self.fitness(passage, &connection) {
-                Fitness::Good => self.forward_request(passage, &self.settle(passage.burst, flow, connection)),
+                Fitness::Good => {
+                    let connection = self.settle(passage.burst, flow, connection);
+                    self.forward_request(passage, &connection)
+                }
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
                 Fitness::Over => self.reopen(passage, flow, &connection),
             },
@@ -185,7 +191,7 @@ impl Datapath {
     }
 
     /// The live connection of a flow; one whose time is up goes first.
-    fn find(&self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
+    fn find(&mut self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
         loop {
             let (connection, direction) = self.tables.connections.find(flow)?;
             if self.is_alive(burst, &connection) {
@@ -195,9 +201,9 @@ impl Datapath {
     }
 
     /// Whether a connection is alive; it goes if its time is up.
-    fn is_alive(&self, burst: &Burst<'_>, connection: &Arc<Connection>) -> bool {
+    fn is_alive(&mut self, burst: &Burst<'_>, connection: &Arc<Connection>) -> bool {
         while connection.life.is_over(burst.now) {
-            if self.tables.connections.expire(connection) == Fate::Gone {
+            if expire(&self.tables, burst.snapshot, &mut self.outbox, connection) == Fate::Gone {
                 return false;
             }
         }
@@ -229,9 +235,11 @@ impl Datapath {
         let Packet { protocol, transport, .. } = passage.packet;
         let mut alive = false;
         if protocol == connection.protocol {
+            self.note_acknowledged(passage, connection, way);
             let (course, secure) = (connection.course(way), snapshot.sysctls.is_tcp_secure());
             let state = connection.step(|state| state.next(course, &transport, secure));
-            connection.set_timeout(snapshot.timeouts.of(state));
+            let own = snapshot.beyond.timeouts(connection.server.service(), &snapshot.timeouts);
+            connection.set_timeout(own.as_ref().unwrap_or(&snapshot.timeouts).of(state));
             alive = state.is_established() || (state == State::Udp && way == Direction::Out);
         }
         if alive && let Some(template) = &connection.template {

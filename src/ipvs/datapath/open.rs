@@ -70,6 +70,9 @@ impl Datapath {
         {
             return self.refuse_stray(own, passage);
         }
+        if is_untranslated(passage, flow) {
+            return Verdict::Drop(DropReason::Untranslated);
+        }
         if !routes.is_local(flow.destination) || is_martian(flow.source, routes) {
             return Verdict::Pass;
         }
@@ -101,9 +104,7 @@ impl Datapath {
             }
             Err(Refusal::NoCall) => Verdict::Drop(DropReason::NoCall),
             Err(Refusal::NoServer) if is_ftp_data_for(service, flow) => Verdict::Pass,
-            Err(Refusal::NoServer) => {
-                self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination)
-            }
+            Err(Refusal::NoServer) => self.refuse_flow(passage, service),
         }
     }
 
@@ -144,6 +145,15 @@ impl Datapath {
         }
         rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
         self.answer_from(own, passage, IcmpError::PortUnreachable, DropReason::NoConnection)
+    }
+
+    /// No server: the client is told so.
+    fn refuse_flow(&mut self, passage: &mut Passage<'_, '_>, service: &VirtualService) -> Verdict {
+        let is_tcp = matches!(passage.packet.transport, Transport::Tcp { .. });
+        if is_tcp && passage.burst.snapshot.beyond.resets_without_destination(&service.spec.id) {
+            return self.answer_by_reset(passage, DropReason::NoDestination);
+        }
+        self.answer(passage, IcmpError::PortUnreachable, DropReason::NoDestination)
     }
 
     /// A new connection for the flow.
@@ -262,6 +272,15 @@ fn is_stray_reply(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
     sysctls.nat_icmp_send != 0
         && answerable
         && services.has_server(flow.protocol, flow.source, flow.source_port)
+}
+
+/// Whether a real server's packet of no connection would leave with the server's own address, and must not. What a server
+/// sends to this machine itself, such as the answer to a health check, goes nowhere else.
+fn is_untranslated(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
+    let Snapshot { beyond, services, routes, .. } = passage.burst.snapshot;
+    beyond.switches.drop_untranslated
+        && services.has_server(flow.protocol, flow.source, flow.source_port)
+        && !routes.is_local(flow.destination)
 }
 
 /// Whether a packet without a connection may create one (ipvs.md section 2.3).

@@ -9,18 +9,14 @@ use crate::ipvs::edit::Forward;
 use crate::ipvs::outbox::Exit;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
-use crate::net::addr::{MacAddr, PortIndex};
 use crate::net::fragment::{self, Cut};
 use crate::net::icmp::{self, IcmpError};
 use crate::net::parse::Packet;
+use crate::net::reset::Reset;
 use crate::net::rewrite::{self, End};
 use crate::net::route::{Egress, NextHop};
 
 pub(super) const ETHERNET_LEN: usize = 14;
-
-/// Stands in for a port when the kernel sends the packet: only the IP packet counts then.
-pub(super) const NO_EGRESS: Egress =
-    Egress { port: PortIndex(0), source: MacAddr([0; 6]), destination: MacAddr([0; 6]), mtu: u32::MAX };
 
 impl Passage<'_, '_> {
     /// The way towards an address: a port, or (`None`) the kernel; `Err` where neither leads there.
@@ -74,7 +70,7 @@ impl Datapath {
         let egress = match passage.way(server) {
             Ok(_) if server.is_loopback() => return Verdict::Drop(DropReason::LoopbackServer),
             Ok(egress) => egress,
-            Err(NextHop::Local) => return passage.deliver(connection),
+            Err(NextHop::Local) => return self.deliver(passage, connection),
             Err(_) => return self.answer(passage, IcmpError::HostUnreachable, DropReason::Unreachable),
         };
         if passage.packet.ttl <= 1 {
@@ -95,7 +91,7 @@ impl Datapath {
     /// more at once.
     pub(super) fn send(&mut self, passage: &mut Passage<'_, '_>, egress: Option<Egress>) -> Verdict {
         rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
-        rewrite::set_ethernet(passage.frame, &passage.packet, &egress.unwrap_or(NO_EGRESS));
+        rewrite::set_ethernet(passage.frame, &passage.packet, &egress.unwrap_or(Egress::NONE));
         if let Some(verdict) = self.cut(passage, egress) {
             return verdict;
         }
@@ -221,15 +217,27 @@ impl Datapath {
             return Verdict::Drop(DropReason::IcmpLimit);
         }
         let id = self.take_id();
-        if !icmp::make_error(passage.frame, packet, error, source, id, &egress.unwrap_or(NO_EGRESS)) {
+        if !icmp::make_error(passage.frame, packet, error, source, id, &egress.unwrap_or(Egress::NONE)) {
             return Verdict::Drop(DropReason::NoRoom);
         }
         self.count_answer(passage);
         egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
     }
 
+    /// Replaces a TCP segment by a reset to its sender; drops it for `reason` where none may be sent. A reset is no longer
+    /// than what it answers, so there is no limit to their number.
+    pub(super) fn answer_by_reset(&mut self, passage: &mut Passage<'_, '_>, reason: DropReason) -> Verdict {
+        let reset = Reset::answering(passage.frame.bytes(), &passage.packet);
+        let Some(reset) = reset else { return Verdict::Drop(reason) };
+        let Ok(egress) = passage.way(passage.packet.source) else { return Verdict::Drop(reason) };
+        if !reset.write(passage.frame, &egress.unwrap_or(Egress::NONE)) {
+            return Verdict::Drop(DropReason::NoRoom);
+        }
+        egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
+    }
+
     /// An error of ours to the client of a connection without NAT passes for an answer of its server (golden `dr-ipv6`).
-    fn count_answer(&self, passage: &Passage<'_, '_>) {
+    fn count_answer(&mut self, passage: &Passage<'_, '_>) {
         let Some(flow) = passage.packet.flow() else { return };
         if let Some((connection, Direction::Out)) = self.find(passage.burst, &flow.reversed()) {
             self.count_out(&connection, passage.frame.len() - ETHERNET_LEN);

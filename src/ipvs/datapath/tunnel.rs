@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::transmit::{ETHERNET_LEN, NO_EGRESS};
+use super::transmit::ETHERNET_LEN;
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
@@ -64,7 +64,7 @@ impl Datapath {
         let outer = Outer { source, destination, id, dont_fragment };
         rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
         let tunnel = connection.server.tunnel();
-        if !encapsulate(passage.frame, &passage.packet, tunnel, &outer, &egress.unwrap_or(NO_EGRESS)) {
+        if !encapsulate(passage.frame, &passage.packet, tunnel, &outer, &egress.unwrap_or(Egress::NONE)) {
             return Verdict::Drop(DropReason::NoRoom);
         }
         let Some(egress) = egress else { return Verdict::HandOver };

@@ -82,13 +82,15 @@ impl FtpControl {
         for (offset, text) in lines(payload) {
             let start = sequence.wrapping_add(offset as u32);
             match ftp::answer(text, mode, Family::from(server)) {
-                Answer::Other => {}
-                Answer::Unfinished => self.keep(Line { mode, start, text: text.to_vec() }, own),
+                Answer::Unfinished if text.len() < LINE_MAX => {
+                    self.keep(Line { mode, start, text: text.to_vec() }, own)
+                }
                 Answer::At(place) => {
                     let from = start.wrapping_add(place.bytes.start as u32);
                     let stretch = Some((mode, from, place.bytes.len()));
                     return Some(self.announce(&place, (server, own), stretch));
                 }
+                Answer::Other | Answer::Unfinished => {}
             }
         }
         None

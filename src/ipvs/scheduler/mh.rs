@@ -111,12 +111,14 @@ impl Scheduler for Maglev {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipvs::edit::{Forward, ServerId, ServerSpec};
+    use crate::ipvs::edit::{Forward, ServerId, ServerSpec, ServiceId};
     use crate::ipvs::stats::Stats;
+    use crate::net::addr::Family;
     use crate::net::tunnel::Encapsulation;
 
     fn server(host: u8, weight: i32) -> Arc<RealServer> {
         let id = ServerId { address: [10, 0, 0, host].into(), port: 80 };
+        let service = ServiceId::FwMark { mark: 1, family: Family::V4 };
         let forward = Forward::Masquerade;
         let spec = ServerSpec {
             id,
@@ -126,7 +128,7 @@ mod tests {
             upper_threshold: 0,
             lower_threshold: 0,
         };
-        Arc::new(RealServer::new(&spec, 1, Arc::new(Stats::new(1))))
+        Arc::new(RealServer::new(&spec, service, 1, Arc::new(Stats::new(1))))
     }
 
     fn counts(servers: &[Arc<RealServer>]) -> Vec<usize> {

@@ -38,27 +38,34 @@ impl Round {
     }
 
     fn next(&mut self, servers: &[Arc<RealServer>]) -> Option<Arc<RealServer>> {
-        if self.top <= 0 || !servers.iter().any(|server| is_usable(server)) {
-            return None;
-        }
         let is_last = |server: &Arc<RealServer>| std::ptr::eq(Arc::as_ptr(server), self.last.as_ptr());
         let mut from = servers.iter().position(is_last).map_or(0, |last| last + 1);
-        // A full round at every level ends where it began. Another worker may overload the last usable server meanwhile.
-        for _ in 0..=self.top / self.step + 1 {
-            let reaches = |server: &&Arc<RealServer>| {
-                !server.is_overloaded() && i64::from(server.weight()) >= self.level
-            };
+        // The second pass finds one, unless other workers overload it meanwhile.
+        for _ in 0..=servers.len() {
+            let usable = || servers.iter().filter(|server| is_usable(server));
+            let heaviest = usable().map(|server| i64::from(server.weight())).max()?;
+            let reaches =
+                |server: &&Arc<RealServer>| is_usable(server) && i64::from(server.weight()) >= self.level;
             if let Some(chosen) = servers[from..].iter().find(reaches) {
                 self.last = Arc::downgrade(chosen);
                 return Some(Arc::clone(chosen));
             }
             from = 0;
-            self.level -= self.step;
-            if self.level <= 0 {
-                self.level = self.top;
-            }
+            self.fall(heaviest);
         }
         None
+    }
+
+    /// At the end of the list: to the next level that the `heaviest` usable server reaches. Weights may be as large as an
+    /// `i32`, so that the levels between cannot be tried one by one.
+    fn fall(&mut self, heaviest: i64) {
+        self.level -= self.step;
+        if self.level <= 0 {
+            self.level = self.top;
+        }
+        if self.level > heaviest {
+            self.level -= (self.level - heaviest + self.step - 1) / self.step * self.step;
+        }
     }
 }
 

@@ -137,7 +137,7 @@ impl Reassembler {
             if piece.offset + payload > 65535 {
                 return refused(Refusal::TooLong);
             }
-            if piece.more && payload % 8 != 0 {
+            if piece.more && !payload.is_multiple_of(8) {
                 let spoilt = self.remove(&key).map_or(0, |entry| entry.collection.parts());
                 return Admission { outcome: Outcome::Refused(Refusal::Unaligned), spoilt, evicted: 0 };
             }

@@ -47,7 +47,11 @@ pub fn run(data: &[u8]) {
 fn fragment(tag: u8, id: u8, offset: u16, payload: &[u8]) -> Vec<u8> {
     let protocol = if tag & UDP == 0 { 6 } else { 17 };
     let more = tag & MORE != 0;
-    if tag & V6 == 0 { ipv4(tag, protocol, id, offset, more, payload) } else { ipv6(tag, protocol, id, offset, more, payload) }
+    if tag & V6 == 0 {
+        ipv4(tag, protocol, id, offset, more, payload)
+    } else {
+        ipv6(tag, protocol, id, offset, more, payload)
+    }
 }
 
 fn ipv4(tag: u8, protocol: u8, id: u8, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
@@ -68,7 +72,8 @@ fn ipv4(tag: u8, protocol: u8, id: u8, offset: u16, more: bool, payload: &[u8]) 
 }
 
 fn ipv6(tag: u8, protocol: u8, id: u8, offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
-    let address = |text: &str| text.parse::<std::net::Ipv6Addr>().map(|address| address.octets()).unwrap_or_default();
+    let address =
+        |text: &str| text.parse::<std::net::Ipv6Addr>().map(|address| address.octets()).unwrap_or_default();
     let (client, target, server) = (address("2001:db8::10"), address("fd00:10::30"), address("fd00:8::33"));
     let (source, destination) = if tag & FROM_SERVER == 0 { (client, target) } else { (server, client) };
     let mut packet = vec![0x60, 0, 0, 0];

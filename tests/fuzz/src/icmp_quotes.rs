@@ -63,8 +63,11 @@ pub fn run(data: &[u8]) {
         } else {
             ("192.0.2.10", "10.10.1.30", "10.8.8.33")
         };
-        let (side, source, destination) =
-            if tag & FROM_SERVER == 0 { (Side::Client, client, target) } else { (Side::Server, server, client) };
+        let (side, source, destination) = if tag & FROM_SERVER == 0 {
+            (Side::Client, client, target)
+        } else {
+            (Side::Server, server, client)
+        };
         let mut spec = PacketSpec::new(address(source), address(destination), name);
         let rest = packet::Hex(vec![a, b, c, d]);
         spec.icmp = Some(IcmpSpec { kind, code, rest: Some(rest), ..IcmpSpec::default() });

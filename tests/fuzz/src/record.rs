@@ -16,7 +16,7 @@ pub struct Record {
 /// The records of an input; what does not fit at the end is left out.
 pub fn read(mut data: &[u8]) -> impl Iterator<Item = Record> {
     std::iter::from_fn(move || {
-        let (&[tag, low, high], rest) = data.split_first_chunk()? else { return None };
+        let (&[tag, low, high], rest) = data.split_first_chunk()?;
         let length = usize::from(u16::from_le_bytes([low, high])).min(LONGEST).min(rest.len());
         let (content, rest) = rest.split_at(length);
         data = rest;

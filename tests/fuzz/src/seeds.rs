@@ -23,7 +23,8 @@ fn main() -> io::Result<()> {
     let corpora = Corpora { directory: PathBuf::from(directory) };
     let plays = scenario::own();
     for play in plays.iter().filter(|play| play.scenario.obstacle().is_none()) {
-        let mut recorder = Recorder { device: engine::device_among(play.scenario.neighbours()), records: Vec::new() };
+        let mut recorder =
+            Recorder { device: engine::device_among(play.scenario.neighbours()), records: Vec::new() };
         player::play(&play.scenario, &mut recorder);
         corpora.of_scenario(&play.scenario.name, &recorder.records)?;
     }
@@ -85,7 +86,8 @@ impl Corpora {
 
     fn of_scenario(&self, name: &str, records: &[Record]) -> io::Result<()> {
         self.put("frames", name, &write(records))?;
-        let packets: Vec<&Record> = records.iter().filter(|record| record.tag <= frames::FROM_SERVER).collect();
+        let packets: Vec<&Record> =
+            records.iter().filter(|record| record.tag <= frames::FROM_SERVER).collect();
         let pieces: Vec<Record> = packets.iter().flat_map(|packet| pieces(packet)).collect();
         self.put("fragments", name, &write(&pieces))?;
         let errors: Vec<Record> = packets.iter().filter_map(|packet| error(packet)).collect();
@@ -111,7 +113,8 @@ impl Corpora {
 
     /// Quotations of the connections that the target opens.
     fn icmp_quotes(&self) -> io::Result<()> {
-        let error = |tag, kind, quote: &[u8]| Record { tag, content: [&[kind, 3, 0, 0, 0, 0], quote].concat() };
+        let error =
+            |tag, kind, quote: &[u8]| Record { tag, content: [&[kind, 3, 0, 0, 0, 0], quote].concat() };
         for (number, packet) in icmp_quotes::openings_at_servers().iter().enumerate() {
             let (tag, kind) = if packet[0] >> 4 == 6 { (icmp_quotes::V6, 1) } else { (0, 3) };
             let input = write(&[error(tag | icmp_quotes::FROM_SERVER, kind, packet)]);
@@ -121,8 +124,17 @@ impl Corpora {
     }
 
     fn ftp_payload(&self) -> io::Result<()> {
-        let client = ["PASV\r\n", "PORT 192,0,2,10,12,34\r\n", "EPSV\r\n", "EPRT |1|192.0.2.10|3106|\r\n", "EPRT |2|2001:db8::10|3106|\r\n"];
-        let server = ["227 Entering Passive Mode (10,8,8,33,12,34).\r\n", "229 Entering Extended Passive Mode (|||3106|)\r\n"];
+        let client = [
+            "PASV\r\n",
+            "PORT 192,0,2,10,12,34\r\n",
+            "EPSV\r\n",
+            "EPRT |1|192.0.2.10|3106|\r\n",
+            "EPRT |2|2001:db8::10|3106|\r\n",
+        ];
+        let server = [
+            "227 Entering Passive Mode (10,8,8,33,12,34).\r\n",
+            "229 Entering Extended Passive Mode (|||3106|)\r\n",
+        ];
         let said = |tag, texts: &[&str]| -> Vec<Record> {
             texts.iter().map(|text| Record { tag, content: text.as_bytes().to_vec() }).collect()
         };
@@ -140,7 +152,9 @@ impl Corpora {
         self.put("iptables_save", "shipped", &fs::read(root.join("config/iptables"))?)?;
         for entry in fs::read_dir(root.join("tests/lvscf"))? {
             let path = entry?.path();
-            if let Some(name) = path.file_stem().filter(|_| path.extension().is_some_and(|ending| ending == "cf")) {
+            if let Some(name) =
+                path.file_stem().filter(|_| path.extension().is_some_and(|ending| ending == "cf"))
+            {
                 self.put("lvs_cf", &name.to_string_lossy(), &fs::read(&path)?)?;
             }
         }
@@ -183,7 +197,8 @@ fn pieces(packet: &Record) -> Vec<Record> {
     let v6 = packet.content.first().is_some_and(|first| first >> 4 == 6);
     let (header, protocol) = if v6 { (40, 6) } else { (20, 9) };
     let udp = packet.content.get(protocol) == Some(&17);
-    let tag = packet.tag * fragments::FROM_SERVER + u8::from(v6) * fragments::V6 + u8::from(udp) * fragments::UDP;
+    let tag =
+        packet.tag * fragments::FROM_SERVER + u8::from(v6) * fragments::V6 + u8::from(udp) * fragments::UDP;
     let payload = packet.content.get(header..).unwrap_or_default();
     let count = payload.len().div_ceil(16);
     let piece = |(number, piece): (usize, &[u8])| {
@@ -214,5 +229,8 @@ fn speech(packet: &Record) -> Option<Record> {
     let (source, destination) = header.ports?;
     let family = if header.source.is_ipv6() { ftp_payload::V6 } else { 0 };
     let control = (source == 21 || destination == 21) && !header.payload.is_empty();
-    control.then(|| Record { tag: family | packet.tag * ftp_payload::FROM_SERVER, content: header.payload.clone() })
+    control.then(|| Record {
+        tag: family | packet.tag * ftp_payload::FROM_SERVER,
+        content: header.payload.clone(),
+    })
 }

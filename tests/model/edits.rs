@@ -12,11 +12,11 @@ const TRASHED: std::ops::Range<Millis> = 110_000..190_000;
 #[derive(Clone, Debug)]
 pub enum Edit {
     AddService(Key, Options),
-    EditService(Key, Options),
+    ChangeService(Key, Options),
     DeleteService(Key),
     Flush,
     AddServer(Key, SocketAddr, Terms),
-    EditServer(Key, SocketAddr, Terms),
+    ChangeServer(Key, SocketAddr, Terms),
     DeleteServer(Key, SocketAddr),
     Zero(Option<Key>),
     SetTimeouts(u32, u32, u32),
@@ -29,7 +29,7 @@ impl Model {
     pub fn edit(&mut self, edit: &Edit) -> Outcome {
         match edit {
             Edit::AddService(key, options) => self.add_service(*key, options),
-            Edit::EditService(key, options) => self.edit_service(*key, options),
+            Edit::ChangeService(key, options) => self.edit_service(*key, options),
             Edit::DeleteService(key) => self.delete_service(*key),
             Edit::Flush => {
                 while let Some(service) = self.services.first() {
@@ -38,7 +38,7 @@ impl Model {
                 Ok(())
             }
             Edit::AddServer(key, address, terms) => self.add_server(*key, *address, *terms),
-            Edit::EditServer(key, address, terms) => self.edit_server(*key, *address, *terms),
+            Edit::ChangeServer(key, address, terms) => self.edit_server(*key, *address, *terms),
             Edit::DeleteServer(key, address) => self.delete_server(*key, *address),
             Edit::Zero(key) => self.zero(*key),
             Edit::SetTimeouts(tcp, tcp_fin, udp) => {

@@ -9,13 +9,14 @@ mod schedulers;
 mod sequence;
 mod tables;
 mod tcp;
+mod world;
 
 use std::cell::Cell;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
-use crate::model::rig::World;
 use crate::model::sequence::Theme;
+use crate::model::world::World;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()

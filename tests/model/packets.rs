@@ -219,7 +219,7 @@ impl Model {
 
     /// The client's template, its time started again; a new one if there is none that counts.
     fn template(&mut self, service: usize, packet: &Packet) -> Option<usize> {
-        let Some((timeout, bits)) = self.services[service].options.persistence else { return None };
+        let (timeout, bits) = self.services[service].options.persistence?;
         let client = masked(packet.source.ip(), bits);
         let (protocol, target) = match self.services[service].key {
             Key::Mark(mark) => (0, SocketAddr::new(mark_address(mark, client), 0)),

@@ -1,7 +1,7 @@
 //! The engine beside the model: both are told the same, and whatever can be seen of them is compared.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -11,32 +11,23 @@ use xlvs::config::mark_command::apply_command;
 use xlvs::config::marks::parse_marks;
 use xlvs::config::names::Names;
 use xlvs::director::protocol::{Reply, Request};
-use xlvs::ipvs::edit::{
-    self, ClientMask, Forward, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
-};
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::verdict::{DropReason, Verdict};
-use xlvs::net::addr::{Family, PortIndex, Protocol};
-use xlvs::net::tunnel::Encapsulation;
+use xlvs::net::addr::PortIndex;
 
 use crate::model::edits::Edit;
 use crate::model::listing;
 use crate::model::packets::{Fate, Packet};
-use crate::model::sequence::{CLIENTS, Op, SETTINGS};
-use crate::model::tables::{Connection, Key, Millis, Model, Options, TCP, Terms, UDP};
+use crate::model::sequence::{Op, SETTINGS};
+use crate::model::tables::{Connection, Millis, Model, UDP};
+use crate::model::world::{MARK, MARKED_PORT, TARGETS, World};
 use crate::support::device::Side;
 use crate::support::engine::Router;
 use crate::support::ethernet;
 use crate::support::packet::{self, PacketSpec};
 
-const MARK: u32 = 7;
-const MARKED_PORT: u16 = 443;
 /// Nothing is looked at sooner than this after something came to its end: the engine may be that late.
 const LATENESS: Millis = 200;
-
-/// Protocol and port of what clients ask for.
-const TARGETS: [(u8, u16); 6] =
-    [(TCP, 80), (UDP, 53), (TCP, MARKED_PORT), (UDP, MARKED_PORT), (TCP, 8080), (UDP, 54)];
 
 static MARKS: LazyLock<Arc<MarkRules>> = LazyLock::new(|| {
     let mut saved = String::new();
@@ -56,128 +47,6 @@ static SPECS: LazyLock<[PacketSpec; 2]> = LazyLock::new(|| {
     let any = World::V4.virtual_address();
     ["tcp", "udp"].map(|protocol| PacketSpec::new(any, any, protocol))
 });
-
-/// Which addresses everybody has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum World {
-    V4,
-    V6,
-}
-
-impl World {
-    fn virtual_address(self) -> IpAddr {
-        match self {
-            World::V4 => [10, 10, 1, 30].into(),
-            World::V6 => [0xfd00, 0x10, 0, 0, 0, 0, 0, 0x30].into(),
-        }
-    }
-
-    /// Every other one is alone in its network.
-    fn client(self, number: usize) -> IpAddr {
-        let host = (number % CLIENTS) as u8;
-        let word = u16::from(host);
-        match (self, host % 2) {
-            (World::V4, 0) => [192, 0, 2, host].into(),
-            (World::V4, _) => [198, 51, host, 1].into(),
-            (World::V6, 0) => [0x2001, 0xdb8, 0, 0, 0, 0, 0, word].into(),
-            (World::V6, _) => [0x2001, 0xdb8 + word, 0, word, 0, 0, 0, 1].into(),
-        }
-    }
-
-    fn server(self, service: usize, number: usize, port: usize) -> SocketAddr {
-        let port = [[80, 53, MARKED_PORT, 80, 54][service], 8080, 0][port];
-        match self {
-            World::V4 => SocketAddr::new([10, 8, 8, 33 + number as u8].into(), port),
-            World::V6 => SocketAddr::new([0xfd00, 8, 0, 0, 0, 0, 0, 0x33 + number as u16].into(), port),
-        }
-    }
-
-    /// All services that sequences use.
-    fn key(self, service: usize) -> Key {
-        let address = |port| SocketAddr::new(self.virtual_address(), port);
-        match service {
-            0 => Key::Address(TCP, address(80)),
-            1 => Key::Address(UDP, address(53)),
-            2 => Key::Mark(MARK),
-            3 => Key::Address(TCP, address(0)),
-            _ => Key::Address(UDP, address(54)),
-        }
-    }
-
-    /// Protocol, type and code of the error.
-    fn port_unreachable(self) -> (u8, u8, u8) {
-        match self {
-            World::V4 => (1, 3, 3),
-            World::V6 => (58, 1, 4),
-        }
-    }
-
-    /// How long a prefix is when 32 bits would be everything.
-    fn prefix(self, bits: u8) -> u8 {
-        match self {
-            World::V4 => bits,
-            World::V6 => bits * 4,
-        }
-    }
-
-    fn mask(self, bits: u8) -> ClientMask {
-        match self {
-            World::V4 => ClientMask::V4(u32::MAX << (32 - bits)),
-            World::V6 => ClientMask::V6(bits),
-        }
-    }
-
-    /// Only persistence makes sense of a service for any port.
-    fn options(self, service: usize, options: &Options) -> Options {
-        let persistence = options.persistence.or((service == 3).then_some((77, 32)));
-        let persistence = persistence.map(|(timeout, bits)| (timeout, self.prefix(bits)));
-        Options { persistence, ..options.clone() }
-    }
-
-    fn service_id(self, key: Key) -> ServiceId {
-        match key {
-            Key::Address(protocol, target) => {
-                ServiceId::Address { protocol: Protocol(protocol), address: target.ip(), port: target.port() }
-            }
-            Key::Mark(mark) => ServiceId::FwMark { mark, family: Family::from(self.virtual_address()) },
-        }
-    }
-
-    fn service_spec(self, key: Key, options: &Options) -> ServiceSpec {
-        let persistence = options
-            .persistence
-            .map(|(timeout, bits)| edit::Persistence { timeout: timeout as u32, mask: self.mask(bits) });
-        ServiceSpec {
-            id: self.service_id(key),
-            scheduler: options.scheduler.to_owned(),
-            flags: SchedulerFlags { flag1: options.fallback, flag2: options.with_port, flag3: false },
-            one_packet: options.one_packet,
-            persistence,
-            engine: None,
-        }
-    }
-
-    fn request(self, edit: &Edit) -> edit::Edit {
-        let id = |key: &Key| self.service_id(*key);
-        match edit {
-            Edit::AddService(key, options) => edit::Edit::AddService(self.service_spec(*key, options)),
-            Edit::EditService(key, options) => edit::Edit::EditService(self.service_spec(*key, options)),
-            Edit::DeleteService(key) => edit::Edit::DeleteService(id(key)),
-            Edit::Flush => edit::Edit::Flush,
-            Edit::AddServer(key, address, terms) => {
-                edit::Edit::AddServer(id(key), server_spec(*address, *terms))
-            }
-            Edit::EditServer(key, address, terms) => {
-                edit::Edit::EditServer(id(key), server_spec(*address, *terms))
-            }
-            Edit::DeleteServer(key, address) => edit::Edit::DeleteServer(id(key), server_id(*address)),
-            Edit::Zero(key) => edit::Edit::Zero(key.as_ref().map(id)),
-            Edit::SetTimeouts(tcp, tcp_fin, udp) => {
-                edit::Edit::SetTimeouts { tcp: *tcp, tcp_fin: *tcp_fin, udp: *udp }
-            }
-        }
-    }
-}
 
 /// How a sequence went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -237,7 +106,7 @@ impl Rig {
                 self.edit(&Edit::AddService(key(service), options(service, wanted)))
             }
             Op::EditService(service, wanted) => {
-                self.edit(&Edit::EditService(key(service), options(service, wanted)))
+                self.edit(&Edit::ChangeService(key(service), options(service, wanted)))
             }
             Op::DeleteService(service) => self.edit(&Edit::DeleteService(key(service))),
             Op::Flush => self.edit(&Edit::Flush),
@@ -245,7 +114,7 @@ impl Rig {
                 self.edit(&Edit::AddServer(key(service), server(service, number, port), *terms))
             }
             Op::EditServer(service, number, port, terms) => {
-                self.edit(&Edit::EditServer(key(service), server(service, number, port), *terms))
+                self.edit(&Edit::ChangeServer(key(service), server(service, number, port), *terms))
             }
             Op::DeleteServer(service, number, port) => {
                 self.edit(&Edit::DeleteServer(key(service), server(service, number, port)))
@@ -413,19 +282,4 @@ fn differ<T: PartialEq + std::fmt::Debug>(what: &str, model: &T, engine: &T) -> 
 fn error_of(packet: &[u8]) -> Option<(u8, u8, u8)> {
     let (protocol, header) = if packet.first()? >> 4 == 4 { (9, 20) } else { (6, 40) };
     Some((*packet.get(protocol)?, *packet.get(header)?, *packet.get(header + 1)?))
-}
-
-fn server_id(address: SocketAddr) -> ServerId {
-    ServerId { address: address.ip(), port: address.port() }
-}
-
-fn server_spec(address: SocketAddr, terms: Terms) -> ServerSpec {
-    ServerSpec {
-        id: server_id(address),
-        forward: Forward::Masquerade,
-        weight: terms.weight as i32,
-        upper_threshold: terms.upper as u32,
-        lower_threshold: terms.lower as u32,
-        tunnel: Encapsulation::default(),
-    }
 }

@@ -259,7 +259,7 @@ fn maglev(list: &[ServerIndex], servers: &[Server]) -> Vec<ServerIndex> {
         let word = folded(address.ip()).wrapping_add(u32::from(address.port()));
         let start = hsiphash(word, MAGLEV_KEYS[0]) % MAGLEV_SLOTS;
         let skip = hsiphash(word, MAGLEV_KEYS[1]) % (MAGLEV_SLOTS - 1) + 1;
-        walks.push((*server, start, skip, (weight / divisor >> shift).max(1)));
+        walks.push((*server, start, skip, ((weight / divisor) >> shift).max(1)));
     }
     let mut table = vec![None; MAGLEV_SLOTS];
     let mut free = if walks.is_empty() { 0 } else { MAGLEV_SLOTS };

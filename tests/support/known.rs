@@ -13,8 +13,16 @@ pub struct KnownDifference {
     pub scenario: String,
     /// Number of the step, from 0.
     pub step: usize,
+    /// Written `step+`: what comes after it follows from it, and may differ as well.
+    pub onwards: bool,
     /// What is wrong in the kernel.
     pub reason: String,
+}
+
+impl KnownDifference {
+    fn excuses(&self, found: &Difference) -> bool {
+        found.step == self.step || (self.onwards && found.step > self.step)
+    }
 }
 
 impl fmt::Display for KnownDifference {
@@ -34,8 +42,9 @@ pub fn all() -> Vec<KnownDifference> {
 fn parse(line: &str) -> Option<KnownDifference> {
     let (scenario, rest) = line.split_once(' ')?;
     let (step, reason) = rest.split_once(' ')?;
-    let step = step.parse().ok()?;
-    Some(KnownDifference { scenario: scenario.to_owned(), step, reason: reason.to_owned() })
+    let onwards = step.ends_with('+');
+    let step = step.trim_end_matches('+').parse().ok()?;
+    Some(KnownDifference { scenario: scenario.to_owned(), step, onwards, reason: reason.to_owned() })
 }
 
 /// Takes those of a scenario's differences out that are known, and returns the known ones that are not among them.
@@ -47,6 +56,6 @@ pub fn excuse(
     let known = || known.iter().filter(|known| known.scenario == scenario);
     let unused = known().filter(|known| !differences.iter().any(|found| found.step == known.step));
     let unused = unused.cloned().collect();
-    differences.retain(|found| !known().any(|known| known.step == found.step));
+    differences.retain(|found| !known().any(|known| known.excuses(found)));
     unused
 }

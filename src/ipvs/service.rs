@@ -95,6 +95,7 @@ pub fn mask_client(client: IpAddr, mask: ClientMask) -> IpAddr {
 #[derive(Debug, Default, Clone)]
 pub struct Services {
     by_id: HashMap<ServiceId, Arc<VirtualService>, RandomState>,
+    of_family: [usize; 2],
     any_port: usize,
     ftp: usize,
     engines: usize,
@@ -106,13 +107,14 @@ pub struct Services {
 impl Services {
     /// Puts a service in, in place of one of the same identity.
     pub fn insert(&mut self, service: Arc<VirtualService>) {
-        let port = service.port();
+        let (id, port) = (service.spec.id, service.port());
         self.count_servers(&service, 1);
         self.engines += usize::from(service.spec.engine.is_some());
-        if let Some(former) = self.by_id.insert(service.spec.id, service) {
+        if let Some(former) = self.by_id.insert(id, service) {
             self.count_servers(&former, -1);
             self.engines -= usize::from(former.spec.engine.is_some());
         } else {
+            self.of_family[id.family() as usize] += 1;
             self.any_port += usize::from(port == Some(0));
             self.ftp += usize::from(port == Some(CONTROL_PORT));
             self.marks += usize::from(port.is_none());
@@ -124,6 +126,7 @@ impl Services {
         let service = self.by_id.remove(id)?;
         self.count_servers(&service, -1);
         self.engines -= usize::from(service.spec.engine.is_some());
+        self.of_family[id.family() as usize] -= 1;
         self.any_port -= usize::from(service.port() == Some(0));
         self.ftp -= usize::from(service.port() == Some(CONTROL_PORT));
         self.marks -= usize::from(service.port().is_none());
@@ -191,6 +194,11 @@ impl Services {
     /// How many.
     pub fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    /// Whether there is one for packets of a family.
+    pub fn serve(&self, family: Family) -> bool {
+        self.of_family[family as usize] != 0
     }
 
     /// Whether there is none.

@@ -21,6 +21,7 @@ use crate::director::protocol::{Reply, Request};
 use crate::director::wanted::{Wanted, WantedAddress};
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::defence;
+use crate::ipvs::drop_entry;
 use crate::ipvs::edit::{Edit, Errno, ServerId, ServiceId};
 use crate::ipvs::estimator;
 use crate::ipvs::helper::FtpPorts;
@@ -268,7 +269,7 @@ impl Director {
                 self.publish();
             }
             if self.draft.defence.drops_entries {
-                defence::drop_entries(&self.tables, now);
+                drop_entry::drop_entries(&self.tables, now);
             }
             self.next_defence = now + defence::PERIOD;
         }

@@ -421,10 +421,11 @@ INLINE bool may_be_tunnel(__u8 protocol)
 	return protocol == IPPROTO_IPIP || protocol == IPPROTO_IPV6 || protocol == IPPROTO_GRE || protocol == IPPROTO_UDP;
 }
 
-// A client's side complains about what the service sent, or anyone about what was sent to a real server.
+// A client's side complains about what the service sent, to whichever address of this machine, or anyone about what was sent
+// to a real server.
 INLINE bool about_balanced_flow(const struct packet *packet, const struct packet *quoted)
 {
-	if (same_address(&packet->destination, &quoted->source) &&
+	if ((same_address(&packet->destination, &quoted->source) || is_own(&packet->destination)) &&
 	    contains(ranges_of_destination(&quoted->source), quoted, quoted->source_port))
 		return 1;
 	if (is_own(&packet->destination) && !may_be_tunnel(quoted->protocol))

@@ -1,5 +1,6 @@
 //! What goes beyond IPVS: each switch, and what happens without it.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -300,4 +301,13 @@ fn switches_say_what_they_take() {
     }
     let unknown = set(&mut router, "xlvs.nonsense", "1");
     assert!(matches!(&unknown, Reply::Failed(text) if text.contains("known are xlvs.")), "{unknown:?}");
+}
+
+#[test]
+fn a_wrong_command_line_says_which_option_it_was() {
+    let words = ["drain", "fwmark", "80", "10.8.8.33", "--deadline", "soon"];
+    let output = Command::new(env!("CARGO_BIN_EXE_xlvs")).args(words).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(told, "xlvs: --deadline takes a whole number of seconds, not `soon'\nSee `xlvs help'.\n");
+    assert_eq!(output.status.code(), Some(2));
 }

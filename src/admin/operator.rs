@@ -74,6 +74,8 @@ enum UsageError {
         "which server of which service? xlvs drain tcp|udp|sctp ADDRESS:PORT SERVER, or xlvs drain fwmark|fwmark6 N SERVER"
     )]
     NoServer,
+    #[error("--deadline takes a whole number of seconds, not `{0}'")]
+    Deadline(String),
     #[error("{0}")]
     Service(#[from] NoServiceName),
 }
@@ -188,7 +190,10 @@ fn parse_drain(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Value(word) => words.push(word.string()?),
-            Long("deadline") => deadline = Some(parser.value()?.parse()?),
+            Long("deadline") => {
+                let text = parser.value()?.string()?;
+                deadline = Some(text.parse().map_err(|_| UsageError::Deadline(text))?);
+            }
             Short('h') | Long("help") => return Ok(Task::Help),
             other => return Err(other.unexpected().into()),
         }

@@ -24,6 +24,7 @@ use crate::ipvs::protocol::{Direction, State, ipsec, sctp, tcp};
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::timer::{Fate, Life, Timed, Wheel};
 use crate::ipvs::verdict::{DropReason, Verdict};
+use crate::net::addr::Family;
 use crate::net::flow::FlowKey;
 use crate::net::frame::Frame;
 use crate::net::icmp::is_flow_error;
@@ -133,8 +134,8 @@ impl Datapath {
         }
     }
 
-    /// Without any service IPVS has no hooks: even the connections that are left are not translated (golden `clear`). And it
-    /// takes only what is addressed to this machine, which a promiscuous interface does not guarantee.
+    /// Without any service of a family IPVS has no hooks there: even the connections that are left are not translated (goldens
+    /// `clear`, `fwmark-both-families`). And it takes only what is addressed to this machine, which a promiscuous interface does not guarantee.
     fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
         let snapshot = burst.snapshot;
         let port_mac = snapshot.routes.port_mac(frame.port());
@@ -149,6 +150,9 @@ impl Datapath {
             Err(ParseError::NotIp) => return Verdict::Pass,
             Err(error) => return Verdict::Drop(reason_of(error)),
         };
+        if !snapshot.services.has_family(Family::from(packet.source)) {
+            return Verdict::Pass;
+        }
         if packet.fragment != Fragment::Whole {
             return self.fragment(burst, frame, packet);
         }

@@ -25,15 +25,15 @@ use crate::net::time::Instant;
 const ROOM: usize = 2048;
 /// RFC 8200 section 5: every link takes so many bytes, so Linux never cuts IPv6 finer.
 const IPV6_MTU_MIN: usize = 1280;
-const IPV6_FRAGMENT_HEADER_LEN: usize = 8;
+pub(super) const IPV6_FRAGMENT_HEADER_LEN: usize = 8;
 const PORTS_LEN: usize = 4;
 
 /// How a datagram that was put together had come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin<'a> {
-    lengths: &'a [usize],
+    pub(super) lengths: &'a [usize],
     /// Length of what every fragment repeats, but for an IPv6 fragment header.
-    header_len: usize,
+    pub(super) header_len: usize,
     /// Length of the largest fragment's IP packet.
     pub(super) largest: usize,
     /// IPv4 for this machine's own address. There Linux loses the fragments' borders (golden `fragments-unequal`).

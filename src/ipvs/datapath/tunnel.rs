@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::fragments::IPV6_FRAGMENT_HEADER_LEN;
 use super::transmit::ETHERNET_LEN;
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
@@ -18,6 +19,7 @@ use crate::net::tunnel::{Outer, TunnelQuote, encapsulate, parse_tunnel_quote, qu
 
 /// What the kernel takes off the MTU that it tells of, whatever the tunnel (golden `tun-icmp-error`).
 const IPV4_LEN: u32 = 20;
+const IPV6_LEN: usize = 40;
 /// ICMP "fragmentation needed".
 const FRAGMENTATION_NEEDED: (u8, u8) = (3, 4);
 
@@ -78,7 +80,9 @@ impl Datapath {
         }
         if !fits {
             let exit = egress.map_or(Exit::Kernel, |egress| Exit::Port(egress.port));
-            return self.send_fragments(passage.frame.bytes(), ETHERNET_LEN, Cut::Size(size), exit);
+            let borders = passage.borders(destination, tunnel.overhead(destination), size);
+            let cut = borders.as_deref().map_or(Cut::Size(size), Cut::Lengths);
+            return self.send_fragments(passage.frame.bytes(), ETHERNET_LEN, cut, exit);
         }
         egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
     }
@@ -120,6 +124,18 @@ impl Passage<'_, '_> {
         let mtu = egress.map_or(usize::MAX, |egress| egress.mtu as usize);
         let origin = self.origin.as_ref().filter(|_| self.packet.is_ipv4() == destination.is_ipv4());
         origin.map_or(mtu, |origin| origin.size(&self.packet, mtu))
+    }
+
+    /// Lengths of the tunnel packet's fragments, of at most `size` bytes, if an IPv6 datagram in it came in fragments: the
+    /// kernel keeps their borders unless the tunnel's header makes the first one odd (golden `fragments-tunnels`).
+    fn borders(&self, destination: IpAddr, overhead: usize, size: usize) -> Option<Vec<usize>> {
+        let origin = self.origin.as_ref().filter(|_| !self.packet.is_ipv4())?;
+        let outer = if destination.is_ipv4() { IPV4_LEN as usize } else { IPV6_LEN };
+        let header = if destination.is_ipv4() { outer } else { outer + IPV6_FRAGMENT_HEADER_LEN };
+        let mut lengths = origin.lengths.to_vec();
+        *lengths.first_mut()? += origin.header_len + overhead - outer;
+        let kept = lengths[0] % 8 == 0 && lengths.iter().all(|length| length + header <= size);
+        kept.then_some(lengths)
     }
 }
 

@@ -9,6 +9,8 @@ use crate::net::parse::{Packet, Quote, Transport};
 use crate::net::route::Egress;
 
 const IPV4_TOTAL_LEN: usize = 2;
+const IPV4_FLAGS: usize = 6;
+const DONT_FRAGMENT: u16 = 0x4000;
 const IPV4_TTL: usize = 8;
 const IPV4_CHECKSUM: usize = 10;
 const IPV6_PAYLOAD_LEN: usize = 4;
@@ -171,9 +173,18 @@ pub fn set_ip_len(frame: &mut [u8], packet: &Packet) {
     if !packet.is_ipv4() {
         return write_u16(frame, packet.l3 + IPV6_PAYLOAD_LEN, len.saturating_sub(IPV6_HEADER_LEN));
     }
-    let offset = packet.l3 + IPV4_TOTAL_LEN;
-    let change = Change::default().word(read_u16(frame, offset), len);
-    write_u16(frame, offset, len);
+    set_ipv4_word(frame, packet, IPV4_TOTAL_LEN, len);
+}
+
+/// Takes "don't fragment" from an IPv4 packet.
+pub fn allow_fragments(frame: &mut [u8], packet: &Packet) {
+    let flags = read_u16(frame, packet.l3 + IPV4_FLAGS);
+    set_ipv4_word(frame, packet, IPV4_FLAGS, flags & !DONT_FRAGMENT);
+}
+
+fn set_ipv4_word(frame: &mut [u8], packet: &Packet, offset: usize, new: u16) {
+    let change = Change::default().word(read_u16(frame, packet.l3 + offset), new);
+    write_u16(frame, packet.l3 + offset, new);
     let checksum = read_u16(frame, packet.l3 + IPV4_CHECKSUM);
     write_u16(frame, packet.l3 + IPV4_CHECKSUM, change.apply(checksum));
 }

@@ -172,6 +172,7 @@ impl Router {
         let known =
             self.network.links.iter().position(|link| link.name == *device).ok_or("no such device")?;
         self.change_network(|network| network.links[known].mtu = mtu);
+        self.host.set_mtu([Side::Client, Side::Server][known], mtu as usize);
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! The router's own IP stack, answering as Linux does with no service listening: what a packet meets that the load
-//! balancer lets pass. Pure. It knows no MTU, and every address that is not the router's has a
+//! balancer lets pass. Pure. It never fragments, and every address that is not the router's has a
 //! neighbour.
 
 use std::net::IpAddr;
@@ -24,20 +24,42 @@ const TOS_BITS: u8 = 0x1e;
 const FIRST_ID: u32 = 40000;
 const FLOW_LABEL: u32 = 0x9abcd;
 
+const MTU: usize = 1500;
+
 /// The stack; it remembers which IP ids it has used, and fragments.
 #[derive(Clone, Debug)]
 pub struct HostModel {
     next_id: u32,
+    client_mtu: usize,
+    server_mtu: usize,
     reassembly: Reassembly,
 }
 
 impl Default for HostModel {
     fn default() -> Self {
-        HostModel { next_id: FIRST_ID, reassembly: Reassembly::default() }
+        HostModel { next_id: FIRST_ID, client_mtu: MTU, server_mtu: MTU, reassembly: Reassembly::default() }
     }
 }
 
 impl HostModel {
+    /// The interface of `side` takes packets of up to `mtu` bytes from now on.
+    pub fn set_mtu(&mut self, side: Side, mtu: usize) {
+        *match side {
+            Side::Client => &mut self.client_mtu,
+            Side::Server => &mut self.server_mtu,
+        } = mtu;
+    }
+
+    /// What the next link takes, if the packet is longer and may not be fragmented.
+    fn exceeded_mtu(&self, header: &Packet) -> Option<usize> {
+        let mtu = match side_of(header.destination) {
+            Side::Client => self.client_mtu,
+            Side::Server => self.server_mtu,
+        };
+        let may_be_fragmented = header.source.is_ipv4() && !header.dont_fragment;
+        (header.ip_len > mtu && !may_be_fragmented).then_some(mtu)
+    }
+
     /// A packet that came in on `side`: answered if it is for the router itself, else forwarded.
     pub fn receive(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
         let decoded = decode(packet);
@@ -50,6 +72,9 @@ impl HostModel {
         } else if header.ttl <= 1 {
             let (kind, code) = if header.source.is_ipv4() { (11, 0) } else { (3, 0) };
             self.error(interface_address(side, header.source), packet, kind, code, 0)
+        } else if let Some(mtu) = self.exceeded_mtu(header) {
+            let (kind, code) = if header.source.is_ipv4() { (3, 4) } else { (2, 0) };
+            self.error(interface_address(side, header.source), packet, kind, code, mtu as u32)
         } else {
             Some(hop(packet))
         };

@@ -29,7 +29,7 @@ impl Datapath {
         if passage.packet.ttl <= 1 {
             return self.answer(passage, IcmpError::TimeExceeded, DropReason::TtlExceeded);
         }
-        if passage.packet.dont_fragment && passage.is_too_big(Some(egress)) {
+        if passage.must_stay_whole() && passage.is_too_big(Some(egress)) {
             return self.too_big(passage, &egress);
         }
         self.send(passage, Some(egress))

@@ -25,15 +25,15 @@ use crate::net::time::Instant;
 const ROOM: usize = 2048;
 /// RFC 8200 section 5: every link takes so many bytes, so Linux never cuts IPv6 finer.
 const IPV6_MTU_MIN: usize = 1280;
-const IPV6_FRAGMENT_HEADER_LEN: usize = 8;
+pub(super) const IPV6_FRAGMENT_HEADER_LEN: usize = 8;
 const PORTS_LEN: usize = 4;
 
 /// How a datagram that was put together had come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin<'a> {
-    lengths: &'a [usize],
+    pub(super) lengths: &'a [usize],
     /// Length of what every fragment repeats, but for an IPv6 fragment header.
-    header_len: usize,
+    pub(super) header_len: usize,
     /// Length of the largest fragment's IP packet.
     pub(super) largest: usize,
     /// IPv4 for this machine's own address. There Linux loses the fragments' borders (golden `fragments-unequal`).
@@ -41,15 +41,18 @@ pub(super) struct Origin<'a> {
 }
 
 impl Origin<'_> {
+    /// How long the datagram's fragments may be on a way out that takes `mtu` bytes.
+    pub(super) fn size(&self, packet: &Packet, mtu: usize) -> usize {
+        let received = if packet.is_ipv4() { self.largest } else { self.largest.max(IPV6_MTU_MIN) };
+        received.min(mtu)
+    }
+
     /// Where to cut the datagram, `bytes` now, whose way out takes `mtu` bytes; `None` if it may leave in one piece.
     fn cut(&self, packet: &Packet, bytes: &[u8], mtu: usize) -> Option<Cut<'_>> {
         let payload: usize = self.lengths.iter().sum();
         let unchanged = bytes.len() == self.header_len + payload;
-        let (size, header_len) = if packet.is_ipv4() {
-            (self.largest.min(mtu), self.header_len)
-        } else {
-            (self.largest.max(IPV6_MTU_MIN).min(mtu), self.header_len + IPV6_FRAGMENT_HEADER_LEN)
-        };
+        let size = self.size(packet, mtu);
+        let header_len = self.header_len + if packet.is_ipv4() { 0 } else { IPV6_FRAGMENT_HEADER_LEN };
         let fits = self.lengths.iter().all(|length| length + header_len <= size);
         if unchanged && fits && !self.merged {
             return Some(Cut::Lengths(self.lengths));
@@ -72,13 +75,28 @@ impl FragmentIds {
     }
 }
 
+impl Passage<'_, '_> {
+    /// Linux judges an IPv4 fragment on its way through before it puts the datagram together (golden `fragments-replies`).
+    fn is_refused_fragment(&self) -> bool {
+        let destination = self.packet.destination;
+        let passes = self.packet.is_ipv4() && !self.burst.snapshot.routes.is_local(destination);
+        passes && self.way(destination).is_ok_and(|egress| self.is_refused_to_pass(egress))
+    }
+}
+
 impl Datapath {
     fn reassembler(&self) -> MutexGuard<'_, Reassembler> {
         self.tables.fragments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A fragment: kept until the others are there. One that cannot be put together goes on as a packet of its own.
+    /// A fragment: kept until the others are there. One that cannot be put together goes on as a packet of its own, and one
+    /// that the kernel would refuse to forward it gets.
     pub(super) fn fragment(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>, packet: Packet) -> Verdict {
+        let passage = Passage { burst, frame, packet, origin: None };
+        if passage.is_refused_fragment() {
+            return Verdict::Pass;
+        }
+        let frame = passage.frame;
         let Admission { outcome, spoilt, evicted } = self.reassembler().add(burst.now, frame, &packet);
         self.discard(evicted, DropReason::FragmentMemory);
         match outcome {
@@ -189,11 +207,14 @@ impl Datapath {
     }
 
     /// Cuts what goes out of a port or to the kernel; the verdict if it had to be cut.
-    pub(super) fn cut(&mut self, passage: &Passage<'_, '_>, egress: Option<Egress>) -> Option<Verdict> {
-        let packet = &passage.packet;
+    pub(super) fn cut(&mut self, passage: &mut Passage<'_, '_>, egress: Option<Egress>) -> Option<Verdict> {
         let mtu = egress.map_or(usize::MAX, |egress| egress.mtu as usize);
         let exit = egress.map_or(Exit::Kernel, |egress| Exit::Port(egress.port));
-        let bytes = passage.frame.bytes();
+        // Only an ICMP error is both (golden `mtu-edges-icmp`).
+        if passage.origin.is_none() && passage.packet.is_ipv4() && passage.is_too_big(egress) {
+            rewrite::allow_fragments(passage.frame.bytes_mut(), &passage.packet);
+        }
+        let (bytes, packet) = (passage.frame.bytes(), &passage.packet);
         let cut = match &passage.origin {
             Some(origin) => origin.cut(packet, &bytes[ETHERNET_LEN..], mtu)?,
             None if passage.is_too_big(egress) && !packet.is_ipv4() => {

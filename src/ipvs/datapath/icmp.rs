@@ -85,7 +85,7 @@ impl Datapath {
             return Verdict::Pass;
         }
         let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
-        if packet.ttl <= 1 {
+        if passage.is_refused_to_pass(egress) {
             return Verdict::Pass;
         }
         self.count_out(connection, packet.ip_len());

@@ -182,19 +182,26 @@ impl Datapath {
                 Connection::new(flow, server, server_address, None)
             }
         };
-        Ok(self.connect(passage.burst, connection))
+        Ok(self.connect(passage.burst, service, connection))
     }
 
-    /// Counts a new connection. Its first packet gives it the timeout of a state; until then it must not look as if its time
+    /// Counts a new connection, at the service that took it: the server may be another's, if the template is one that several
+    /// services share (golden `port0-ftp`). Its first packet gives it the timeout of a state; until then it must not look as if its time
     /// were up to another worker.
-    pub(super) fn connect(&self, burst: &Burst<'_>, mut connection: Connection) -> Arc<Connection> {
+    pub(super) fn connect(
+        &self,
+        burst: &Burst<'_>,
+        service: &VirtualService,
+        mut connection: Connection,
+    ) -> Arc<Connection> {
         if super::ftp::reads(burst, &connection) {
             connection.ftp = Some(Box::default());
         }
         connection.life.set_deadline(burst.now + Duration::from_secs(u64::from(connection.timeout())));
         let connection = Arc::new(connection);
-        connection.server.count(self.worker, |cell| cell.add_connection());
-        self.tables.total.cell(self.worker).add_connection();
+        for stats in [connection.server.stats(), &*service.stats, &self.tables.total] {
+            stats.cell(self.worker).add_connection();
+        }
         connection
     }
 

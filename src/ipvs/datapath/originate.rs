@@ -53,6 +53,6 @@ impl Datapath {
             None => None,
         };
         let connection = Connection::new(&request, Arc::clone(server), flow.source(), template);
-        Some(self.connect(passage.burst, connection))
+        Some(self.connect(passage.burst, service, connection))
     }
 }

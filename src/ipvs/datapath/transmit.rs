@@ -11,7 +11,7 @@ use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::fragment::{self, Cut};
 use crate::net::icmp::{self, IcmpError};
-use crate::net::parse::Packet;
+use crate::net::parse::{Packet, Transport};
 use crate::net::reset::Reset;
 use crate::net::rewrite::{self, End};
 use crate::net::route::{Egress, NextHop};
@@ -31,11 +31,28 @@ impl Passage<'_, '_> {
     /// Whether the packet is larger than the way out takes; the kernel judges by itself. An IPv6 datagram that came in
     /// fragments is as large as the largest of them (golden `ipv6-fragments-mtu`).
     pub(super) fn is_too_big(&self, egress: Option<Egress>) -> bool {
-        let len = match &self.origin {
+        egress.is_some_and(|egress| self.largest_len() > egress.mtu as usize)
+    }
+
+    /// Length that counts against an MTU.
+    pub(super) fn largest_len(&self) -> usize {
+        match &self.origin {
             Some(origin) if !self.packet.is_ipv4() => origin.largest,
             _ => self.packet.ip_len(),
-        };
-        egress.is_some_and(|egress| len > egress.mtu as usize)
+        }
+    }
+
+    /// Whether the kernel refuses to forward it, whatever it is. It is no judge of what has been put together.
+    pub(super) fn is_refused_to_pass(&self, egress: Option<Egress>) -> bool {
+        let too_big = self.packet.dont_fragment && self.origin.is_none() && self.is_too_big(egress);
+        self.packet.ttl <= 1 || too_big
+    }
+
+    /// Whether it may not be fragmented. "Don't fragment" does not count in an IPv4 ICMP error, which nobody may be told of
+    /// (golden `mtu-edges-icmp`).
+    pub(super) fn must_stay_whole(&self) -> bool {
+        let icmp = matches!(self.packet.transport, Transport::Icmp { .. });
+        self.packet.dont_fragment && !(self.packet.is_ipv4() && icmp)
     }
 }
 
@@ -76,7 +93,7 @@ impl Datapath {
         if passage.packet.ttl <= 1 {
             return self.answer(passage, IcmpError::TimeExceeded, DropReason::TtlExceeded);
         }
-        if let Some(egress) = egress.filter(|_| passage.packet.dont_fragment && passage.is_too_big(egress)) {
+        if let Some(egress) = egress.filter(|_| passage.must_stay_whole() && passage.is_too_big(egress)) {
             return self.too_big(passage, &egress);
         }
         if let Err(reason) = self.help_request(passage, connection) {
@@ -141,8 +158,7 @@ impl Datapath {
         {
             return self.refuse_large_reply(passage, &egress);
         }
-        let too_big = packet.dont_fragment && passage.origin.is_none() && passage.is_too_big(egress);
-        if packet.ttl <= 1 || too_big {
+        if passage.is_refused_to_pass(egress) {
             return Verdict::Pass;
         }
         if let Err(reason) = self.help_reply(passage, connection, egress) {
@@ -164,8 +180,8 @@ impl Datapath {
         self.send(passage, egress)
     }
 
-    /// The kernel would refuse only those of the fragments that are too large, and let the others through as they are. The
-    /// server hears it from the address it knows as its router's (golden `fragments-mtu-client`).
+    /// An IPv6 datagram one of whose fragments is too large. The server hears it from the address it knows as its router's
+    /// (golden `fragments-mtu-client`).
     fn refuse_large_reply(&mut self, passage: &mut Passage<'_, '_>, egress: &Egress) -> Verdict {
         let routes = &passage.burst.snapshot.routes;
         let own = routes.port_address(passage.frame.port(), passage.packet.source);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::fragments::IPV6_FRAGMENT_HEADER_LEN;
 use super::transmit::ETHERNET_LEN;
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
@@ -18,6 +19,7 @@ use crate::net::tunnel::{Outer, TunnelQuote, encapsulate, parse_tunnel_quote, qu
 
 /// What the kernel takes off the MTU that it tells of, whatever the tunnel (golden `tun-icmp-error`).
 const IPV4_LEN: u32 = 20;
+const IPV6_LEN: usize = 40;
 /// ICMP "fragmentation needed".
 const FRAGMENTATION_NEEDED: (u8, u8) = (3, 4);
 
@@ -44,7 +46,8 @@ impl Datapath {
         }
         let mtu = mtu_of(passage, connection, egress);
         let room = mtu.saturating_sub(connection.server.tunnel().overhead(server));
-        if passage.may_not_be_fragmented() && passage.packet.ip_len() > room {
+        let refusable = passage.may_not_be_fragmented() && passage.must_stay_whole();
+        if refusable && passage.largest_len() > room {
             return self.tell_mtu(passage, room);
         }
         self.wrap(passage, connection, source, egress.map(|egress| Egress { mtu: mtu as u32, ..egress }))
@@ -58,21 +61,30 @@ impl Datapath {
         egress: Option<Egress>,
     ) -> Verdict {
         let destination = connection.server_address.ip();
-        let dont_fragment = passage.packet.is_ipv4() && passage.may_not_be_fragmented();
-        // An atomic datagram needs no identification (RFC 6864 section 4.1).
-        let id = if dont_fragment { 0 } else { self.take_id() };
-        let outer = Outer { source, destination, id, dont_fragment };
-        rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
         let tunnel = connection.server.tunnel();
+        let size = passage.tunnel_size(destination, egress);
+        let fits = passage.packet.ip_len() + tunnel.overhead(destination) <= size;
+        let dont_fragment = passage.packet.is_ipv4() && passage.may_not_be_fragmented();
+        // An atomic datagram needs no identification (RFC 6864 section 4.1). The kernel gives none to an ICMP error either that
+        // asks not to be fragmented, and must be (golden `mtu-edges-icmp`).
+        let id = if dont_fragment { 0 } else { self.take_id() };
+        let outer = Outer {
+            source,
+            destination,
+            id,
+            dont_fragment: dont_fragment && (fits || passage.origin.is_some()),
+        };
+        rewrite::decrement_ttl(passage.frame.bytes_mut(), &passage.packet);
         if !encapsulate(passage.frame, &passage.packet, tunnel, &outer, &egress.unwrap_or(Egress::NONE)) {
             return Verdict::Drop(DropReason::NoRoom);
         }
-        let Some(egress) = egress else { return Verdict::HandOver };
-        if passage.frame.len() - ETHERNET_LEN > egress.mtu as usize {
-            let cut = Cut::Size(egress.mtu as usize);
-            return self.send_fragments(passage.frame.bytes(), ETHERNET_LEN, cut, Exit::Port(egress.port));
+        if !fits {
+            let exit = egress.map_or(Exit::Kernel, |egress| Exit::Port(egress.port));
+            let borders = passage.borders(destination, tunnel.overhead(destination), size);
+            let cut = borders.as_deref().map_or(Cut::Size(size), Cut::Lengths);
+            return self.send_fragments(passage.frame.bytes(), ETHERNET_LEN, cut, exit);
         }
-        Verdict::Transmit(egress.port)
+        egress.map_or(Verdict::HandOver, |egress| Verdict::Transmit(egress.port))
     }
 
     /// An error about a tunnel packet that one of this machine's addresses sent: the client is told (golden
@@ -104,6 +116,26 @@ impl Passage<'_, '_> {
     fn may_not_be_fragmented(&self) -> bool {
         let obey = !self.packet.is_ipv4() || self.burst.snapshot.sysctls.pmtu_disc != 0;
         self.packet.dont_fragment && obey
+    }
+
+    /// Size of the largest packet or fragment to send to the tunnel's other end. What came in fragments leaves as finely cut
+    /// (golden `fragments-kinds`).
+    fn tunnel_size(&self, destination: IpAddr, egress: Option<Egress>) -> usize {
+        let mtu = egress.map_or(usize::MAX, |egress| egress.mtu as usize);
+        let origin = self.origin.as_ref().filter(|_| self.packet.is_ipv4() == destination.is_ipv4());
+        origin.map_or(mtu, |origin| origin.size(&self.packet, mtu))
+    }
+
+    /// Lengths of the tunnel packet's fragments, of at most `size` bytes, if an IPv6 datagram in it came in fragments: the
+    /// kernel keeps their borders unless the tunnel's header makes the first one odd (golden `fragments-tunnels`).
+    fn borders(&self, destination: IpAddr, overhead: usize, size: usize) -> Option<Vec<usize>> {
+        let origin = self.origin.as_ref().filter(|_| !self.packet.is_ipv4())?;
+        let outer = if destination.is_ipv4() { IPV4_LEN as usize } else { IPV6_LEN };
+        let header = if destination.is_ipv4() { outer } else { outer + IPV6_FRAGMENT_HEADER_LEN };
+        let mut lengths = origin.lengths.to_vec();
+        *lengths.first_mut()? += origin.header_len + overhead - outer;
+        let kept = lengths[0] % 8 == 0 && lengths.iter().all(|length| length + header <= size);
+        kept.then_some(lengths)
     }
 }
 

@@ -100,7 +100,6 @@ pub struct Services {
     ftp: usize,
     engines: usize,
     marks: usize,
-    ipv4: usize,
     /// How many services have a server at an address and port, by protocol; a mark's servers stand for any.
     servers: HashMap<(Option<Protocol>, ServerId), usize, RandomState>,
 }
@@ -119,7 +118,6 @@ impl Services {
             self.any_port += usize::from(port == Some(0));
             self.ftp += usize::from(port == Some(CONTROL_PORT));
             self.marks += usize::from(port.is_none());
-            self.ipv4 += usize::from(family == Family::V4);
         }
     }
 
@@ -132,7 +130,6 @@ impl Services {
         self.any_port -= usize::from(service.port() == Some(0));
         self.ftp -= usize::from(service.port() == Some(CONTROL_PORT));
         self.marks -= usize::from(service.port().is_none());
-        self.ipv4 -= usize::from(id.family() == Family::V4);
         Some(service)
     }
 
@@ -207,14 +204,6 @@ impl Services {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
-    }
-
-    /// Whether there is one that takes packets of this family.
-    pub fn has_family(&self, family: Family) -> bool {
-        match family {
-            Family::V4 => self.ipv4 > 0,
-            Family::V6 => self.by_id.len() > self.ipv4,
-        }
     }
 
     /// Whether a service goes by marks, so that a packet's mark has to be known.

@@ -17,7 +17,7 @@ use xlvs::ipvs::steering::Steering;
 use xlvs::ipvs::view::ServiceView;
 use xlvs::nanny::Check;
 use xlvs::net::addr::MacAddr;
-use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Route, RouteKind};
+use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind};
 use xlvs::net::time::Instant;
 
 const ARTICLE: &str = include_str!("../config/lvs.cf");
@@ -313,6 +313,40 @@ fn an_address_that_vanishes_is_put_back() {
     site.command(Command::Network(flushed));
     let addresses: Vec<String> = site.effects.iter().filter_map(added).collect();
     assert_eq!(addresses, ["10.10.1.30/32 eth0:1"]);
+}
+
+fn resolved(effect: &Effect) -> Vec<String> {
+    match effect {
+        Effect::Resolve(neighbours) => neighbours.iter().map(|(_, address)| address.to_string()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_server_whose_neighbour_entry_goes_is_asked_for_at_once() {
+    let mut site = Site::article();
+    let mut known = network();
+    let entry =
+        |address: &str| Neighbour { link: 2, address: address.parse().unwrap(), mac: MacAddr([4; 6]) };
+    known.neighbours = vec![entry("10.8.8.33"), entry("10.8.8.34")];
+    site.command(Command::Network(known.clone()));
+    assert!(!site.effects.iter().any(|effect| matches!(effect, Effect::Resolve(_))), "{:#?}", site.effects);
+    known.neighbours.pop();
+    site.command(Command::Network(known));
+    let asked: Vec<String> = site.effects.iter().flat_map(resolved).collect();
+    assert_eq!(asked, ["10.8.8.34"]);
+}
+
+#[test]
+fn a_directly_routed_server_is_asked_for_until_it_answers() {
+    let mut site = Site::new();
+    site.configure(&ARTICLE.replace("network = nat", "network = direct"));
+    site.started().iter().for_each(|check| site.health(check, true));
+    site.effects.clear();
+    site.now = site.now + Duration::from_secs(2);
+    site.command(Command::Tick);
+    let asked: Vec<String> = site.effects.iter().flat_map(resolved).collect();
+    assert_eq!(asked, ["10.8.8.33", "10.8.8.34"], "no packet to them can make the kernel ask");
 }
 
 #[test]

@@ -57,6 +57,19 @@ fn errors_name_file_line_and_key() {
         ("ports = [\neth0\n]\n", "x.toml:2: error: ports: expected a list of names such as"),
         ("ports = ['eth0'\n", "x.toml:1: error: ports: expected a list of names such as"),
         ("lvs_cf = /etc/lvs.cf\n", "x.toml:1: error: lvs_cf: expected an absolute path in quotes such as"),
+        (
+            "ftp_ports = [21, 70000]\n",
+            "x.toml:1: error: ftp_ports: expected a list of at most 8 port numbers",
+        ),
+        (
+            "[sysctl]\ndrop_entry = true\n",
+            "x.toml:2: error: drop_entry: expected a number, or text in quotes",
+        ),
+        (
+            "[sysctl]\nsync = 1\n",
+            "x.toml:2: error: sync: there is no such IPVS setting; they are am_droprate, ",
+        ),
+        ("[[service]]\nudp = 9\n", "x.toml:1: error: match is missing: expected a service such as"),
         ("zero_copy = true\n", "x.toml:1: error: zero_copy: expected one of \"auto\", \"on\", \"off\""),
         ("log_level = 'warning' # x\n", "x.toml:1: error: log_level: expected one of \"error\", \"warn\","),
         ("queues = 2\nnonsense\n", "x.toml:2: error: expected KEY = VALUE"),

@@ -5,6 +5,7 @@ mod beyond;
 mod datapath;
 mod defence;
 mod director;
+mod fragments;
 mod ftp;
 mod ipvsadm;
 mod layers;

@@ -200,7 +200,10 @@ impl Settings {
         let mut sysctls = Sysctls::default();
         self.sysctl.iter().find_map(|(name, value)| match sysctls.set(name, &value.to_string()) {
             Ok(()) => None,
-            Err(SysctlError::Unknown(_)) => Some((name.as_str(), "there is no such IPVS setting".to_owned())),
+            Err(SysctlError::Unknown(_)) => {
+                let names = sysctl::names().join(", ");
+                Some((name.as_str(), format!("there is no such IPVS setting; they are {names}")))
+            }
             Err(SysctlError::Refused { wanted, .. }) => Some((name.as_str(), format!("expected {wanted}"))),
         })
     }
@@ -267,6 +270,7 @@ fn wanted(key: &str) -> Option<&'static str> {
         "tcp_reset_no_destination" | "drop_untranslated" | "reset_on_expiry" | "drain_quiesced" => {
             "true or false"
         }
+        "ftp_ports" => "a list of at most 8 port numbers such as [21, 2121]",
         "log_level" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,
     })
@@ -280,11 +284,18 @@ fn described(message: &str, line: Option<usize>, text: &str) -> String {
     {
         return format!("there is no key {key}; the keys are {keys}");
     }
+    if let Some(key) = message.strip_prefix("missing field ").map(|key| key.trim_matches('`')) {
+        return format!("{key} is missing: expected {}", wanted(key).unwrap_or("a value"));
+    }
     let key = line.and_then(|line| key_at(text, line));
     match key.and_then(|key| wanted(key).map(|wanted| (key, wanted))) {
         Some((key, _)) if message == "duplicate key" => format!("{key}: is given twice; delete one of them"),
         Some((key, wanted)) => format!("{key}: expected {wanted}"),
         None if message.starts_with("key with no value") => "expected KEY = VALUE".to_owned(),
+        // No other value may be of more than one type.
+        None if message.contains("untagged enum") => {
+            format!("{}: expected a number, or text in quotes", key.unwrap_or("sysctl"))
+        }
         None => message,
     }
 }

@@ -21,6 +21,7 @@ use crate::director::protocol::{Reply, Request};
 use crate::director::wanted::{Wanted, WantedAddress};
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::defence;
+use crate::ipvs::drop_entry;
 use crate::ipvs::edit::{Edit, Errno, ServerId, ServiceId};
 use crate::ipvs::estimator;
 use crate::ipvs::helper::FtpPorts;
@@ -268,7 +269,7 @@ impl Director {
                 self.publish();
             }
             if self.draft.defence.drops_entries {
-                defence::drop_entries(&self.tables, now);
+                drop_entry::drop_entries(&self.tables, now);
             }
             self.next_defence = now + defence::PERIOD;
         }
@@ -276,6 +277,7 @@ impl Director {
             if self.draft.sysctls.run_estimation != 0 {
                 self.services.sample(&self.draft.services);
             }
+            self.ask_for_direct_servers();
             self.next_sample = now + estimator::PERIOD;
         }
         if self.next_sweep <= now {
@@ -305,23 +307,6 @@ impl Director {
         lingering.retain_used(&self.tables.connections);
         self.steered = lingering;
         self.steer();
-    }
-
-    /// Keeps the neighbours resolved that packets leave by: servers or the routers before them, and gateways.
-    fn keep_neighbours(&mut self) {
-        let servers = self.draft.services.iter().flat_map(|service| &service.servers);
-        // A link-local gateway says nothing of its link; only its route does.
-        let gateways = self.network.routes.iter().filter_map(|route| Some((route.link, route.gateway?)));
-        let mut neighbours: Vec<_> = servers
-            .filter_map(|server| self.draft.routes.neighbour(server.id().address))
-            .chain(gateways)
-            .filter(|(link, _)| self.ports.iter().any(|port| port.index == *link))
-            .collect();
-        neighbours.sort();
-        neighbours.dedup();
-        if !neighbours.is_empty() {
-            self.effects.push(Effect::Resolve(neighbours));
-        }
     }
 
     fn log(&mut self, level: Level, text: impl Into<String>) {

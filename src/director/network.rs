@@ -1,9 +1,11 @@
 //! What the director does when the kernel's network changes under it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::wanted::WantedAddress;
 use super::{Director, Effect, Level};
+use crate::ipvs::edit::Forward;
 use crate::net::route::{HostNetwork, Link, RouteTable};
 
 impl Director {
@@ -12,10 +14,43 @@ impl Director {
         self.draft.routes = Arc::new(RouteTable::new(&network, &ports));
         let former = std::mem::replace(&mut self.network, network);
         self.publish();
+        let lost = self.neighbours().filter(|neighbour| !self.draft.routes.is_resolved(neighbour)).collect();
+        self.resolve(lost);
         self.look_at_ports(&former);
         // Without one of its interfaces the daemon ends: nothing is put back then.
         if !self.effects.iter().any(|effect| matches!(effect, Effect::PortGone(_))) {
             self.restore_addresses(&former);
+        }
+    }
+
+    /// Keeps the neighbours resolved that packets leave by: servers or the routers before them, and gateways.
+    pub(super) fn keep_neighbours(&mut self) {
+        self.resolve(self.neighbours().collect());
+    }
+
+    /// Has the kernel ask again for directly routed servers that it does not know: their packets cannot make it ask.
+    pub(super) fn ask_for_direct_servers(&mut self) {
+        let routes = &self.draft.routes;
+        let servers = self.draft.services.iter().flat_map(|service| &service.servers);
+        let direct = servers.filter(|server| server.forward() == Forward::Route);
+        let neighbours = direct.filter_map(|server| routes.neighbour(server.id().address));
+        let unknown = neighbours.filter(|neighbour| !routes.is_resolved(neighbour)).collect();
+        self.resolve(unknown);
+    }
+
+    fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr)> {
+        let servers = self.draft.services.iter().flat_map(|service| &service.servers);
+        // A link-local gateway says nothing of its link; only its route does.
+        let gateways = self.network.routes.iter().filter_map(|route| Some((route.link, route.gateway?)));
+        servers.filter_map(|server| self.draft.routes.neighbour(server.id().address)).chain(gateways)
+    }
+
+    fn resolve(&mut self, mut neighbours: Vec<(u32, IpAddr)>) {
+        neighbours.retain(|(link, _)| self.ports.iter().any(|port| port.index == *link));
+        neighbours.sort();
+        neighbours.dedup();
+        if !neighbours.is_empty() {
+            self.effects.push(Effect::Resolve(neighbours));
         }
     }
 

@@ -5,6 +5,7 @@ pub mod call_id;
 pub mod connection;
 pub mod datapath;
 pub mod defence;
+pub mod drop_entry;
 pub mod edit;
 pub mod estimator;
 pub mod helper;

@@ -95,11 +95,11 @@ pub fn mask_client(client: IpAddr, mask: ClientMask) -> IpAddr {
 #[derive(Debug, Default, Clone)]
 pub struct Services {
     by_id: HashMap<ServiceId, Arc<VirtualService>, RandomState>,
+    of_family: [usize; 2],
     any_port: usize,
     ftp: usize,
     engines: usize,
     marks: usize,
-    ipv4: usize,
     /// How many services have a server at an address and port, by protocol; a mark's servers stand for any.
     servers: HashMap<(Option<Protocol>, ServerId), usize, RandomState>,
 }
@@ -107,17 +107,17 @@ pub struct Services {
 impl Services {
     /// Puts a service in, in place of one of the same identity.
     pub fn insert(&mut self, service: Arc<VirtualService>) {
-        let (port, family) = (service.port(), service.spec.id.family());
+        let (id, port) = (service.spec.id, service.port());
         self.count_servers(&service, 1);
         self.engines += usize::from(service.spec.engine.is_some());
-        if let Some(former) = self.by_id.insert(service.spec.id, service) {
+        if let Some(former) = self.by_id.insert(id, service) {
             self.count_servers(&former, -1);
             self.engines -= usize::from(former.spec.engine.is_some());
         } else {
+            self.of_family[id.family() as usize] += 1;
             self.any_port += usize::from(port == Some(0));
             self.ftp += usize::from(port == Some(CONTROL_PORT));
             self.marks += usize::from(port.is_none());
-            self.ipv4 += usize::from(family == Family::V4);
         }
     }
 
@@ -126,10 +126,10 @@ impl Services {
         let service = self.by_id.remove(id)?;
         self.count_servers(&service, -1);
         self.engines -= usize::from(service.spec.engine.is_some());
+        self.of_family[id.family() as usize] -= 1;
         self.any_port -= usize::from(service.port() == Some(0));
         self.ftp -= usize::from(service.port() == Some(CONTROL_PORT));
         self.marks -= usize::from(service.port().is_none());
-        self.ipv4 -= usize::from(id.family() == Family::V4);
         Some(service)
     }
 
@@ -196,17 +196,14 @@ impl Services {
         self.by_id.len()
     }
 
+    /// Whether there is one for packets of a family.
+    pub fn serve(&self, family: Family) -> bool {
+        self.of_family[family as usize] != 0
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()
-    }
-
-    /// Whether there is one that takes packets of this family.
-    pub fn has_family(&self, family: Family) -> bool {
-        match family {
-            Family::V4 => self.ipv4 > 0,
-            Family::V6 => self.by_id.len() > self.ipv4,
-        }
     }
 
     /// Whether a service goes by marks, so that a packet's mark has to be known.

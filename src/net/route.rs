@@ -246,6 +246,11 @@ impl RouteTable {
         Some((hop.link, hop.gateway.unwrap_or(destination)))
     }
 
+    /// Whether the hardware address of what [`RouteTable::neighbour`] gave is known.
+    pub fn is_resolved(&self, neighbour: &(u32, IpAddr)) -> bool {
+        self.neighbours.contains_key(neighbour)
+    }
+
     /// Our address that packets to `destination` come from: the one in the next hop's subnet, or else the first on the way out.
     pub fn source_towards(&self, destination: IpAddr) -> Option<IpAddr> {
         let (link, neighbour) = self.neighbour(destination)?;

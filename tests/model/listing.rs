@@ -2,8 +2,8 @@
 
 use xlvs::ipvs::view::{ConnectionView, ServiceView, StatsView};
 
-use crate::model::tables::{Counters, Key, Model, TCP};
-use crate::model::tcp;
+use crate::model::tables::{Counters, Key, Model, SCTP, TCP};
+use crate::model::{sctp, tcp};
 
 /// A service's line and those of its servers.
 pub type ServiceLines = (String, Vec<String>);
@@ -12,8 +12,12 @@ pub type ServiceLines = (String, Vec<String>);
 pub fn of_connections(model: &Model) -> Vec<String> {
     let left = |deadline: u64| deadline.saturating_sub(model.now) / 1000;
     let connections = model.connections.iter().map(|connection| {
-        let protocol = if connection.protocol == TCP { "TCP" } else { "UDP" };
-        let state = if connection.protocol == TCP { tcp::NAMES[connection.state] } else { "UDP" };
+        let protocol = name(connection.protocol);
+        let state = match connection.protocol {
+            TCP => tcp::NAMES[connection.state],
+            SCTP => sctp::NAMES[connection.state],
+            _ => "UDP",
+        };
         format!(
             "{protocol} {state} {} {} {} {} s",
             connection.client,
@@ -23,11 +27,7 @@ pub fn of_connections(model: &Model) -> Vec<String> {
         )
     });
     let templates = model.templates.iter().map(|template| {
-        let protocol = match template.protocol {
-            0 => "IP",
-            TCP => "TCP",
-            _ => "UDP",
-        };
+        let protocol = name(template.protocol);
         let state = if template.assured { "ASSURED" } else { "NONE" };
         let client = std::net::SocketAddr::new(template.client, 0);
         format!(
@@ -40,6 +40,15 @@ pub fn of_connections(model: &Model) -> Vec<String> {
     connections.chain(templates).collect()
 }
 
+fn name(protocol: u8) -> &'static str {
+    match protocol {
+        0 => "IP",
+        TCP => "TCP",
+        SCTP => "SCTP",
+        _ => "UDP",
+    }
+}
+
 /// One of the engine's.
 pub fn of_connection(view: &ConnectionView) -> String {
     let ConnectionView { protocol, state, client, virtual_address, server, expires, .. } = view;
@@ -50,8 +59,7 @@ pub fn of_connection(view: &ConnectionView) -> String {
 pub fn of_services(model: &Model) -> Vec<ServiceLines> {
     let services = model.services.iter().map(|service| {
         let key = match service.key {
-            Key::Address(TCP, target) => format!("TCP {target}"),
-            Key::Address(_, target) => format!("UDP {target}"),
+            Key::Address(protocol, target) => format!("{} {target}", name(protocol)),
             Key::Mark(mark) => format!("FWM {mark}"),
         };
         let line = format!("{key} {} {}", service.options.scheduler, traffic(&service.counters));

@@ -6,6 +6,7 @@ mod listing;
 mod packets;
 mod rig;
 mod schedulers;
+mod sctp;
 mod sequence;
 mod tables;
 mod tcp;
@@ -25,9 +26,9 @@ fn number(variable: &str) -> Option<u64> {
 /// A runner whose every case follows from `seed`.
 fn runner(seed: u64, cases: u32) -> TestRunner {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 50_000, ..Config::default() };
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+    // The quick one of its generators, which must not begin with zeros only.
+    let bytes = (u128::from(seed) << 64 | 0x9e37_79b9_7f4a_7c15).to_le_bytes();
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::XorShift, &bytes))
 }
 
 fn compare(world: World, theme: Theme, cases: u32) {
@@ -56,12 +57,17 @@ fn compare(world: World, theme: Theme, cases: u32) {
 
 #[test]
 fn connections() {
-    compare(World::V4, sequence::CONNECTIONS, 2000);
+    compare(World::V4, sequence::CONNECTIONS, 1600);
+}
+
+#[test]
+fn associations() {
+    compare(World::V4, sequence::ASSOCIATIONS, 800);
 }
 
 #[test]
 fn persistence() {
-    compare(World::V4, sequence::PERSISTENCE, 2000);
+    compare(World::V4, sequence::PERSISTENCE, 1800);
 }
 
 #[test]
@@ -71,7 +77,7 @@ fn scheduling() {
 
 #[test]
 fn edits() {
-    compare(World::V4, sequence::EDITS, 1900);
+    compare(World::V4, sequence::EDITS, 1700);
 }
 
 #[test]

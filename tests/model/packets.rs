@@ -2,19 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::model::tables::{Connection, Key, Model, ServerIndex, TCP, Template, UDP};
-use crate::model::tcp;
+use crate::model::tables::{Connection, Key, Model, SCTP, ServerIndex, TCP, Template, UDP};
+use crate::model::{sctp, tcp};
 
 /// Active FTP's data connections come from here.
 const FTP_DATA: u16 = 20;
 
-/// A TCP segment or UDP datagram.
+/// A TCP segment, a UDP datagram, or an SCTP packet of one chunk.
 #[derive(Clone, Debug)]
 pub struct Packet {
     pub protocol: u8,
     pub source: SocketAddr,
     pub destination: SocketAddr,
-    /// Letters of `SFRPA`.
+    /// Letters of `SFRPA`, or the name of the chunk.
     pub flags: &'static str,
     /// Length of the IP packet.
     pub bytes: u64,
@@ -33,6 +33,24 @@ pub enum Fate {
     Unreachable,
     /// Gone.
     Drop,
+}
+
+impl Packet {
+    fn opens(&self) -> bool {
+        match self.protocol {
+            TCP => self.flags.contains('S'),
+            SCTP => self.flags == "INIT",
+            _ => false,
+        }
+    }
+
+    fn resets(&self) -> bool {
+        match self.protocol {
+            TCP => self.flags.contains('R'),
+            SCTP => self.flags == "ABORT",
+            _ => false,
+        }
+    }
 }
 
 impl Model {
@@ -69,11 +87,13 @@ impl Model {
         let connection = &self.connections[index];
         let server = &self.servers[connection.server];
         let nodest = self.settings.expire_nodest_conn != 0;
-        let opens = packet.protocol == TCP && packet.flags.contains('S');
-        let finished = connection.template.is_none()
-            && connection.protocol == TCP
-            && ["TW", "CL"].contains(&tcp::STATES[connection.state]);
-        let again = opens
+        let over = match connection.protocol {
+            TCP => ["TW", "CL"].contains(&tcp::STATES[connection.state]),
+            SCTP => sctp::STATES[connection.state] == "CL",
+            _ => false,
+        };
+        let finished = connection.template.is_none() && over;
+        let again = packet.opens()
             && ((nodest && server.terms.weight == 0) || (self.settings.conn_reuse_mode != 0 && finished));
         again || (nodest && !server.available)
     }
@@ -106,15 +126,21 @@ impl Model {
     fn touch(&mut self, index: usize, from_client: bool, packet: &Packet) {
         let now = self.now;
         let connection = &mut self.connections[index];
-        let mut alive = !from_client;
-        if packet.protocol == TCP {
-            connection.state = tcp::next(connection.state, from_client, packet.flags);
-            let active = tcp::is_active(connection.state);
-            let server = &mut self.servers[connection.server];
-            server.active = server.active + u64::from(active) - u64::from(connection.active);
-            connection.active = active;
-            alive = tcp::STATES[connection.state] == "ES";
-        }
+        let state = connection.state;
+        let (state, active, alive) = match packet.protocol {
+            TCP => {
+                let state = tcp::next(state, from_client, packet.flags);
+                (state, tcp::is_active(state), tcp::STATES[state] == "ES")
+            }
+            SCTP => {
+                let state = sctp::next(state, from_client, packet.flags);
+                (state, sctp::STATES[state] == "ES", sctp::STATES[state] == "ES")
+            }
+            _ => (state, false, !from_client),
+        };
+        let server = &mut self.servers[connection.server];
+        server.active = server.active + u64::from(active) - u64::from(connection.active);
+        (connection.state, connection.active) = (state, active);
         let (state, template) = (connection.state, connection.template);
         self.connections[index].deadline = now + 1000 * self.timeout(packet.protocol, state);
         if alive {
@@ -126,11 +152,16 @@ impl Model {
 
     /// A packet of no connection.
     fn open(&mut self, packet: &Packet, mark: u32) -> Fate {
-        let reset = packet.protocol == TCP && packet.flags.contains('R');
+        let reset = packet.resets();
         if self.settings.nat_icmp_send != 0 && !reset && self.is_servers(packet) {
             return Fate::Unreachable;
         }
-        let opens = packet.protocol == UDP || packet.flags.contains('S') || self.settings.sloppy_tcp != 0;
+        let sloppy = match packet.protocol {
+            TCP => self.settings.sloppy_tcp != 0,
+            SCTP => self.settings.sloppy_sctp != 0,
+            _ => true,
+        };
+        let opens = packet.opens() || sloppy;
         if reset || !opens || packet.source.port() == FTP_DATA {
             return Fate::Pass;
         }

@@ -18,13 +18,13 @@ use xlvs::net::addr::PortIndex;
 use crate::model::edits::Edit;
 use crate::model::listing;
 use crate::model::packets::{Fate, Packet};
-use crate::model::sequence::{Op, SETTINGS};
-use crate::model::tables::{Connection, Millis, Model, UDP};
+use crate::model::sequence::{CHUNKS, FLAGS, Op, SETTINGS};
+use crate::model::tables::{Connection, Millis, Model, SCTP, UDP};
 use crate::model::world::{MARK, MARKED_PORT, TARGETS, World};
 use crate::support::device::Side;
 use crate::support::engine::Router;
 use crate::support::ethernet;
-use crate::support::packet::{self, PacketSpec};
+use crate::support::packet::{self, Chunk, NameOrNumber, PacketSpec};
 
 /// Nothing is looked at sooner than this after something came to its end: the engine may be that late.
 const LATENESS: Millis = 200;
@@ -43,9 +43,9 @@ static MARKS: LazyLock<Arc<MarkRules>> = LazyLock::new(|| {
     Arc::new(parse_marks(&saved, Names::NONE).expect("rules"))
 });
 
-static SPECS: LazyLock<[PacketSpec; 2]> = LazyLock::new(|| {
+static SPECS: LazyLock<[PacketSpec; 3]> = LazyLock::new(|| {
     let any = World::V4.virtual_address();
-    ["tcp", "udp"].map(|protocol| PacketSpec::new(any, any, protocol))
+    ["tcp", "udp", "sctp"].map(|protocol| PacketSpec::new(any, any, protocol))
 });
 
 /// How a sequence went.
@@ -126,9 +126,9 @@ impl Rig {
                 let (protocol, target) = TARGETS[*target];
                 let source = SocketAddr::new(world.client(*number), *port);
                 let destination = SocketAddr::new(world.virtual_address(), target);
-                self.send(Side::Client, protocol, source, destination, flags, *len)
+                self.send(Side::Client, protocol, source, destination, *flags, *len)
             }
-            Op::Follow(pick, from_client, flags, len) => self.follow(*pick, *from_client, flags, *len),
+            Op::Follow(pick, from_client, flags, len) => self.follow(*pick, *from_client, *flags, *len),
             Op::Wait(time) => {
                 self.wait(*time);
                 Ok(())
@@ -159,7 +159,8 @@ impl Rig {
             "expire_nodest_conn" => &mut settings.expire_nodest_conn,
             "expire_quiescent_template" => &mut settings.expire_quiescent_template,
             "nat_icmp_send" => &mut settings.nat_icmp_send,
-            _ => &mut settings.sloppy_tcp,
+            "sloppy_tcp" => &mut settings.sloppy_tcp,
+            _ => &mut settings.sloppy_sctp,
         };
         *slot = value;
         match self.router.call(Request::Sysctl { name: name.into(), value: Some(value.to_string()) }) {
@@ -179,13 +180,7 @@ impl Rig {
         self.router.pass(Duration::from_millis(passed), Duration::from_secs(3600));
     }
 
-    fn follow(
-        &mut self,
-        pick: usize,
-        from_client: bool,
-        flags: &'static str,
-        len: usize,
-    ) -> Result<(), String> {
+    fn follow(&mut self, pick: usize, from_client: bool, flags: usize, len: usize) -> Result<(), String> {
         let connections = &self.model.connections;
         let Some(connection) = connections.get(pick % connections.len().max(1)) else { return Ok(()) };
         let Connection { protocol, client, target, server_address, .. } = *connection;
@@ -202,13 +197,23 @@ impl Rig {
         protocol: u8,
         source: SocketAddr,
         destination: SocketAddr,
-        flags: &'static str,
+        flags: usize,
         len: usize,
     ) -> Result<(), String> {
-        let mut spec = SPECS[usize::from(protocol == UDP)].clone();
+        let (spec, flags) = match protocol {
+            SCTP => (&SPECS[2], CHUNKS[flags]),
+            UDP => (&SPECS[1], ""),
+            _ => (&SPECS[0], FLAGS[flags]),
+        };
+        let mut spec = spec.clone();
         (spec.src, spec.sport, spec.dst, spec.dport) =
             (source.ip(), source.port(), destination.ip(), destination.port());
-        (spec.len, spec.flags) = (len, flags.to_owned());
+        spec.len = len;
+        if protocol == SCTP {
+            spec.chunks = Some(vec![Chunk::Bare(NameOrNumber::Name(flags.to_owned()))]);
+        } else {
+            spec.flags = flags.to_owned();
+        }
         let bytes = packet::build(&spec, None).remove(0);
         let marked = destination.ip() == self.world.virtual_address() && destination.port() == MARKED_PORT;
         let packet = Packet { protocol, source, destination, flags, bytes: bytes.len() as u64 };

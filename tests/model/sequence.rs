@@ -7,13 +7,38 @@ use proptest::sample::select;
 use crate::model::tables::{Millis, Options, Terms};
 
 /// Names of the settings, in the order of [`Op::Set`]'s index.
-pub const SETTINGS: [&str; 5] =
-    ["conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template", "nat_icmp_send", "sloppy_tcp"];
+pub const SETTINGS: [&str; 6] = [
+    "conn_reuse_mode",
+    "expire_nodest_conn",
+    "expire_quiescent_template",
+    "nat_icmp_send",
+    "sloppy_tcp",
+    "sloppy_sctp",
+];
 /// How many clients there are to choose from.
 pub const CLIENTS: usize = 24;
 
 const SCHEDULERS: [&str; 11] = ["rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "sh", "dh", "none"];
-const FLAGS: [&str; 14] = ["S", "S", "S", "S", "S", "SA", "A", "A", "A", "FA", "F", "R", "RA", ""];
+/// TCP flags, the most frequent ones more often. As many as there are [`CHUNKS`].
+pub const FLAGS: [&str; 14] = ["S", "S", "S", "S", "S", "SA", "A", "A", "A", "FA", "F", "R", "RA", ""];
+
+/// Chunks of SCTP, those that matter most more often.
+pub const CHUNKS: [&str; 14] = [
+    "INIT",
+    "INIT",
+    "INIT",
+    "INIT-ACK",
+    "COOKIE-ECHO",
+    "COOKIE-ECHO",
+    "COOKIE-ACK",
+    "DATA",
+    "DATA",
+    "SHUTDOWN",
+    "SHUTDOWN-ACK",
+    "SHUTDOWN-COMPLETE",
+    "ERROR",
+    "ABORT",
+];
 
 /// One event. Services, servers, clients and targets go by number.
 #[derive(Clone, Debug)]
@@ -29,10 +54,10 @@ pub enum Op {
     Zero(Option<usize>),
     SetTimeouts(u32, u32, u32),
     Set(usize, i32),
-    /// A client's packet: client, its port, target, TCP flags, payload length.
-    Open(usize, u16, usize, &'static str, usize),
-    /// A packet of a connection that there is: which one, whether from the client, TCP flags, payload length.
-    Follow(usize, bool, &'static str, usize),
+    /// A client's packet: client, its port, target, which flags, payload length.
+    Open(usize, u16, usize, usize, usize),
+    /// A packet of a connection that there is: which one, whether from the client, which flags, payload length.
+    Follow(usize, bool, usize, usize),
     Wait(Millis),
 }
 
@@ -89,6 +114,8 @@ pub const SCHEDULING: Theme = Theme {
     persistent: 0,
     weights: [1, 8, 1, 50, 2],
 };
+/// As connections, by SCTP.
+pub const ASSOCIATIONS: Theme = Theme { services: &[5], targets: &[6], persistent: 3, ..CONNECTIONS };
 /// The administrator never rests.
 pub const EDITS: Theme = Theme {
     services: &[0, 1, 2, 3, 4],
@@ -197,10 +224,10 @@ fn packet(theme: Theme) -> impl Strategy<Value = Op> {
     let port = prop_oneof![15 => 1000..1004_u16, 1 => Just(20)];
     let clients = 0..theme.clients;
     prop_oneof![
-        2 => (clients, port, select(theme.targets), select(&FLAGS[..]), 0..40_usize).prop_map(
+        2 => (clients, port, select(theme.targets), 0..FLAGS.len(), 0..40_usize).prop_map(
             |(client, port, target, flags, len)| Op::Open(client, port, target, flags, len)
         ),
-        1 => (any::<u16>(), any::<bool>(), select(&FLAGS[..]), 0..40_usize).prop_map(
+        1 => (any::<u16>(), any::<bool>(), 0..FLAGS.len(), 0..40_usize).prop_map(
             |(pick, from_client, flags, len)| Op::Follow(pick.into(), from_client, flags, len)
         ),
     ]

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::schedulers::Scheduler;
-use crate::model::tcp;
+use crate::model::{sctp, tcp};
 
 /// The moment of a simulation, in milliseconds.
 pub type Millis = u64;
@@ -13,6 +13,7 @@ pub type ServerIndex = usize;
 
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const SCTP: u8 = 132;
 
 const SAMPLE_PERIOD: Millis = 2000;
 const TEMPLATE_TAIL: Millis = 60_000;
@@ -197,6 +198,7 @@ pub struct Settings {
     pub expire_quiescent_template: i32,
     pub nat_icmp_send: i32,
     pub sloppy_tcp: i32,
+    pub sloppy_sctp: i32,
 }
 
 /// The whole balancer.
@@ -240,6 +242,7 @@ impl Model {
                 expire_quiescent_template: 0,
                 nat_icmp_send: 0,
                 sloppy_tcp: 0,
+                sloppy_sctp: 0,
             },
             tcp_timeouts: tcp::TIMEOUTS,
             udp_timeout: 300,
@@ -257,7 +260,11 @@ impl Model {
 
     /// Seconds that a connection lives after a packet that left it in `state`.
     pub fn timeout(&self, protocol: u8, state: usize) -> u64 {
-        if protocol == TCP { self.tcp_timeouts[state] } else { self.udp_timeout }
+        match protocol {
+            TCP => self.tcp_timeouts[state],
+            SCTP => sctp::TIMEOUTS[state],
+            _ => self.udp_timeout,
+        }
     }
 
     /// Lets `count` count at a server and its service, while the server is in it.

@@ -10,15 +10,15 @@ use xlvs::net::tunnel::Encapsulation;
 
 use crate::model::edits::Edit;
 use crate::model::sequence::CLIENTS;
-use crate::model::tables::{Key, Options, TCP, Terms, UDP};
+use crate::model::tables::{Key, Options, SCTP, TCP, Terms, UDP};
 
 /// The mark of packets to [`MARKED_PORT`].
 pub const MARK: u32 = 7;
 pub const MARKED_PORT: u16 = 443;
 
 /// Protocol and port of what clients ask for.
-pub const TARGETS: [(u8, u16); 6] =
-    [(TCP, 80), (UDP, 53), (TCP, MARKED_PORT), (UDP, MARKED_PORT), (TCP, 8080), (UDP, 54)];
+pub const TARGETS: [(u8, u16); 7] =
+    [(TCP, 80), (UDP, 53), (TCP, MARKED_PORT), (UDP, MARKED_PORT), (TCP, 8080), (UDP, 54), (SCTP, 9899)];
 
 /// Which addresses everybody has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl World {
     }
 
     pub fn server(self, service: usize, number: usize, port: usize) -> SocketAddr {
-        let port = [[80, 53, MARKED_PORT, 80, 54][service], 8080, 0][port];
+        let port = [[80, 53, MARKED_PORT, 80, 54, 9899][service], 8080, 0][port];
         match self {
             World::V4 => SocketAddr::new([10, 8, 8, 33 + number as u8].into(), port),
             World::V6 => SocketAddr::new([0xfd00, 8, 0, 0, 0, 0, 0, 0x33 + number as u16].into(), port),
@@ -63,7 +63,8 @@ impl World {
             1 => Key::Address(UDP, address(53)),
             2 => Key::Mark(MARK),
             3 => Key::Address(TCP, address(0)),
-            _ => Key::Address(UDP, address(54)),
+            4 => Key::Address(UDP, address(54)),
+            _ => Key::Address(SCTP, address(9899)),
         }
     }
 

@@ -81,6 +81,11 @@ impl Device for Router {
         self.wire.settle(side)
     }
 
+    fn deliver_all(&mut self, side: Side, packets: &[Vec<u8>]) -> Vec<Departure> {
+        packets.iter().for_each(|packet| self.wire.send(side, packet));
+        self.wire.settle(side)
+    }
+
     fn now(&self) -> Duration {
         self.clock.now().saturating_since(Instant::START)
     }

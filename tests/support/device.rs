@@ -67,7 +67,12 @@ pub trait Device {
     /// Delivers one IP packet on `side`; returns the IP packets that leave in consequence, in their order.
     fn deliver(&mut self, side: Side, packet: &[u8]) -> Vec<Departure>;
 
-    /// The same where it does not matter who gets them.
+    /// Delivers several on the same side, back to back.
+    fn deliver_all(&mut self, side: Side, packets: &[Vec<u8>]) -> Vec<Departure> {
+        packets.iter().flat_map(|packet| self.deliver(side, packet)).collect()
+    }
+
+    /// What leaves after one packet, where it does not matter who gets it.
     fn send(&mut self, side: Side, packet: &[u8]) -> Vec<(Side, Vec<u8>)> {
         self.deliver(side, packet).into_iter().map(|left| (left.side, left.packet)).collect()
     }

@@ -100,10 +100,10 @@ impl Player<'_> {
                     self.last_packets.insert(endpoint(address, port), self.elapsed());
                 }
             }
-            for packet in outgoing.build() {
-                record.input.push(shown(outgoing.side, &packet, &outgoing.identities()));
-                out.extend(self.device.deliver(outgoing.side, &packet));
-            }
+            let packets = outgoing.build();
+            let inputs = packets.iter().map(|packet| shown(outgoing.side, packet, &outgoing.identities()));
+            record.input.extend(inputs);
+            out.extend(self.device.deliver_all(outgoing.side, &packets));
         }
         // The order of packets on different interfaces means nothing.
         out.sort_by_key(|left| left.side);

@@ -134,8 +134,9 @@ impl Datapath {
         }
     }
 
-    /// Without any service of a family IPVS has no hooks there: even the connections that are left are not translated (goldens
-    /// `clear`, `fwmark-both-families`). And it takes only what is addressed to this machine, which a promiscuous interface does not guarantee.
+    /// Without any service of the packet's family IPVS has no hooks: even the connections that are left are not translated
+    /// (goldens `clear`, `one-family-left`). And it takes only what is addressed to this machine, which a promiscuous interface
+    /// does not guarantee.
     fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
         let snapshot = burst.snapshot;
         let port_mac = snapshot.routes.port_mac(frame.port());
@@ -150,7 +151,7 @@ impl Datapath {
             Err(ParseError::NotIp) => return Verdict::Pass,
             Err(error) => return Verdict::Drop(reason_of(error)),
         };
-        if !snapshot.services.has_family(Family::from(packet.source)) {
+        if !snapshot.services.serve(Family::from(packet.source)) {
             return Verdict::Pass;
         }
         if packet.fragment != Fragment::Whole {

@@ -1,7 +1,6 @@
 //! Reassembly (RFC 791 section 3.2, RFC 8200 section 4.5), bounded in memory and time.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -72,7 +72,7 @@ impl<'a> Splitter<'a> {
         match cut {
             Cut::Size(size) => {
                 let room = size.saturating_sub(self.header.len()) / UNIT * UNIT;
-                if room == 0 {
+                if room == 0 || whole.is_empty() {
                     return false;
                 }
                 let last = whole.len().saturating_sub(1) / room;

@@ -105,11 +105,12 @@ impl Fuzzed {
 
     /// The end of an input: what servers count is in the table, and after a long time nothing is left of anything.
     pub fn finish(mut self) {
-        // Listings leave out what is over; the wheel finds that out within a second.
-        self.router.leap(Duration::from_secs(1));
-        let counted: u64 = self.servers_count();
-        let held = self.connections().len() as u64;
-        assert!(counted <= held, "servers count {counted} connections and templates, the table has {held}");
+        // Listings leave out what is over; the wheel finds that out a little later, and something else may be over by then.
+        let lost = (0..5).all(|_| {
+            self.router.leap(Duration::from_millis(150));
+            self.servers_count() > self.connections().len() as u64
+        });
+        assert!(!lost, "servers count more connections and templates than the table has");
         let books = self.router.settle();
         assert!(books.imbalance() == 0 && books.held >= 0, "frames are lost: {books:?}");
         // The longest timeout that can be set is beyond any test; sequences that set long ones are not waited for.

@@ -62,10 +62,10 @@ impl Device for Recorder {
         self.device.now()
     }
 
-    fn advance(&mut self, by: Duration) {
+    fn advance(&mut self, by: Duration) -> Vec<Departure> {
         let tenths = u16::try_from(by.as_millis() / 100).unwrap_or(u16::MAX);
         self.note(frames::PAUSE, &tenths.to_le_bytes());
-        self.device.advance(by);
+        self.device.advance(by)
     }
 
     fn dump(&mut self, sections: &[String]) -> String {

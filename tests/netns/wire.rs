@@ -99,7 +99,8 @@ impl Wire {
     /// Whether this is the answer to the last ping.
     fn is_pong(&self, packet: &[u8]) -> bool {
         let [id, seq] = [PING_ID, self.pings].map(u16::to_be_bytes);
-        packet[9] == 1 && packet[20..22] == [0, 0] && packet[24..28] == [id, seq].concat()
+        let Some(head) = packet.first_chunk::<28>() else { return false };
+        head[9] == 1 && head[20..22] == [0, 0] && head[24..] == [id, seq].concat()
     }
 
     fn cable(&self, side: Side) -> &Cable {

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use super::dut::Dut;
-use crate::support::scenario::{self, Action, Scenario};
+use crate::support::scenario::{self, Action, Play, Scenario};
 use crate::support::{known, suite};
 
 /// The longest wait of a scenario that is played anyway.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a scenario waits in all.
 fn waits(scenario: &Scenario) -> Duration {
@@ -30,7 +30,16 @@ fn scenarios() {
     let (plays, slow): (Vec<_>, Vec<_>) =
         plays.into_iter().partition(|play| slow_ones_too || waits(&play.scenario) <= PATIENCE);
     let dut = Dut::new();
-    let mut report = suite::run_excusing(&known::all(), &plays, |play| dut.reset(play.scenario.neighbours()));
+    let device = |play: &Play| dut.reset(play.scenario.neighbours());
+    let mut report = suite::run_excusing(&known::all(), &plays, device);
+    // The ping that tells the player that all is done is answered by the router's kernel, past the daemon: on a busy machine
+    // a packet may come out a step late. What differs twice is a defect.
+    let again =
+        plays.iter().filter(|play| report.different.iter().any(|(name, _)| *name == play.scenario.name));
+    let second = suite::run_excusing(&known::all(), again, device);
+    second.same.iter().for_each(|name| println!("{name}: the same only at the second try"));
+    report.different = second.different;
+    report.same.extend(second.same);
     report.not_playable.extend(slow.into_iter().map(|play| (play.scenario.name, "slow, see XLVS_SLOW")));
     assert!(report.different.is_empty(), "{}\n{}", report.stories(), report.summary());
     assert!(!report.same.is_empty(), "no scenario was played");

@@ -253,7 +253,9 @@ prepare() {
   mkdir -m 700 "$RUN"
   ln -s "$PWD/config/lvs.cf" "$RUN/lvs.cf"
   use_marks "$PWD/config/iptables"
-  printf 'ports = ["eth0", "eth1"]\ncontrol_socket = "%s"\n' "$XLVS_SOCKET" >"$RUN/xlvs.toml"
+  # With IPVS's default a client that comes again from a port whose connection is still bound to a deleted server gets no
+  # answer; this setting ends such connections.
+  printf 'ports = ["eth0", "eth1"]\ncontrol_socket = "%s"\n[sysctl]\nexpire_nodest_conn = 1\n' "$XLVS_SOCKET" >"$RUN/xlvs.toml"
   build_network
   make_site
   start_web_server lvs-03

@@ -1,6 +1,8 @@
 //! FTP where the kernel is wrong, so that no recording can show it: answers that are cut off, sent again, or stand behind
 //! another line; IPv6; marks; what does not fit.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::decode::decode;
@@ -225,4 +227,25 @@ fn extended_active_mode_over_ipv6() {
     assert!(out[0].line.contains("[fd00:10::30]:20 > [2001:db8::10]:20000 S"), "{}", out[0].line);
     let out = control.client(json!({"sport": 20000, "dport": 20, "flags": "SA", "seq": 1, "ack": 2}));
     assert!(out[0].line.contains("> [fd00:8::34]:20 SA"), "{}", out[0].line);
+}
+
+/// However late its time is found to be up (a machine that slept), a control connection with a data connection is there.
+#[test]
+fn a_control_connection_lives_as_long_as_its_data_connection() {
+    let mut control = Control::with(&[
+        "ipvsadm --set 6000 100 0",
+        "ipvsadm -A -t 10.10.1.30:21 -s rr",
+        "ipvsadm -a -t 10.10.1.30:21 -r 10.8.8.34:21 -m",
+    ]);
+    control.ask();
+    control.say(5001, ANSWER);
+    control.call(40000);
+    control.server(json!({"sport": 40000, "dport": 1005, "flags": "SA", "seq": 1, "ack": 2}));
+    control.client(json!({"sport": 1005, "dport": 40000, "flags": "A", "seq": 2, "ack": 2}));
+    control.client(json!({"flags": "R", "seq": 1007}));
+    control.router.leap(Duration::from_secs(5000));
+    let listing = control.router.dump(&["conns".to_owned()]);
+    let states: Vec<_> = listing.lines().skip(3).filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!(states.len(), 2, "{listing}");
+    assert!(states.contains(&"CLOSE") && states.contains(&"ESTABLISHED"), "{listing}");
 }

@@ -128,10 +128,10 @@ impl Connection {
     }
 
     /// Its time is up: while it has children it lives on in steps of 60 s (ipvs.md section 6.2). Returns whether it does.
-    pub fn prolong(&self) -> bool {
+    pub fn prolong(&self, now: Instant) -> bool {
         let needed = self.has_children();
         if needed {
-            self.life.set_deadline(self.life.deadline() + CHILDREN_TIME);
+            self.life.prolong(CHILDREN_TIME, now);
         }
         needed
     }
@@ -159,6 +159,11 @@ impl Connection {
     /// The state.
     pub fn state(&self) -> State {
         State::from_number(self.protocol, (self.status.load(Ordering::Relaxed) & STATE) as u8)
+    }
+
+    /// Whether it counts as active at its server.
+    pub fn is_active(&self) -> bool {
+        self.status.load(Ordering::Relaxed) & ACTIVE != 0
     }
 
     /// Seconds that its last packet gave it. A packet that does not concern its state gives it as many again.

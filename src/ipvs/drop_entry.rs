@@ -37,9 +37,7 @@ pub fn drop_entries(tables: &Tables, now: Instant) {
         }
     });
     connections.iter().for_each(|connection| tables.drop_connection(connection));
-    for template in &templates {
-        tables.templates.expire(template);
-    }
+    templates.iter().for_each(|template| tables.templates.end(template));
 }
 
 /// Connections are spread as in the kernel by client, so that what goes goes client by client.

@@ -166,24 +166,29 @@ impl PersistenceTemplate {
             && !(expire_quiescent && self.server.weight() == 0)
     }
 
-    /// Its time is up: it lives on in steps of 60 s, for good, while it has connections. A packet and a wheel may both find
-    /// that out; the server is told once.
-    fn expire(&self) -> Fate {
-        if self.children.load(Ordering::Relaxed) == 0 {
-            if !self.gone.swap(true, Ordering::Relaxed) {
-                self.server.count_template(false);
-            }
+    /// Ends it unless it has connections; returns whether it did. A packet and a wheel may both find that its time is up: the
+    /// server is told once.
+    fn end(&self) -> bool {
+        let ends = !self.has_children();
+        if ends && !self.gone.swap(true, Ordering::Relaxed) {
+            self.server.count_template(false);
+        }
+        ends
+    }
+
+    /// Its time is up: it lives on in steps of 60 s, for good, while it has connections.
+    fn expire(&self, now: Instant) -> Fate {
+        if self.end() {
             return Fate::Gone;
         }
         self.timeout.store(TAIL, Ordering::Relaxed);
-        self.life.set_deadline(self.life.deadline() + Duration::from_secs(u64::from(TAIL)));
+        self.life.prolong(Duration::from_secs(u64::from(TAIL)), now);
         Fate::Again
     }
 
     /// Whether there is a reason to keep it once its server may have been deleted; if not, it has ended.
     fn outlives_server(&self) -> bool {
-        let needed = self.server.is_available() || self.children.load(Ordering::Relaxed) != 0;
-        needed || self.expire() == Fate::Again
+        self.server.is_available() || !self.end()
     }
 
     /// For a listing at `now`.
@@ -241,13 +246,24 @@ impl TemplateTable {
     }
 
     /// Ends one whose time is up, or prolongs it while it has connections.
-    pub fn expire(&self, template: &Arc<PersistenceTemplate>) -> Fate {
-        let fate = template.expire();
+    pub fn expire(&self, template: &Arc<PersistenceTemplate>, now: Instant) -> Fate {
+        let fate = template.expire(now);
         if fate == Fate::Gone {
-            self.valid.remove_if(&template.key, |_, present| Arc::ptr_eq(present, template));
-            self.retired().retain(|present| !Arc::ptr_eq(present, template));
+            self.remove(template);
         }
         fate
+    }
+
+    /// Ends one before its time, unless it has connections.
+    pub fn end(&self, template: &Arc<PersistenceTemplate>) {
+        if template.end() {
+            self.remove(template);
+        }
+    }
+
+    fn remove(&self, template: &Arc<PersistenceTemplate>) {
+        self.valid.remove_if(&template.key, |_, present| Arc::ptr_eq(present, template));
+        self.retired().retain(|present| !Arc::ptr_eq(present, template));
     }
 
     /// Ends those of deleted servers that have no connection (golden `expire-nodest-templates`).
@@ -267,12 +283,7 @@ impl TemplateTable {
             keep
         });
         ending.into_iter().for_each(|template| self.set_aside(template));
-        let ends = |template: &PersistenceTemplate| {
-            Arc::ptr_eq(&template.server, server)
-                && template.children.load(Ordering::Relaxed) == 0
-                && template.expire() == Fate::Gone
-        };
-        self.retired().retain(|template| !ends(template));
+        self.retired().retain(|template| !(Arc::ptr_eq(&template.server, server) && template.end()));
     }
 
     /// Shows every template to `visit`.

@@ -87,9 +87,8 @@ impl Tables {
         self.connections.remove(connection);
         if let Some(template) = &connection.template
             && !template.is_assured()
-            && !template.has_children()
         {
-            self.templates.expire(template);
+            self.templates.end(template);
         }
         if let Some(parent) = &connection.parent
             && !parent.has_children()

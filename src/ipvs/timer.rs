@@ -1,6 +1,7 @@
 //! A lazy timer wheel: a packet only stores its connection's new deadline; the wheel looks again when the old one comes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::net::time::Instant;
 
@@ -40,6 +41,13 @@ impl Life {
     /// Moves the end.
     pub fn set_deadline(&self, deadline: Instant) {
         self.deadline.store(deadline.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Moves the end by as many `steps` as it takes to come after `now`, however late that was noticed.
+    pub fn prolong(&self, steps: Duration, now: Instant) {
+        let late = now.saturating_since(self.deadline()).as_nanos() / steps.as_nanos();
+        let late = u32::try_from(late).unwrap_or(u32::MAX - 1);
+        self.set_deadline(self.deadline() + steps * (late + 1));
     }
 
     /// Whether no wheel would look in time: nobody filed it, or the end has moved nearer.
@@ -109,7 +117,6 @@ impl<T: Timed> Wheel<T> {
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -149,6 +156,17 @@ mod tests {
         wheel.file(Rc::clone(&item));
         assert_eq!(expired(&mut wheel, seconds(711)), 1);
         assert_eq!(expired(&mut wheel, seconds(5000)), 0, "stale entries are not expired again");
+    }
+
+    #[test]
+    fn prolonged_lives_end_at_a_whole_step_after_now() {
+        let life = Life::default();
+        let minute = Duration::from_secs(60);
+        for (deadline, now, expected) in [(30, 30, 90), (30, 89, 90), (30, 90, 150), (30, 6_000, 6_030)] {
+            life.set_deadline(seconds(deadline));
+            life.prolong(minute, seconds(now));
+            assert_eq!(life.deadline(), seconds(expected), "{deadline} at {now}");
+        }
     }
 
     #[test]

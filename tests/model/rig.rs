@@ -260,6 +260,7 @@ impl Rig {
 
     fn compare(&mut self) -> Result<(), String> {
         self.model.check_counts();
+        differ("the counts", &Vec::new(), &self.router.miscounts())?;
         let Ok(Reply::Connections(connections)) = self.router.call(Request::ListConnections) else {
             return Err("no list of connections".into());
         };

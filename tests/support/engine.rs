@@ -1,5 +1,6 @@
 //! The device under test inside this process: the real datapath, director and ipvsadm, with a clock that the scenario moves.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::mem;
@@ -19,6 +20,7 @@ use xlvs::ipvs::beyond::Beyond;
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::outbox::{Exit, Outbox};
+use xlvs::ipvs::server::RealServer;
 use xlvs::ipvs::snapshot::Tables;
 use xlvs::ipvs::verdict::{PacketCounters, PacketTotals, Verdict};
 use xlvs::net::addr::{MacAddr, PortIndex};
@@ -44,6 +46,7 @@ pub fn device_among(neighbours: Neighbours) -> Box<dyn Device> {
 /// The engine with its director, and the host around them.
 pub struct Router {
     now: Instant,
+    tables: Arc<Tables>,
     director: Director,
     datapath: Datapath,
     host: HostModel,
@@ -75,10 +78,11 @@ impl Router {
         let ports =
             ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
         let director = Director::new(now, Arc::clone(&tables), 1, ports.collect()).with_beyond(beyond);
-        let datapath = Datapath::new(tables, 0, now);
+        let datapath = Datapath::new(Arc::clone(&tables), 0, now);
         let network = network(neighbours);
         let mut router = Router {
             now,
+            tables,
             director,
             datapath,
             host: HostModel::default(),
@@ -223,6 +227,34 @@ impl Router {
         self.books.totals()
     }
 
+    /// Where what a server counts is not what the tables hold, over or not, and where these are not as long as they say.
+    pub fn miscounts(&self) -> Vec<String> {
+        let snapshot = self.tables.snapshot.load();
+        let mut held = HashMap::new();
+        for server in snapshot.services.iter().flat_map(|service| &service.servers) {
+            held.insert(Arc::as_ptr(server), Held::of(server));
+        }
+        let (mut connections, mut templates) = (0, 0);
+        self.tables.connections.for_each(|connection| {
+            connections += 1;
+            let server = &connection.server;
+            let held = held.entry(Arc::as_ptr(server)).or_insert_with(|| Held::of(server));
+            held.total += 1;
+            held.active += u32::from(connection.is_active());
+        });
+        self.tables.templates.for_each(|template| {
+            templates += 1;
+            let server = &template.server;
+            held.entry(Arc::as_ptr(server)).or_insert_with(|| Held::of(server)).persistent += 1;
+        });
+        let mut miscounts: Vec<_> = held.values().filter_map(Held::miscount).collect();
+        let lengths = (self.tables.connections.len(), self.tables.templates.len());
+        if lengths != (connections, templates) {
+            miscounts.push(format!("{connections} connections and {templates} templates, not {lengths:?}"));
+        }
+        miscounts
+    }
+
     fn take_outbox(&mut self) -> Outbox {
         let outbox = mem::take(self.datapath.outbox());
         outbox.settle(&self.books);
@@ -351,6 +383,30 @@ impl Device for Router {
             text += &format!("== {heading}\n{}{}", output.stdout, output.stderr);
         }
         text
+    }
+}
+
+/// What the tables hold of a server's.
+struct Held {
+    server: Arc<RealServer>,
+    active: u32,
+    total: u32,
+    persistent: u32,
+}
+
+impl Held {
+    fn of(server: &Arc<RealServer>) -> Self {
+        Held { server: Arc::clone(server), active: 0, total: 0, persistent: 0 }
+    }
+
+    fn miscount(&self) -> Option<String> {
+        let Held { server, active, total, persistent } = self;
+        let counted = (server.active(), server.total(), server.persistent());
+        let held = (*active, *total, *persistent);
+        let name = format!("{} of {}", server.id(), server.service());
+        (counted != held).then(|| {
+            format!("{name} counts {counted:?} (active, all, templates), the tables hold {held:?}")
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use crate::ipvs::timer::Fate;
 use crate::net::frame::Frame;
 use crate::net::reset::{MAX_FRAME_LEN, Reset, acknowledgment};
 use crate::net::route::{Egress, NextHop};
+use crate::net::time::Instant;
 
 impl Datapath {
     /// Remembers what a reset would need, where there may be one.
@@ -33,8 +34,9 @@ pub(super) fn expire(
     snapshot: &Snapshot,
     outbox: &mut Outbox,
     connection: &Arc<Connection>,
+    now: Instant,
 ) -> Fate {
-    if connection.prolong() {
+    if connection.prolong(now) {
         return Fate::Again;
     }
     let established = connection.state() == State::Tcp(tcp::State::Established);

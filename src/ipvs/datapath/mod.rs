@@ -107,8 +107,8 @@ impl Engine for Datapath {
         let Datapath { wheel, tables, snapshot, outbox, .. } = self;
         let snapshot = snapshot.load();
         wheel.advance(now, |ending| match ending {
-            Ending::Connection(connection) => expire(tables, snapshot, outbox, connection),
-            Ending::Template(template) => tables.templates.expire(template),
+            Ending::Connection(connection) => expire(tables, snapshot, outbox, connection, now),
+            Ending::Template(template) => tables.templates.expire(template, now),
         });
     }
 
@@ -207,12 +207,9 @@ impl Datapath {
 
     /// Whether a connection is alive; it goes if its time is up.
     fn is_alive(&mut self, burst: &Burst<'_>, connection: &Arc<Connection>) -> bool {
-        while connection.life.is_over(burst.now) {
-            if expire(&self.tables, burst.snapshot, &mut self.outbox, connection) == Fate::Gone {
-                return false;
-            }
-        }
-        true
+        let Burst { now, snapshot } = *burst;
+        !connection.life.is_over(now)
+            || expire(&self.tables, snapshot, &mut self.outbox, connection, now) == Fate::Again
     }
 
     /// Whether a client's packet may go on with its connection (ipvs.md section 2.2, steps 4 and 5).

@@ -242,10 +242,8 @@ impl Datapath {
     ) -> Option<Arc<PersistenceTemplate>> {
         let templates = &self.tables.templates;
         let template = templates.find(key)?;
-        while template.life.is_over(arrival.now) {
-            if templates.expire(&template) == Fate::Gone {
-                return None;
-            }
+        if template.life.is_over(arrival.now) && templates.expire(&template, arrival.now) == Fate::Gone {
+            return None;
         }
         let fits = wanted.is_none_or(|server| Arc::ptr_eq(server, &template.server));
         if fits && template.is_valid(arrival.sysctls.expire_quiescent_template != 0) {

@@ -404,9 +404,8 @@ impl Held {
         let counted = (server.active(), server.total(), server.persistent());
         let held = (*active, *total, *persistent);
         let name = format!("{} of {}", server.id(), server.service());
-        (counted != held).then(|| {
-            format!("{name} counts {counted:?} (active, all, templates), the tables hold {held:?}")
-        })
+        (counted != held)
+            .then(|| format!("{name} counts {counted:?} (active, all, templates), the tables hold {held:?}"))
     }
 }
 

@@ -43,7 +43,7 @@ pub fn datapath(persistent: bool) -> Datapath {
         persistence: persistent.then_some(persistence),
         engine: None,
     };
-    services.apply(&mut draft, &Edit::AddService(spec)).expect("a service");
+    services.apply(&mut draft, &HostNetwork::default(), &Edit::AddService(spec)).expect("a service");
     for host in 0..SERVERS {
         let server = ServerSpec {
             id: ServerId { address: server(host), port: 80 },
@@ -53,7 +53,7 @@ pub fn datapath(persistent: bool) -> Datapath {
             upper_threshold: 0,
             lower_threshold: 0,
         };
-        services.apply(&mut draft, &Edit::AddServer(id, server)).expect("a server");
+        services.apply(&mut draft, &HostNetwork::default(), &Edit::AddServer(id, server)).expect("a server");
     }
     tables.snapshot.store(Arc::new(draft));
     Datapath::new(tables, 0, Instant::START)

@@ -8,12 +8,16 @@ use super::scan::{Scanner, Typed};
 use super::usage::UsageError;
 use super::value;
 use crate::ipvs::edit::{ClientMask, Forward, SchedulerFlags, ServerId, ServiceId};
+use crate::ipvs::sync::{SyncDaemon, SyncRole};
 use crate::net::addr::{Family, Protocol};
 
 /// Life of a template in seconds when `-p` has no value (the manual page's 300 is wrong, reference 9.1).
 const DEFAULT_PERSISTENCE: u32 = 360;
 
-/// Longest scheduler or persistence engine name that the kernel's interface carries.
+/// Interface of a synchronisation daemon that names none.
+const DEFAULT_INTERFACE: &str = "eth0";
+
+/// Longest name of a scheduler, persistence engine or network interface that the kernel's interface carries.
 const LONGEST_NAME: usize = 15;
 
 /// How a tunnel wraps packets.
@@ -63,6 +67,8 @@ pub struct Arguments {
     pub lower_threshold: u32,
     /// `--set`: TCP, TCP after a FIN, UDP, in seconds.
     pub timeouts: [u32; 3],
+    /// What `--start-daemon` and its options say; of `--stop-daemon` the role.
+    pub daemon: SyncDaemon,
     flag_text: String,
 }
 
@@ -73,7 +79,9 @@ impl Arguments {
             return Ok(Self::new(Command::List));
         }
         let mut scanner = Scanner::new(words);
-        let mut arguments = Self::new(first_command(&mut scanner)?);
+        let (command, role) = first_command(&mut scanner)?;
+        let mut arguments = Self::new(command);
+        arguments.daemon.role = role;
         if matches!(arguments.command, Command::Help | Command::Version) {
             return Ok(arguments);
         }
@@ -109,6 +117,15 @@ impl Arguments {
             upper_threshold: 0,
             lower_threshold: 0,
             timeouts: [0; 3],
+            daemon: SyncDaemon {
+                role: SyncRole::Master,
+                interface: DEFAULT_INTERFACE.to_owned(),
+                sync_id: 0,
+                max_len: 0,
+                group: None,
+                port: 0,
+                ttl: 0,
+            },
             flag_text: String::new(),
         }
     }
@@ -209,7 +226,23 @@ impl Arguments {
             }
             Choice::TunType => self.tunnel = tunnel_type(text)?,
             Choice::TunPort => self.tunnel_port = ranged("tunnel port", text, 1, 65535)?,
-            _ => check_unused(choice, text)?,
+            _ => self.take_daemon_option(choice, text)?,
+        }
+        Ok(())
+    }
+
+    fn take_daemon_option(&mut self, choice: Choice, text: &str) -> Result<(), UsageError> {
+        let daemon = &mut self.daemon;
+        match choice {
+            Choice::McastInterface if !text.is_empty() => {
+                daemon.interface = text.chars().take(LONGEST_NAME).collect();
+            }
+            Choice::SyncId => daemon.sync_id = ranged("syncid", text, 0, 255)?,
+            Choice::SyncMaxlen => daemon.max_len = ranged("sync-maxlen", text, 1, 65507)?,
+            Choice::McastPort => daemon.port = ranged("mcast-port", text, 1, 65535)?,
+            Choice::McastTtl => daemon.ttl = ranged("mcast-ttl", text, 1, 255)?,
+            Choice::McastGroup => daemon.group = Some(multicast_group(text)?),
+            _ => {}
         }
         Ok(())
     }
@@ -251,15 +284,20 @@ impl Arguments {
     }
 }
 
-fn first_command(scanner: &mut Scanner) -> Result<Command, UsageError> {
+/// The command, and the role that the daemon commands name with it.
+fn first_command(scanner: &mut Scanner) -> Result<(Command, SyncRole), UsageError> {
     let Ok(Some(Typed { meaning: Meaning::Command(command), value })) = scanner.next_switch() else {
         return Err(UsageError::NotACommand);
     };
-    let known_role = matches!(value.as_deref(), Some("master" | "backup"));
-    match command {
-        Command::StartDaemon if !known_role => Err(UsageError::IllegalValue("start-daemon parameter")),
-        Command::StopDaemon if !known_role => Err(UsageError::IllegalValue("start_daemon")),
-        command => Ok(command),
+    let role = match value.as_deref() {
+        Some("master") => Some(SyncRole::Master),
+        Some("backup") => Some(SyncRole::Backup),
+        _ => None,
+    };
+    match (command, role) {
+        (Command::StartDaemon, None) => Err(UsageError::IllegalValue("start-daemon parameter")),
+        (Command::StopDaemon, None) => Err(UsageError::IllegalValue("start_daemon")),
+        (command, role) => Ok((command, role.unwrap_or(SyncRole::Master))),
     }
 }
 
@@ -289,18 +327,8 @@ fn tunnel_type(text: &str) -> Result<TunnelType, UsageError> {
     }
 }
 
-/// Values of options that xlvs has no use for (connection synchronisation): wrong ones are still refused.
-fn check_unused(choice: Choice, text: &str) -> Result<(), UsageError> {
-    match choice {
-        Choice::SyncId => ranged("syncid", text, 0, 255).map(|_: u8| ()),
-        Choice::SyncMaxlen => ranged("sync-maxlen", text, 1, 65507).map(|_: u16| ()),
-        Choice::McastPort => ranged("mcast-port", text, 1, 65535).map(|_: u16| ()),
-        Choice::McastTtl => ranged("mcast-ttl", text, 1, 255).map(|_: u8| ()),
-        Choice::McastGroup => {
-            let family = if text.contains(':') { "IPv6" } else { "IPv4" };
-            let multicast = text.parse::<IpAddr>().is_ok_and(|group| group.is_multicast());
-            if multicast { Ok(()) } else { Err(UsageError::McastGroup(family, text.to_owned())) }
-        }
-        _ => Ok(()),
-    }
+fn multicast_group(text: &str) -> Result<IpAddr, UsageError> {
+    let family = if text.contains(':') { "IPv6" } else { "IPv4" };
+    let group = text.parse().ok().filter(IpAddr::is_multicast);
+    group.ok_or_else(|| UsageError::McastGroup(family, text.to_owned()))
 }

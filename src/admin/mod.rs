@@ -7,6 +7,7 @@ mod help;
 pub mod operator;
 pub mod options;
 pub mod print;
+pub mod program;
 mod refusal;
 pub mod request;
 pub mod resolver;
@@ -18,7 +19,7 @@ pub use client::{ControlSocket, Transport, TransportError};
 pub use resolver::{NoNames, Resolver, SystemResolver};
 
 use std::ffi::OsString;
-use std::io::BufRead;
+use std::io::{self, BufRead, Write};
 
 use thiserror::Error;
 
@@ -28,30 +29,46 @@ use self::print::Names;
 use self::request::{Action, Columns, Layout, Listing, Subject};
 use self::usage::UsageError;
 use crate::director::protocol::{Reply, Request};
+use crate::ipvs::edit::{Edit, Refusal};
 
-/// What a run of ipvsadm leaves behind.
+/// Exit code of a program whose reader has gone, as the shell shows the signal that ends others then.
+const READER_GONE: u8 = 141;
+
+/// How a run of ipvsadm ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Output {
-    /// For standard output.
-    pub stdout: String,
+pub struct Outcome {
     /// For standard error.
     pub stderr: String,
     /// Exit code: 0 done, 1 listing refused, 2 wrong command line or no daemon, 255 refused (reference 9.2).
     pub code: u8,
 }
 
-/// Runs one command line, the program's name not among `args`. Only `-R` reads `input`.
+/// Runs one command line, the program's name not among `args`. Only `-R` reads `input`. What belongs on standard output is
+/// written while it comes, however much it is.
 pub fn run(
     args: &[OsString],
     input: &mut dyn BufRead,
+    stdout: &mut dyn Write,
     transport: &mut dyn Transport,
     resolver: &dyn Resolver,
-) -> Output {
+) -> Outcome {
     let words: Vec<String> = args.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let mut session = Session { transport, resolver, output: Output::default() };
+    let mut session = Session { transport, resolver, stdout, outcome: Outcome::default() };
     let result = session.outer_line(&words, input);
-    session.finish(result);
-    session.output
+    session.end(result)
+}
+
+/// `ipvsadm-restore`: clears the table and carries out command lines, those apart that begin with `#`.
+pub fn restore(
+    compatible: bool,
+    input: &mut dyn BufRead,
+    stdout: &mut dyn Write,
+    transport: &mut dyn Transport,
+    resolver: &dyn Resolver,
+) -> Outcome {
+    let mut session = Session { transport, resolver, stdout, outcome: Outcome::default() };
+    let result = session.restore(input, Restoring { compatible, afresh: true });
+    session.end(result)
 }
 
 /// Why a command line was not carried out. `Display` is all that goes to standard error.
@@ -63,6 +80,12 @@ enum Failure {
     Refused { text: String, code: u8 },
     #[error("{}", without_daemon(.0))]
     Transport(#[from] TransportError),
+    #[error(
+        "{source}\nline {number}: nothing has been changed (--compat carries out the lines before and after it)"
+    )]
+    Line { number: usize, source: Box<Failure> },
+    #[error("ipvsadm: cannot write: {0}")]
+    Write(#[from] io::Error),
 }
 
 /// The original's answer when the kernel has no IPVS, which scripts may know, and what is really the matter.
@@ -84,16 +107,24 @@ impl Failure {
             Failure::Usage(error) => error.code(),
             Failure::Refused { code, .. } => *code,
             Failure::Transport(_) => 2,
+            Failure::Line { source, .. } => source.code(),
+            Failure::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => READER_GONE,
+            Failure::Write(_) => 1,
         }
     }
 
-    /// Whether `-R` goes on with the next line.
+    /// Whether a compatible `-R` goes on with the next line.
     fn is_passing(&self) -> bool {
         match self {
             Failure::Usage(error) => error.comes_from_parser(),
             Failure::Refused { .. } => true,
-            Failure::Transport(_) => false,
+            Failure::Transport(_) | Failure::Line { .. } | Failure::Write(_) => false,
         }
+    }
+
+    /// A reader that has gone had what it wanted, and needs no explanation.
+    fn text(&self) -> String {
+        if self.code() == READER_GONE { String::new() } else { format!("{self}\n") }
     }
 
     fn of_reply(command: Command, reply: Reply) -> Self {
@@ -105,6 +136,10 @@ impl Failure {
         };
         Failure::Refused { text, code }
     }
+
+    fn at(self, number: usize) -> Self {
+        Failure::Line { number, source: Box::new(self) }
+    }
 }
 
 /// Whether `-R` reads on after a line.
@@ -114,59 +149,130 @@ enum After {
     Stop,
 }
 
+/// How `-R` restores.
+#[derive(Clone, Copy, Debug)]
+struct Restoring {
+    /// Line by line as the original, so that a bad line leaves the others done.
+    compatible: bool,
+    /// On an empty table, with comments: `ipvsadm-restore`.
+    afresh: bool,
+}
+
+/// Command lines that have been read and understood.
+#[derive(Default)]
+struct Plan {
+    /// Changes.
+    edits: Vec<Edit>,
+    /// For each change the line that it is on and the command there.
+    lines: Vec<(usize, Command)>,
+    /// Everything else, which comes last.
+    others: Vec<(Command, Action)>,
+}
+
 struct Session<'a> {
     transport: &'a mut dyn Transport,
     resolver: &'a dyn Resolver,
-    output: Output,
+    stdout: &'a mut dyn Write,
+    outcome: Outcome,
 }
 
 impl Session<'_> {
     fn outer_line(&mut self, words: &[String], input: &mut dyn BufRead) -> Result<After, Failure> {
         let arguments = Arguments::parse(words, self.resolver)?;
         match Action::of(&arguments)? {
-            Action::Restore => Ok(self.restore(input)),
+            Action::Restore(compatible) => self.restore(input, Restoring { compatible, afresh: false }),
             action => self.carry_out(arguments.command, action),
         }
     }
 
-    fn inner_line(&mut self, words: &[String]) -> Result<After, Failure> {
+    fn inner_line(&self, words: &[String]) -> Result<(Command, Action), Failure> {
         let arguments = Arguments::parse(words, self.resolver)?;
         match Action::of(&arguments)? {
-            Action::Restore => Err(UsageError::NotACommand.into()),
-            action => self.carry_out(arguments.command, action),
+            Action::Restore(_) => Err(UsageError::NotACommand.into()),
+            action => Ok((arguments.command, action)),
         }
+    }
+
+    fn restore(&mut self, input: &mut dyn BufRead, how: Restoring) -> Result<After, Failure> {
+        if how.compatible {
+            return self.restore_line_by_line(input, how);
+        }
+        let Some(plan) = self.plan(input, how)? else { return Ok(After::Stop) };
+        if !plan.edits.is_empty() {
+            match self.transport.call(Request::EditAll(plan.edits))? {
+                Reply::Done => {}
+                Reply::RefusedOne(Refusal { index, errno }) => {
+                    let (number, command) = plan.lines.get(index).copied().unwrap_or((0, Command::Restore));
+                    return Err(Failure::of_reply(command, Reply::Refused(errno)).at(number));
+                }
+                reply => return Err(Failure::of_reply(Command::Restore, reply)),
+            }
+        }
+        for (command, action) in plan.others {
+            self.carry_out(command, action)?;
+        }
+        Ok(After::GoOn)
+    }
+
+    /// Reads all lines before anything is done. `None` if one of them asks for help, which ends the original too.
+    fn plan(&mut self, input: &mut dyn BufRead, how: Restoring) -> Result<Option<Plan>, Failure> {
+        let mut plan = Plan::default();
+        if how.afresh {
+            plan.edits.push(Edit::Flush);
+            plan.lines.push((0, Command::Flush));
+        }
+        for (number, words) in lines(input, how.afresh) {
+            match self.inner_line(&words).map_err(|failure| failure.at(number))? {
+                (command, Action::Edit(edit)) => {
+                    plan.edits.push(edit);
+                    plan.lines.push((number, command));
+                }
+                (command, action @ (Action::Help | Action::Version)) => {
+                    self.carry_out(command, action)?;
+                    return Ok(None);
+                }
+                other => plan.others.push(other),
+            }
+        }
+        Ok(Some(plan))
     }
 
     /// Carries out lines until one is wrong. The last line's code is the code of all.
-    fn restore(&mut self, input: &mut dyn BufRead) -> After {
-        for line in input.split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line);
-            let words = line.split([' ', '\t']).filter(|word| !word.is_empty() && *word != "ipvsadm");
-            let words: Vec<String> = words.map(str::to_owned).collect();
-            if words.is_empty() {
-                continue;
-            }
+    fn restore_line_by_line(&mut self, input: &mut dyn BufRead, how: Restoring) -> Result<After, Failure> {
+        if how.afresh {
+            self.carry_out(Command::Flush, Action::Edit(Edit::Flush))?;
+        }
+        for (_, words) in lines(input, how.afresh) {
             let result = self.inner_line(&words);
+            let result = result.and_then(|(command, action)| self.carry_out(command, action));
             if self.finish(result) == After::Stop {
-                return After::Stop;
+                return Ok(After::Stop);
             }
         }
-        After::GoOn
+        Ok(After::GoOn)
+    }
+
+    fn end(mut self, result: Result<After, Failure>) -> Outcome {
+        self.finish(result);
+        if let Err(error) = self.stdout.flush() {
+            self.finish(Err(error.into()));
+        }
+        self.outcome
     }
 
     fn finish(&mut self, result: Result<After, Failure>) -> After {
         match result {
             Ok(after) => after,
             Err(failure) => {
-                self.output.stderr += &format!("{failure}\n");
-                self.output.code = failure.code();
+                self.outcome.stderr += &failure.text();
+                self.outcome.code = failure.code();
                 if failure.is_passing() { After::GoOn } else { After::Stop }
             }
         }
     }
 
     fn carry_out(&mut self, command: Command, action: Action) -> Result<After, Failure> {
-        self.output.code = 0;
+        self.outcome.code = 0;
         match action {
             Action::Edit(edit) => match self.transport.call(Request::Edit(edit))? {
                 Reply::Done => Ok(After::GoOn),
@@ -174,19 +280,21 @@ impl Session<'_> {
             },
             Action::List(listing) => self.list(listing),
             Action::Save(numeric) => self.save(numeric),
-            Action::Unsupported => {
-                Err(Failure::Refused { text: "Operation not supported".to_owned(), code: 255 })
-            }
-            Action::Help => Ok(self.print_and_stop(&[help::VERSION, help::HELP])),
-            Action::Version => Ok(self.print_and_stop(&[help::VERSION])),
-            Action::Restore => Ok(After::GoOn),
+            Action::Help => self.print_and_stop(&[help::VERSION, help::HELP]),
+            Action::Version => self.print_and_stop(&[help::VERSION]),
+            Action::Restore(_) => Ok(After::GoOn),
         }
     }
 
+    fn print(&mut self, text: &str) -> Result<After, Failure> {
+        self.stdout.write_all(text.as_bytes())?;
+        Ok(After::GoOn)
+    }
+
     /// `-h` and `-v` end the original there and then, even within `-R`.
-    fn print_and_stop(&mut self, texts: &[&str]) -> After {
-        self.output.stdout.extend(texts.iter().copied());
-        After::Stop
+    fn print_and_stop(&mut self, texts: &[&str]) -> Result<After, Failure> {
+        self.print(&texts.concat())?;
+        Ok(After::Stop)
     }
 
     fn list(&mut self, listing: Listing) -> Result<After, Failure> {
@@ -195,25 +303,56 @@ impl Session<'_> {
         let request = match subject {
             Subject::Services => Request::ListServices,
             Subject::Service(id) => Request::ListService(id),
-            Subject::Connections => Request::ListConnections,
+            Subject::Connections => return self.list_connections(layout, names),
             Subject::Timeouts => Request::GetTimeouts,
-            // There are no synchronisation daemons, and of none the original prints nothing.
-            Subject::Daemon => return Ok(After::GoOn),
+            Subject::Daemon => Request::ListDaemons,
         };
         let text = listing_text(subject, layout, names, self.transport.call(request)?)?;
-        self.output.stdout += &text;
+        self.print(&text)
+    }
+
+    /// Page by page, so that it does not matter how many there are.
+    fn list_connections(&mut self, layout: Layout, names: Names<'_>) -> Result<After, Failure> {
+        let engine_columns = layout.columns == Columns::PersistentConn;
+        let mut place = Some(0);
+        let mut text = print::connection_titles(engine_columns);
+        while let Some(from) = place {
+            match self.transport.call(Request::ListConnections { place: from })? {
+                Reply::Connections { connections, next } => {
+                    text += &print::connections(&connections, engine_columns, names);
+                    place = next;
+                }
+                reply => return Err(Failure::of_reply(Command::List, reply)),
+            }
+            self.print(&text)?;
+            text.clear();
+        }
         Ok(After::GoOn)
     }
 
     fn save(&mut self, numeric: bool) -> Result<After, Failure> {
         match self.transport.call(Request::ListServices)? {
             Reply::Services { services, .. } => {
-                self.output.stdout += &print::save(&services, Names::new(numeric, self.resolver));
-                Ok(After::GoOn)
+                let text = print::save(&services, Names::new(numeric, self.resolver));
+                self.print(&text)
             }
             reply => Err(Failure::of_reply(Command::Save, reply)),
         }
     }
+}
+
+/// The lines that say something, with their numbers; `ipvsadm` at the beginning of one is allowed, and with `comments` also `#`.
+fn lines(input: &mut dyn BufRead, comments: bool) -> impl Iterator<Item = (usize, Vec<String>)> {
+    let lines = (1..).zip(input.split(b'\n').map_while(Result::ok));
+    lines.filter_map(move |(number, line)| {
+        let line = String::from_utf8_lossy(&line);
+        if comments && line.starts_with('#') {
+            return None;
+        }
+        let words = line.split([' ', '\t']).filter(|word| !word.is_empty() && *word != "ipvsadm");
+        let words: Vec<String> = words.map(str::to_owned).collect();
+        (!words.is_empty()).then_some((number, words))
+    })
 }
 
 fn listing_text(subject: Subject, layout: Layout, names: Names, reply: Reply) -> Result<String, Failure> {
@@ -222,10 +361,8 @@ fn listing_text(subject: Subject, layout: Layout, names: Names, reply: Reply) ->
             print::banner(info) + &print::services(&services, layout, names)
         }
         (Subject::Service(_), Reply::Services { services, .. }) => print::services(&services, layout, names),
-        (Subject::Connections, Reply::Connections(connections)) => {
-            print::connections(&connections, layout.columns == Columns::PersistentConn, names)
-        }
         (Subject::Timeouts, Reply::Timeouts(timeouts)) => print::timeouts(timeouts),
+        (Subject::Daemon, Reply::Daemons(daemons)) => print::daemons(&daemons),
         (_, reply) => return Err(Failure::of_reply(Command::List, reply)),
     })
 }

@@ -72,6 +72,7 @@ impl Command {
             Command::StartDaemon => DAEMON_OPTIONS,
             Command::StopDaemon => &[C::SyncId],
             Command::Save => &[C::Numeric],
+            Command::Restore => &[C::Compat],
             Command::Zero => &[C::ServiceAddress],
             _ => &[],
         };
@@ -157,10 +158,12 @@ pub enum Choice {
     TunNocsum,
     TunCsum,
     TunRemcsum,
+    Json,
+    Compat,
 }
 
 /// All options with their names inside messages, in the order in which faults are looked for.
-pub const CHOICES: [(Choice, &str); 34] = [
+pub const CHOICES: [(Choice, &str); 36] = [
     (Choice::Numeric, "numeric"),
     (Choice::Connection, "connection"),
     (Choice::ServiceAddress, "service-address"),
@@ -195,6 +198,8 @@ pub const CHOICES: [(Choice, &str); 34] = [
     (Choice::TunNocsum, "tun-nocsum"),
     (Choice::TunCsum, "tun-csum"),
     (Choice::TunRemcsum, "tun-remcsum"),
+    (Choice::Json, "json"),
+    (Choice::Compat, "compat"),
 ];
 
 impl Choice {
@@ -226,6 +231,7 @@ const LIST_OPTIONS: &[Choice] = &[
     Choice::SyncId,
     Choice::Exact,
     Choice::TunInfo,
+    Choice::Json,
 ];
 
 const EXCLUSIVE_IN_LIST: &[Choice] =
@@ -341,4 +347,6 @@ pub const SWITCHES: &[Switch] = &[
     ("tun-nocsum", None, Takes::Nothing, Meaning::Option(Choice::TunNocsum)),
     ("tun-csum", None, Takes::Nothing, Meaning::Option(Choice::TunCsum)),
     ("tun-remcsum", None, Takes::Nothing, Meaning::Option(Choice::TunRemcsum)),
+    ("json", None, Takes::Nothing, Meaning::Option(Choice::Json)),
+    ("compat", None, Takes::Nothing, Meaning::Option(Choice::Compat)),
 ];

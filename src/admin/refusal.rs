@@ -13,6 +13,8 @@ pub fn refusal(command: Command, errno: Errno) -> String {
         (C::AddServer | C::EditServer | C::DeleteServer, Errno::ESRCH) => "Service not defined",
         (C::AddServer, Errno::EEXIST) => "Destination already exists",
         (C::EditServer | C::DeleteServer, Errno::ENOENT) => "No such destination",
+        (C::StartDaemon, Errno::EEXIST) => "Daemon has already run",
+        (C::StopDaemon, Errno::ESRCH) => "No daemon is running",
         (_, Errno::EPERM) => "Permission denied (you must be root)",
         (_, Errno::EINVAL) => "Invalid operation.  Possibly wrong module version, address not unicast, ...",
         (_, Errno::EOPNOTSUPP) => "Operation not supported with IPv6",

@@ -18,10 +18,8 @@ pub enum Action {
     List(Listing),
     /// `-S`: print the tables as command lines; with numbers only if `true`.
     Save(bool),
-    /// `-R`: carry out command lines.
-    Restore,
-    /// Something that the kernel has and xlvs has not: synchronisation daemons.
-    Unsupported,
+    /// `-R`: carry out command lines; with `true` as the original does, line by line.
+    Restore(bool),
     /// `-h`.
     Help,
     /// `-v`.
@@ -101,8 +99,9 @@ impl Action {
             }
             Command::List => Action::List(listing(arguments)?),
             Command::Save => Action::Save(arguments.has(Choice::Numeric)),
-            Command::Restore => Action::Restore,
-            Command::StartDaemon | Command::StopDaemon => Action::Unsupported,
+            Command::Restore => Action::Restore(arguments.has(Choice::Compat)),
+            Command::StartDaemon => Action::Edit(Edit::StartDaemon(arguments.daemon.clone())),
+            Command::StopDaemon => Action::Edit(Edit::StopDaemon(arguments.daemon.role)),
             Command::Help => Action::Help,
             Command::Version => Action::Version,
         })

@@ -22,7 +22,7 @@ use crate::director::wanted::{Wanted, WantedAddress};
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::defence;
 use crate::ipvs::drop_entry;
-use crate::ipvs::edit::{Edit, Errno, ServerId, ServiceId};
+use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServiceId};
 use crate::ipvs::estimator;
 use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::mark::MarkRules;
@@ -221,7 +221,14 @@ impl Director {
 
     /// One edit of the tables, published at once.
     fn edit(&mut self, edit: &Edit) -> Result<(), Errno> {
-        self.services.apply(&mut self.draft, edit)?;
+        self.services.apply(&mut self.draft, &self.network, edit)?;
+        self.publish();
+        Ok(())
+    }
+
+    /// Several edits, all of them or none, published at once.
+    fn edit_all(&mut self, edits: &[Edit]) -> Result<(), Refusal> {
+        self.services.apply_all(&mut self.draft, &self.network, edits)?;
         self.publish();
         Ok(())
     }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ipvs::edit::{Edit, Errno, ServerId, ServiceId};
+use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServiceId};
+use crate::ipvs::sync::SyncDaemon;
 use crate::ipvs::verdict::PacketTotals;
 use crate::ipvs::view::{ConnectionView, ServiceView, TableInfo, TimeoutView};
 
@@ -16,8 +17,15 @@ pub enum Request {
     ListServices,
     /// One service. Answer: [`Reply::Services`] with one element, or `ESRCH`.
     ListService(ServiceId),
-    /// All connections and templates. Answer: [`Reply::Connections`].
-    ListConnections,
+    /// Make several changes, all or none. Answer: [`Reply::Done`] or [`Reply::RefusedOne`].
+    EditAll(Vec<Edit>),
+    /// Connections and templates from a place on, at first 0. Answer: [`Reply::Connections`].
+    ListConnections {
+        /// Where to go on.
+        place: usize,
+    },
+    /// Answer: [`Reply::Daemons`].
+    ListDaemons,
     /// Answer: [`Reply::Timeouts`].
     GetTimeouts,
     /// Answer: [`Reply::Status`].
@@ -63,8 +71,17 @@ pub enum Reply {
         /// The services.
         services: Vec<ServiceView>,
     },
-    /// Connections and templates, newest first.
-    Connections(Vec<ConnectionView>),
+    /// The tables refused one of several changes, so that none was made.
+    RefusedOne(Refusal),
+    /// Connections and templates in no order.
+    Connections {
+        /// Some of them.
+        connections: Vec<ConnectionView>,
+        /// Where to go on, if there are more.
+        next: Option<usize>,
+    },
+    /// Synchronisation daemons that run.
+    Daemons(Vec<SyncDaemon>),
     /// Timeouts.
     Timeouts(TimeoutView),
     /// State of the daemon.

@@ -28,7 +28,12 @@ impl Director {
             Request::Edit(edit) => self.edit_by_hand(&edit),
             Request::ListServices => self.listing(self.services.views(&self.draft.services)),
             Request::ListService(id) => self.service(&id),
-            Request::ListConnections => Reply::Connections(self.tables.connection_views(now)),
+            Request::EditAll(edits) => self.edit_all_by_hand(&edits),
+            Request::ListConnections { place } => {
+                let (connections, next) = self.tables.connection_page(place, now);
+                Reply::Connections { connections, next }
+            }
+            Request::ListDaemons => Reply::Daemons(self.draft.sync.iter().cloned().collect()),
             Request::GetTimeouts => Reply::Timeouts(TimeoutView {
                 tcp: self.draft.timeouts.tcp(State::Established),
                 tcp_fin: self.draft.timeouts.tcp(State::FinWait),
@@ -47,10 +52,23 @@ impl Director {
             Ok(()) => {
                 self.log(Level::Info, format!("ipvsadm: {edit}"));
                 self.keep_neighbours_of(edit);
+                self.warn_of_daemon(edit);
                 Reply::Done
             }
             Err(Errno::EOPNOTSUPP) => Reply::Failed(NOT_SUPPORTED.into()),
             Err(errno) => Reply::Refused(errno),
+        }
+    }
+
+    fn edit_all_by_hand(&mut self, edits: &[Edit]) -> Reply {
+        match self.edit_all(edits) {
+            Ok(()) => {
+                self.log(Level::Info, format!("ipvsadm: {} changes restored", edits.len()));
+                edits.iter().for_each(|edit| self.warn_of_daemon(edit));
+                self.keep_neighbours();
+                Reply::Done
+            }
+            Err(refusal) => Reply::RefusedOne(refusal),
         }
     }
 
@@ -59,6 +77,16 @@ impl Director {
         if let Edit::AddServer(_, server) = edit {
             let neighbour = self.draft.routes.neighbour(server.id.address);
             self.effects.extend(neighbour.map(|neighbour| Effect::Resolve(vec![neighbour])));
+        }
+    }
+
+    fn warn_of_daemon(&mut self, edit: &Edit) {
+        if let Edit::StartDaemon(daemon) = edit {
+            let text = format!(
+                "the {} sync daemon is only noted: this version sends and receives no connections",
+                daemon.role.name()
+            );
+            self.log(Level::Warn, text);
         }
     }
 

@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dashmap::DashMap;
-use foldhash::fast::RandomState;
-
 use crate::ipvs::edit::{Persistence, ServiceId};
 use crate::ipvs::helper::ftp;
+use crate::ipvs::parted::{Part, PartedMap};
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::mask_client;
 use crate::ipvs::timer::{Fate, Life};
@@ -211,7 +209,7 @@ impl PersistenceTemplate {
 /// All templates. Those that no longer count are kept apart until their time is up.
 #[derive(Debug, Default)]
 pub struct TemplateTable {
-    valid: DashMap<TemplateKey, Arc<PersistenceTemplate>, RandomState>,
+    valid: PartedMap<TemplateKey, Arc<PersistenceTemplate>>,
     retired: Mutex<Vec<Arc<PersistenceTemplate>>>,
 }
 
@@ -222,22 +220,27 @@ impl TemplateTable {
 
     /// The template of a key, whatever its worth.
     pub fn find(&self, key: &TemplateKey) -> Option<Arc<PersistenceTemplate>> {
-        self.valid.get(key).map(|template| Arc::clone(&template))
+        self.valid.of(key).get(key).map(|template| Arc::clone(&template))
     }
 
     /// Puts a new one in.
     pub fn insert(&self, template: Arc<PersistenceTemplate>) {
-        if let Some(former) = self.valid.insert(template.key.clone(), template) {
+        if let Some(former) = self.valid.of(&template.key).insert(template.key.clone(), template) {
             self.set_aside(former);
         }
     }
 
     /// Takes one that no longer counts out of the way.
     pub fn retire(&self, template: &Arc<PersistenceTemplate>) {
-        let removed = self.valid.remove_if(&template.key, |_, present| Arc::ptr_eq(present, template));
-        if let Some((_, template)) = removed {
+        if let Some(template) = self.take_out(template) {
             self.set_aside(template);
         }
+    }
+
+    /// Out of the valid ones, if it is among them.
+    fn take_out(&self, template: &Arc<PersistenceTemplate>) -> Option<Arc<PersistenceTemplate>> {
+        let same = |_: &TemplateKey, present: &Arc<_>| Arc::ptr_eq(present, template);
+        self.valid.of(&template.key).remove_if(&template.key, same).map(|(_, template)| template)
     }
 
     fn set_aside(&self, template: Arc<PersistenceTemplate>) {
@@ -262,34 +265,41 @@ impl TemplateTable {
     }
 
     fn remove(&self, template: &Arc<PersistenceTemplate>) {
-        self.valid.remove_if(&template.key, |_, present| Arc::ptr_eq(present, template));
+        self.take_out(template);
         self.retired().retain(|present| !Arc::ptr_eq(present, template));
     }
 
     /// Ends those of deleted servers that have no connection (golden `expire-nodest-templates`).
     pub fn remove_orphans(&self) {
-        self.valid.retain(|_, template| template.outlives_server());
+        self.valid.parts().iter().for_each(|part| part.retain(|_, template| template.outlives_server()));
         self.retired().retain(|template| template.outlives_server());
     }
 
     /// Ends those of one server; those that have connections make no more, and end after these.
     pub fn end_of(&self, server: &Arc<RealServer>) {
         let mut ending = Vec::new();
-        self.valid.retain(|_, template| {
-            let keep = !Arc::ptr_eq(&template.server, server);
-            if !keep {
-                ending.push(Arc::clone(template));
-            }
-            keep
-        });
+        for part in self.valid.parts() {
+            part.retain(|_, template| {
+                let keep = !Arc::ptr_eq(&template.server, server);
+                if !keep {
+                    ending.push(Arc::clone(template));
+                }
+                keep
+            });
+        }
         ending.into_iter().for_each(|template| self.set_aside(template));
         self.retired().retain(|template| !(Arc::ptr_eq(&template.server, server) && template.end()));
     }
 
     /// Shows every template to `visit`.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<PersistenceTemplate>)) {
-        self.valid.iter().for_each(|template| visit(&template));
-        self.retired().iter().for_each(&mut visit);
+        self.walks().for_each(|walk| walk.for_each(&mut visit));
+    }
+
+    /// The same in many walks, between which nothing is locked.
+    pub fn walks(&self) -> impl Iterator<Item = Walk<'_>> {
+        let valid = self.valid.parts().iter().map(Walk::Valid);
+        valid.chain(std::iter::once(Walk::Retired(&self.retired)))
     }
 
     /// How many.
@@ -300,5 +310,26 @@ impl TemplateTable {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// A walk through some of the templates.
+#[derive(Debug)]
+pub enum Walk<'a> {
+    /// Some of those that count.
+    Valid(&'a Part<TemplateKey, Arc<PersistenceTemplate>>),
+    /// Those that do not.
+    Retired(&'a Mutex<Vec<Arc<PersistenceTemplate>>>),
+}
+
+impl Walk<'_> {
+    /// Shows them to `visit`.
+    pub fn for_each(&self, mut visit: impl FnMut(&Arc<PersistenceTemplate>)) {
+        match self {
+            Walk::Valid(part) => part.iter().for_each(|template| visit(&template)),
+            Walk::Retired(retired) => {
+                retired.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(visit);
+            }
+        }
     }
 }

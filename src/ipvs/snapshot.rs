@@ -7,12 +7,14 @@ use arc_swap::ArcSwap;
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::defence::{Defence, DropCounters};
+use crate::ipvs::edit::{self, Outline, Present, ServerId, ServiceId};
 use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::mark::MarkRules;
 use crate::ipvs::persistence::TemplateTable;
 use crate::ipvs::protocol::Timeouts;
 use crate::ipvs::service::Services;
 use crate::ipvs::stats::Stats;
+use crate::ipvs::sync::{SyncDaemons, SyncRole};
 use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::table::ConnectionTable;
 use crate::ipvs::view::ConnectionView;
@@ -20,6 +22,9 @@ use crate::net::addr::PortIndex;
 use crate::net::fragment::Reassembler;
 use crate::net::route::RouteTable;
 use crate::net::time::Instant;
+
+/// A page of a listing has at least so many rows, if there are more pages.
+const PAGE: usize = 1000;
 
 /// Everything that a decision about a packet depends on, as of one moment. Never changed, only replaced.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +41,8 @@ pub struct Snapshot {
     pub timeouts: Timeouts,
     /// `net.ipv4.vs` settings.
     pub sysctls: Sysctls,
+    /// Synchronisation daemons.
+    pub sync: SyncDaemons,
     /// What the FTP helper reads.
     pub ftp_ports: FtpPorts,
     /// What goes beyond IPVS.
@@ -48,6 +55,39 @@ impl Snapshot {
     /// The name of a port's interface.
     pub fn interface(&self, port: PortIndex) -> &str {
         self.interfaces.get(usize::from(port.0)).map_or("", String::as_str)
+    }
+}
+
+impl Snapshot {
+    /// Its services, servers and daemons by name.
+    pub fn outline(&self) -> Outline {
+        let mut outline = Outline::default();
+        for service in self.services.iter() {
+            outline.add_service(service.spec.id);
+            service.servers.iter().for_each(|server| outline.add_server(&service.spec.id, server.id()));
+        }
+        self.sync.iter().for_each(|daemon| outline.add_daemon(daemon.role));
+        outline
+    }
+}
+
+impl Present for Snapshot {
+    fn has_service(&self, id: &ServiceId) -> bool {
+        self.services.get(id).is_some()
+    }
+
+    fn has_server(&self, id: &ServiceId, server: ServerId) -> bool {
+        self.services.get(id).is_some_and(|service| service.server(server).is_some())
+    }
+
+    fn mixes_families(&self) -> bool {
+        self.services.iter().any(|service| {
+            service.servers.iter().any(|server| edit::is_foreign(&service.spec.id, server.id()))
+        })
+    }
+
+    fn has_daemon(&self, role: SyncRole) -> bool {
+        self.sync.get(role).is_some()
     }
 }
 
@@ -97,15 +137,25 @@ impl Tables {
         }
     }
 
-    /// All connections and templates that are alive at `now`, in no order.
-    pub fn connection_views(&self, now: Instant) -> Vec<ConnectionView> {
+    /// Some of the connections and templates that are alive at `now`, in no order; the first ones at `place` 0, and the place to
+    /// go on at, if there are more. The page is of a size that does not depend on how many there are.
+    pub fn connection_page(&self, place: usize, now: Instant) -> (Vec<ConnectionView>, Option<usize>) {
         let mut views = Vec::new();
-        self.templates.for_each(|template| views.push(template.view(now)));
-        self.connections.for_each(|connection| {
-            if !connection.life.is_over(now) {
-                views.push(connection.view(now));
+        let templates = self.templates.walks().map(Ok);
+        let walks = templates.chain(self.connections.walks().map(Err)).enumerate();
+        for (place, walk) in walks.skip(place) {
+            if views.len() >= PAGE {
+                return (views, Some(place));
             }
-        });
-        views
+            match walk {
+                Ok(walk) => walk.for_each(|template| views.push(template.view(now))),
+                Err(walk) => walk.for_each(|connection| {
+                    if !connection.life.is_over(now) {
+                        views.push(connection.view(now));
+                    }
+                }),
+            }
+        }
+        (views, None)
     }
 }

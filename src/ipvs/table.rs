@@ -1,14 +1,13 @@
-//! The connection table, found from both directions. The one file that knows how it is stored; no guard leaves it.
+//! The connection table, found from both directions. No guard leaves it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
-use foldhash::fast::RandomState;
 
 use crate::ipvs::connection::Connection;
+use crate::ipvs::parted::{Part, PartedMap};
 use crate::ipvs::protocol::Direction;
 use crate::net::flow::FlowKey;
 
@@ -36,7 +35,7 @@ struct Hidden {
 /// All connections, each under what its client's and its server's packets look like.
 #[derive(Debug, Default)]
 pub struct ConnectionTable {
-    entries: DashMap<FlowKey, Entry, RandomState>,
+    entries: PartedMap<FlowKey, Entry>,
     count: AtomicU64,
     /// How many await their client's port.
     awaiting: AtomicU64,
@@ -45,7 +44,7 @@ pub struct ConnectionTable {
 impl ConnectionTable {
     /// The connection that a packet belongs to, and which way the packet goes.
     pub fn find(&self, key: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
-        let entry = self.entries.get(key)?;
+        let entry = self.entries.of(key).get(key)?;
         Some((Arc::clone(&entry.newest.connection), entry.newest.direction))
     }
 
@@ -54,7 +53,8 @@ impl ConnectionTable {
         if self.awaiting.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let entry = self.entries.get(&FlowKey { source_port: 0, ..*key })?;
+        let key = FlowKey { source_port: 0, ..*key };
+        let entry = self.entries.of(&key).get(&key)?;
         let awaits = entry.newest.direction == Direction::In && entry.newest.connection.awaits_port();
         awaits.then(|| Arc::clone(&entry.newest.connection))
     }
@@ -85,7 +85,7 @@ impl ConnectionTable {
 
     fn link(&self, key: FlowKey, connection: &Arc<Connection>, direction: Direction) {
         let newest = Way { connection: Arc::clone(connection), direction };
-        match self.entries.entry(key) {
+        match self.entries.of(&key).entry(key) {
             MapEntry::Vacant(vacant) => drop(vacant.insert(Entry { newest, hidden: None })),
             MapEntry::Occupied(mut present) => {
                 let present = present.get_mut();
@@ -96,19 +96,20 @@ impl ConnectionTable {
     }
 
     fn unlink(&self, key: &FlowKey, connection: &Arc<Connection>) {
-        let MapEntry::Occupied(mut present) = self.entries.entry(*key) else { return };
+        let MapEntry::Occupied(mut present) = self.entries.of(key).entry(*key) else { return };
         if !present.get_mut().forget(connection) {
             present.remove();
         }
     }
 
-    /// Shows every connection to `visit`; a part of the table is locked meanwhile, so be quick.
+    /// Shows every connection to `visit`; a little of the table is locked meanwhile, so be quick.
     pub fn for_each(&self, mut visit: impl FnMut(&Arc<Connection>)) {
-        for entry in &self.entries {
-            let hidden = entry.hidden.iter().flat_map(|hidden| &hidden.ways);
-            let ways = std::iter::once(&entry.newest).chain(hidden);
-            ways.filter(|way| way.direction == Direction::In).for_each(|way| visit(&way.connection));
-        }
+        self.walks().for_each(|walk| walk.for_each(&mut visit));
+    }
+
+    /// The same in many walks, between which nothing is locked.
+    pub fn walks(&self) -> impl ExactSizeIterator<Item = Walk<'_>> {
+        self.entries.parts().iter().map(Walk)
     }
 
     /// How many connections.
@@ -119,6 +120,21 @@ impl ConnectionTable {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// A walk through a small part of the table.
+#[derive(Debug)]
+pub struct Walk<'a>(&'a Part<FlowKey, Entry>);
+
+impl Walk<'_> {
+    /// Shows the part's connections to `visit`.
+    pub fn for_each(&self, mut visit: impl FnMut(&Arc<Connection>)) {
+        for entry in self.0 {
+            let hidden = entry.hidden.iter().flat_map(|hidden| &hidden.ways);
+            let ways = std::iter::once(&entry.newest).chain(hidden);
+            ways.filter(|way| way.direction == Direction::In).for_each(|way| visit(&way.connection));
+        }
     }
 }
 

@@ -86,6 +86,13 @@ pub struct HostNetwork {
     pub neighbours: Vec<Neighbour>,
 }
 
+impl HostNetwork {
+    /// The interface of this name.
+    pub fn link_named(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+}
+
 /// Where a packet goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextHop {

@@ -256,7 +256,7 @@ fn a_call_is_shown_with_the_template_that_goes_by_it() {
     };
     let rows = || {
         let template = connection("NONE", "192.0.2.10:0", 59, Some("one@host"));
-        Reply::Connections(vec![template, connection("UDP", "192.0.2.10:5060", 299, None)])
+        listed(vec![template, connection("UDP", "192.0.2.10:5060", 299, None)])
     };
     assert_eq!(
         run("-Lnc --persistent-conn", "", Some(rows())).0.stdout,
@@ -286,7 +286,7 @@ fn a_long_life_and_a_long_protocol_push_the_row_to_the_right() {
         connection(Protocol::IP, "ASSURED", 36000),
         connection(Protocol::TCP, "TIME_WAIT", 109),
     ];
-    let (output, _) = run("-Lnc", "", Some(Reply::Connections(rows)));
+    let (output, _) = run("-Lnc", "", Some(listed(rows)));
     assert_eq!(
         output.stdout,
         "IPVS connection entries
@@ -313,4 +313,8 @@ fn names_that_are_too_long_for_the_column_are_cut() {
             "  -> a-client-with-a-rather-long- Masq    1      0          0         ",
         ]
     );
+}
+
+fn listed(connections: Vec<ConnectionView>) -> Reply {
+    Reply::Connections { connections, next: None }
 }

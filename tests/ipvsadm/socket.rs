@@ -4,19 +4,19 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
 use std::thread;
 
-use xlvs::admin::{self, ControlSocket, NoNames};
+use xlvs::admin::{ControlSocket, NoNames};
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::ipvs::edit::{Edit, Errno};
 use xlvs::ipvs::view::TimeoutView;
 
-use super::words;
+use super::run_with;
 
 #[test]
 fn without_a_daemon_the_answer_is_that_of_a_missing_kernel_module_and_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control.sock");
     let mut socket = ControlSocket::new(&path);
-    let output = admin::run(&words("-Ln"), &mut "".as_bytes(), &mut socket, &NoNames);
+    let output = run_with("-Ln", "", &mut socket, &NoNames);
     let lines: Vec<&str> = output.stderr.lines().collect();
     assert_eq!(
         lines[..2],
@@ -49,8 +49,7 @@ fn one_connection_carries_all_requests_of_a_run() {
         asked
     });
     let mut socket = ControlSocket::new(&path);
-    let mut input = "-L --timeout\n-Z\n-C\n".as_bytes();
-    let output = admin::run(&words("-R"), &mut input, &mut socket, &NoNames);
+    let output = run_with("-R --compat", "-L --timeout\n-Z\n-C\n", &mut socket, &NoNames);
     assert_eq!(daemon.join().unwrap(), [Request::GetTimeouts, Request::Edit(Edit::Zero(None))]);
     assert_eq!(output.stdout, "Timeout (tcp tcpfin udp): 900 120 300\n");
     let lines: Vec<&str> = output.stderr.lines().collect();

@@ -7,6 +7,7 @@ use xlvs::director::protocol::{Reply, Request};
 use xlvs::ipvs::edit::{
     ClientMask, Edit, Forward, Persistence, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
 };
+use xlvs::ipvs::sync::{SyncDaemon, SyncRole};
 use xlvs::ipvs::view::{
     ConnectionView, RateView, ServerView, ServiceView, StatsView, TableInfo, TimeoutView,
 };
@@ -25,7 +26,11 @@ pub fn reply_behind(sample: &Sample) -> Option<Reply> {
         return Some(Reply::Timeouts(TimeoutView { tcp: seconds[0], tcp_fin: seconds[1], udp: seconds[2] }));
     }
     if text.starts_with("IPVS connection entries") {
-        return Some(Reply::Connections(text.lines().skip(2).map(connection).collect()));
+        let connections = text.lines().skip(2).map(connection).collect();
+        return Some(Reply::Connections { connections, next: None });
+    }
+    if text.contains("sync daemon") || sample.command.contains("--daemon") {
+        return Some(Reply::Daemons(text.lines().map(daemon).collect()));
     }
     let sorted = !sample.command.contains("--nosort");
     if text.contains("LocalAddress") {
@@ -238,4 +243,20 @@ fn saved(text: &str) -> Vec<ServiceView> {
 fn spec_id(line: &str) -> ServerId {
     let end = endpoint(line.split_whitespace().skip_while(|word| *word != "-r").nth(1).unwrap());
     ServerId { address: end.ip(), port: end.port() }
+}
+
+/// `master sync daemon (mcast=eth1, syncid=5, …)`.
+fn daemon(row: &str) -> SyncDaemon {
+    let (head, rest) = row.trim_end_matches(')').split_once(" (").unwrap();
+    let role = if head.starts_with("master") { SyncRole::Master } else { SyncRole::Backup };
+    let values: Vec<&str> = rest.split(", ").map(|pair| pair.split_once('=').unwrap().1).collect();
+    SyncDaemon {
+        role,
+        interface: values[0].to_owned(),
+        sync_id: values[1].parse().unwrap(),
+        max_len: values[2].parse().unwrap(),
+        group: Some(values[3].parse().unwrap()),
+        port: values[4].parse().unwrap(),
+        ttl: values[5].parse().unwrap(),
+    }
 }

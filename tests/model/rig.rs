@@ -82,6 +82,8 @@ pub fn play(world: World, ops: &[Op]) -> Result<Progress, String> {
             return Err(format!("{}{difference}", rig.story));
         }
     }
+    differ("the counts", &Vec::new(), &rig.router.miscounts())
+        .map_err(|difference| format!("{}{difference}", rig.story))?;
     Ok(rig.progress)
 }
 
@@ -260,10 +262,7 @@ impl Rig {
 
     fn compare(&mut self) -> Result<(), String> {
         self.model.check_counts();
-        differ("the counts", &Vec::new(), &self.router.miscounts())?;
-        let Ok(Reply::Connections(connections)) = self.router.call(Request::ListConnections) else {
-            return Err("no list of connections".into());
-        };
+        let connections = self.router.connections();
         let Ok(Reply::Services { services, .. }) = self.router.call(Request::ListServices) else {
             return Err("no list of services".into());
         };

@@ -23,6 +23,7 @@ use xlvs::ipvs::outbox::{Exit, Outbox};
 use xlvs::ipvs::server::RealServer;
 use xlvs::ipvs::snapshot::Tables;
 use xlvs::ipvs::verdict::{PacketCounters, PacketTotals, Verdict};
+use xlvs::ipvs::view::ConnectionView;
 use xlvs::net::addr::{MacAddr, PortIndex};
 use xlvs::net::frame::Frame;
 use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind};
@@ -101,8 +102,10 @@ impl Router {
 
     fn ipvsadm(&mut self, words: &[&str]) -> CommandOutput {
         let arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
-        let output = xlvs::admin::run(&arguments, &mut io::empty(), self, &NoNames);
-        CommandOutput { code: output.code.into(), stdout: output.stdout, stderr: output.stderr }
+        let mut stdout = Vec::new();
+        let outcome = xlvs::admin::run(&arguments, &mut io::empty(), &mut stdout, self, &NoNames);
+        let stdout = String::from_utf8(stdout).expect("a listing is text");
+        CommandOutput { code: outcome.code.into(), stdout, stderr: outcome.stderr }
     }
 
     fn iptables(&mut self, command: &str) -> Result<(), String> {
@@ -253,6 +256,21 @@ impl Router {
             miscounts.push(format!("{connections} connections and {templates} templates, not {lengths:?}"));
         }
         miscounts
+    }
+
+    /// All connections and templates.
+    pub fn connections(&mut self) -> Vec<ConnectionView> {
+        let (mut all, mut place) = (Vec::new(), Some(0));
+        while let Some(from) = place {
+            match self.call(Request::ListConnections { place: from }) {
+                Ok(Reply::Connections { connections, next }) => {
+                    all.extend(connections);
+                    place = next;
+                }
+                other => panic!("no list of connections: {other:?}"),
+            }
+        }
+        all
     }
 
     fn take_outbox(&mut self) -> Outbox {

@@ -11,6 +11,7 @@ use std::fmt::Write;
 
 use super::request::{Columns, Layout};
 use crate::ipvs::edit::{ClientMask, Forward, SchedulerFlags, ServerSpec, ServiceId, ServiceSpec};
+use crate::ipvs::sync::SyncDaemon;
 use crate::ipvs::view::{ConnectionView, ServerView, ServiceView, TableInfo, TimeoutView};
 use crate::net::addr::Family;
 use crate::net::tunnel::{Encapsulation, GueChecksum};
@@ -205,16 +206,16 @@ fn mark_text(mark: u32, family: Family, ipv6: &str) -> String {
     }
 }
 
-/// `-L -c`: connections in the order given; `engine_columns` adds what the persistence engine knows.
+/// The titles of `-L -c`; `engine_columns` adds what the persistence engine knows.
+pub fn connection_titles(engine_columns: bool) -> String {
+    let titles = "pro expire state       source             virtual            destination";
+    let more = if engine_columns { "        pe name          pe_data" } else { "" };
+    format!("IPVS connection entries\n{titles}{more}\n")
+}
+
+/// `-L -c`: connections in the order given.
 pub fn connections(connections: &[ConnectionView], engine_columns: bool, names: Names) -> String {
-    let mut text = String::from(
-        "IPVS connection entries\npro expire state       source             virtual            destination",
-    );
-    text += if engine_columns { "        pe name          pe_data\n" } else { "\n" };
-    for connection in connections {
-        text += &connection_row(connection, engine_columns, names);
-    }
-    text
+    connections.iter().map(|connection| connection_row(connection, engine_columns, names)).collect()
 }
 
 fn connection_row(connection: &ConnectionView, engine_columns: bool, names: Names) -> String {
@@ -234,6 +235,19 @@ fn connection_row(connection: &ConnectionView, engine_columns: bool, names: Name
 /// `-L --timeout`.
 pub fn timeouts(timeouts: TimeoutView) -> String {
     format!("Timeout (tcp tcpfin udp): {} {} {}\n", timeouts.tcp, timeouts.tcp_fin, timeouts.udp)
+}
+
+/// `-L --daemon`.
+pub fn daemons(daemons: &[SyncDaemon]) -> String {
+    daemons.iter().map(daemon_row).collect()
+}
+
+fn daemon_row(daemon: &SyncDaemon) -> String {
+    let SyncDaemon { role, interface, sync_id, max_len, group, port, ttl } = daemon;
+    let (role, group) = (role.name(), group.map(|group| group.to_string()).unwrap_or_default());
+    format!(
+        "{role} sync daemon (mcast={interface}, syncid={sync_id}, maxlen={max_len}, group={group}, port={port}, ttl={ttl})\n"
+    )
 }
 
 #[cfg(test)]

@@ -91,6 +91,11 @@ pub fn by_name(name: &str) -> Option<Arc<dyn Scheduler>> {
     })
 }
 
+/// Whether there is a scheduler of that name.
+pub fn is_known(name: &str) -> bool {
+    by_name(name).is_some()
+}
+
 /// The kernel's `none`: a service without a scheduler has no destination for anybody.
 struct NoScheduler;
 

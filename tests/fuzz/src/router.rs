@@ -7,7 +7,7 @@ use xlvs::admin::client::Transport as _;
 use xlvs::config::lvs::LvsConfig;
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::ipvs::verdict::Verdict;
-use xlvs::ipvs::view::{ConnectionView, ServiceView};
+use xlvs::ipvs::view::ServiceView;
 
 use crate::support::device::{Device as _, Side};
 use crate::support::engine::Router;
@@ -97,13 +97,6 @@ impl Fuzzed {
         }
     }
 
-    fn connections(&mut self) -> Vec<ConnectionView> {
-        match self.ask(Request::ListConnections) {
-            Reply::Connections(connections) => connections,
-            other => panic!("no list of connections: {other:?}"),
-        }
-    }
-
     /// Servers count what the tables hold.
     fn recount(&self) {
         let miscounts = self.router.miscounts();
@@ -116,7 +109,7 @@ impl Fuzzed {
         let books = self.router.settle();
         assert!(books.imbalance() == 0 && books.held >= 0, "frames are lost: {books:?}");
         // The longest timeout that can be set is beyond any test; sequences that set long ones are not waited for.
-        let longest = self.connections().iter().map(|connection| connection.expires).max();
+        let longest = self.router.connections().iter().map(|connection| connection.expires).max();
         if longest.is_none_or(|longest| longest > TIME.as_secs()) {
             return;
         }
@@ -128,7 +121,7 @@ impl Fuzzed {
             0,
             "servers still count connections when all have come to their end"
         );
-        assert_eq!(self.connections(), [], "connections that never end");
+        assert_eq!(self.router.connections(), [], "connections that never end");
     }
 
     fn servers_count(&mut self) -> u64 {

@@ -1,11 +1,16 @@
 //! Edits of the tables: what `ipvsadm` asks of the kernel, with the kernel's checks and error numbers.
 
+mod check;
+
+pub use check::{Outline, Present, Surroundings, is_foreign};
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::ipvs::sync::{SyncDaemon, SyncRole};
 use crate::net::addr::{Family, Protocol};
 use crate::net::tunnel::Encapsulation;
 
@@ -159,6 +164,10 @@ pub enum Edit {
         /// UDP.
         udp: u32,
     },
+    /// `--start-daemon`.
+    StartDaemon(SyncDaemon),
+    /// `--stop-daemon`.
+    StopDaemon(SyncRole),
 }
 
 impl fmt::Display for ServiceId {
@@ -198,6 +207,10 @@ impl fmt::Display for Edit {
             Edit::Zero(Some(id)) => write!(f, "counters of {id} zeroed"),
             Edit::Zero(None) => write!(f, "counters zeroed"),
             Edit::SetTimeouts { tcp, tcp_fin, udp } => write!(f, "timeouts set: {tcp} {tcp_fin} {udp}"),
+            Edit::StartDaemon(daemon) => {
+                write!(f, "{} sync daemon started on {}", daemon.role.name(), daemon.interface)
+            }
+            Edit::StopDaemon(role) => write!(f, "{} sync daemon stopped", role.name()),
         }
     }
 }
@@ -229,4 +242,16 @@ pub enum Errno {
     /// Not permitted.
     #[error("Operation not permitted")]
     EPERM,
+    /// No such interface.
+    #[error("No such device")]
+    ENODEV,
+}
+
+/// Which of several edits is refused, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Its place among them, from 0.
+    pub index: usize,
+    /// The kernel's reason.
+    pub errno: Errno,
 }

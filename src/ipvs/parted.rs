@@ -37,9 +37,4 @@ impl<K: Eq + Hash, V> PartedMap<K, V> {
     pub fn parts(&self) -> &[Part<K, V>] {
         &self.parts
     }
-
-    /// How many entries.
-    pub fn len(&self) -> usize {
-        self.parts.iter().map(DashMap::len).sum()
-    }
 }

@@ -304,7 +304,7 @@ impl TemplateTable {
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.valid.len() + self.retired().len()
+        self.valid.parts().iter().map(Part::len).sum::<usize>() + self.retired().len()
     }
 
     /// Whether there is none.

@@ -3,8 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a sample that cannot be read fails the test with its story")]
 
 mod meaning;
-mod names;
-mod samples;
 mod socket;
 mod tables;
 
@@ -14,8 +12,8 @@ use xlvs::admin::{self, NoNames, Transport, TransportError};
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::ipvs::edit::{Edit, Errno};
 
-use names::SampleNames;
-use samples::Sample;
+use crate::support::names::SampleNames;
+use crate::support::samples::{self, Sample};
 
 /// Answers every edit alike and every question from what the sample shows; keeps what it was asked.
 #[derive(Default)]

@@ -13,6 +13,7 @@ mod netns {
     mod local;
     mod namespace;
     mod rig;
+    mod samples;
     mod scenarios;
     mod sending;
     mod service;

@@ -4,6 +4,7 @@
 pub mod args;
 pub mod client;
 mod help;
+mod listing;
 pub mod operator;
 pub mod options;
 pub mod print;
@@ -11,6 +12,7 @@ pub mod program;
 mod refusal;
 pub mod request;
 pub mod resolver;
+mod restore;
 mod scan;
 pub mod usage;
 mod value;
@@ -25,11 +27,11 @@ use thiserror::Error;
 
 use self::args::Arguments;
 use self::options::Command;
-use self::print::Names;
-use self::request::{Action, Columns, Layout, Listing, Subject};
+use self::print::proc::ProcFile;
+use self::request::Action;
+use self::restore::Restoring;
 use self::usage::UsageError;
 use crate::director::protocol::{Reply, Request};
-use crate::ipvs::edit::{Edit, Refusal};
 
 /// Exit code of a program whose reader has gone, as the shell shows the signal that ends others then.
 const READER_GONE: u8 = 141;
@@ -68,6 +70,18 @@ pub fn restore(
 ) -> Outcome {
     let mut session = Session { transport, resolver, stdout, outcome: Outcome::default() };
     let result = session.restore(input, Restoring { compatible, afresh: true });
+    session.end(result)
+}
+
+/// `xlvs proc`: prints one of the kernel's files below `/proc/net`, such as it would be.
+pub fn show_proc(
+    file: ProcFile,
+    stdout: &mut dyn Write,
+    transport: &mut dyn Transport,
+    resolver: &dyn Resolver,
+) -> Outcome {
+    let mut session = Session { transport, resolver, stdout, outcome: Outcome::default() };
+    let result = session.proc(file);
     session.end(result)
 }
 
@@ -149,26 +163,6 @@ enum After {
     Stop,
 }
 
-/// How `-R` restores.
-#[derive(Clone, Copy, Debug)]
-struct Restoring {
-    /// Line by line as the original, so that a bad line leaves the others done.
-    compatible: bool,
-    /// On an empty table, with comments: `ipvsadm-restore`.
-    afresh: bool,
-}
-
-/// Command lines that have been read and understood.
-#[derive(Default)]
-struct Plan {
-    /// Changes.
-    edits: Vec<Edit>,
-    /// For each change the line that it is on and the command there.
-    lines: Vec<(usize, Command)>,
-    /// Everything else, which comes last.
-    others: Vec<(Command, Action)>,
-}
-
 struct Session<'a> {
     transport: &'a mut dyn Transport,
     resolver: &'a dyn Resolver,
@@ -191,65 +185,6 @@ impl Session<'_> {
             Action::Restore(_) => Err(UsageError::NotACommand.into()),
             action => Ok((arguments.command, action)),
         }
-    }
-
-    fn restore(&mut self, input: &mut dyn BufRead, how: Restoring) -> Result<After, Failure> {
-        if how.compatible {
-            return self.restore_line_by_line(input, how);
-        }
-        let Some(plan) = self.plan(input, how)? else { return Ok(After::Stop) };
-        if !plan.edits.is_empty() {
-            match self.transport.call(Request::EditAll(plan.edits))? {
-                Reply::Done => {}
-                Reply::RefusedOne(Refusal { index, errno }) => {
-                    let (number, command) = plan.lines.get(index).copied().unwrap_or((0, Command::Restore));
-                    return Err(Failure::of_reply(command, Reply::Refused(errno)).at(number));
-                }
-                reply => return Err(Failure::of_reply(Command::Restore, reply)),
-            }
-        }
-        for (command, action) in plan.others {
-            self.carry_out(command, action)?;
-        }
-        Ok(After::GoOn)
-    }
-
-    /// Reads all lines before anything is done. `None` if one of them asks for help, which ends the original too.
-    fn plan(&mut self, input: &mut dyn BufRead, how: Restoring) -> Result<Option<Plan>, Failure> {
-        let mut plan = Plan::default();
-        if how.afresh {
-            plan.edits.push(Edit::Flush);
-            plan.lines.push((0, Command::Flush));
-        }
-        for (number, words) in lines(input, how.afresh) {
-            match self.inner_line(&words).map_err(|failure| failure.at(number))? {
-                (command, Action::Edit(edit)) => {
-                    plan.edits.push(edit);
-                    plan.lines.push((number, command));
-                }
-                (command, action @ (Action::Help | Action::Version)) => {
-                    self.carry_out(command, action)?;
-                    return Ok(None);
-                }
-                other => plan.others.push(other),
-            }
-        }
-        Ok(Some(plan))
-    }
-
-    /// Carries out lines until one is wrong. The last line's code is the code of all.
-    fn restore_line_by_line(&mut self, input: &mut dyn BufRead, how: Restoring) -> Result<After, Failure> {
-        if how.afresh {
-            self.carry_out(Command::Flush, Action::Edit(Edit::Flush))?;
-        }
-        for (_, words) in lines(input, how.afresh) {
-            let result = self.inner_line(&words);
-            let result = result.and_then(|(command, action)| self.carry_out(command, action));
-            if self.finish(result) == After::Stop {
-                return Ok(After::Stop);
-            }
-        }
-        Ok(After::GoOn)
     }
 
     fn end(mut self, result: Result<After, Failure>) -> Outcome {
@@ -296,73 +231,4 @@ impl Session<'_> {
         self.print(&texts.concat())?;
         Ok(After::Stop)
     }
-
-    fn list(&mut self, listing: Listing) -> Result<After, Failure> {
-        let Listing { subject, layout } = listing;
-        let names = Names::new(layout.numeric, self.resolver);
-        let request = match subject {
-            Subject::Services => Request::ListServices,
-            Subject::Service(id) => Request::ListService(id),
-            Subject::Connections => return self.list_connections(layout, names),
-            Subject::Timeouts => Request::GetTimeouts,
-            Subject::Daemon => Request::ListDaemons,
-        };
-        let text = listing_text(subject, layout, names, self.transport.call(request)?)?;
-        self.print(&text)
-    }
-
-    /// Page by page, so that it does not matter how many there are.
-    fn list_connections(&mut self, layout: Layout, names: Names<'_>) -> Result<After, Failure> {
-        let engine_columns = layout.columns == Columns::PersistentConn;
-        let mut place = Some(0);
-        let mut text = print::connection_titles(engine_columns);
-        while let Some(from) = place {
-            match self.transport.call(Request::ListConnections { place: from })? {
-                Reply::Connections { connections, next } => {
-                    text += &print::connections(&connections, engine_columns, names);
-                    place = next;
-                }
-                reply => return Err(Failure::of_reply(Command::List, reply)),
-            }
-            self.print(&text)?;
-            text.clear();
-        }
-        Ok(After::GoOn)
-    }
-
-    fn save(&mut self, numeric: bool) -> Result<After, Failure> {
-        match self.transport.call(Request::ListServices)? {
-            Reply::Services { services, .. } => {
-                let text = print::save(&services, Names::new(numeric, self.resolver));
-                self.print(&text)
-            }
-            reply => Err(Failure::of_reply(Command::Save, reply)),
-        }
-    }
-}
-
-/// The lines that say something, with their numbers; `ipvsadm` at the beginning of one is allowed, and with `comments` also `#`.
-fn lines(input: &mut dyn BufRead, comments: bool) -> impl Iterator<Item = (usize, Vec<String>)> {
-    let lines = (1..).zip(input.split(b'\n').map_while(Result::ok));
-    lines.filter_map(move |(number, line)| {
-        let line = String::from_utf8_lossy(&line);
-        if comments && line.starts_with('#') {
-            return None;
-        }
-        let words = line.split([' ', '\t']).filter(|word| !word.is_empty() && *word != "ipvsadm");
-        let words: Vec<String> = words.map(str::to_owned).collect();
-        (!words.is_empty()).then_some((number, words))
-    })
-}
-
-fn listing_text(subject: Subject, layout: Layout, names: Names, reply: Reply) -> Result<String, Failure> {
-    Ok(match (subject, reply) {
-        (Subject::Services, Reply::Services { info, services }) => {
-            print::banner(info) + &print::services(&services, layout, names)
-        }
-        (Subject::Service(_), Reply::Services { services, .. }) => print::services(&services, layout, names),
-        (Subject::Timeouts, Reply::Timeouts(timeouts)) => print::timeouts(timeouts),
-        (Subject::Daemon, Reply::Daemons(daemons)) => print::daemons(&daemons),
-        (_, reply) => return Err(Failure::of_reply(Command::List, reply)),
-    })
 }

@@ -8,10 +8,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
+use serde_json::json;
 use thiserror::Error;
 
 use super::client::{ControlSocket, Transport, TransportError};
-use crate::config::report::check_file;
+use super::print::json;
+use super::print::proc::ProcFile;
+use crate::config::report::{CheckOutcome, check_file};
 use crate::config::service_name::{NoServiceName, ServiceName};
 use crate::director::names::with_system_names;
 use crate::director::protocol::{Reply, Request, Status};
@@ -33,13 +36,18 @@ usage: xlvs COMMAND
       --bare            no lvs.cf: start with empty tables, for ipvsadm to fill
   status                what the daemon does: ports, packets, servers
   check FILE...         say what is wrong with an lvs.cf, saved iptables or ip6tables rules or an xlvs.toml
-  reload                have the daemon read its files again
+  reload                have the daemon read its files again; says what it undoes of what was changed by hand
+  diff                  in what the table differs from lvs.cf: what was changed by hand; exit code 1 if there is anything
+  proc NAME             what the kernel would show in /proc/net/NAME: ip_vs, ip_vs_conn, ip_vs_conn_sync, ip_vs_stats,
+                        ip_vs_stats_percpu, ip_vs_app
   drain SERVICE SERVER [--deadline SECONDS]
                         weight 0, end its templates, and its connections at the deadline; such as
                         xlvs drain tcp 192.0.2.1:80 10.8.8.33:80 --deadline 60, or xlvs drain fwmark 80 10.8.8.33:80
   sysctl [NAME[=VALUE]] read or set an IPVS setting, such as net.ipv4.vs.expire_nodest_conn,
                         or a switch beyond IPVS, such as xlvs.drop_untranslated; without NAME: list all of IPVS
   help, version
+
+  --json                behind status, diff, check, sysctl, reload and drain: the answer for programs, as one line of JSON
 
 The table is listed and edited with ipvsadm. Both find the daemon by its socket: the environment variable XLVS_SOCKET,
 or /run/xlvs/control.sock. Exit code 0: done; 1: it did not work; 2: the command line is wrong.
@@ -52,6 +60,8 @@ const SYSCTL_PREFIX: &str = "net.ipv4.vs.";
 enum Task {
     Run(RunOptions),
     Status,
+    Diff,
+    Proc(ProcFile),
     Check(Vec<PathBuf>),
     Reload,
     ListSysctls,
@@ -70,6 +80,8 @@ enum UsageError {
     Command(String),
     #[error("which file? xlvs check FILE...")]
     NoFile,
+    #[error("which of the kernel's files? xlvs proc {}", ProcFile::ALL.map(ProcFile::name).join("|"))]
+    NoProcFile,
     #[error(
         "which server of which service? xlvs drain tcp|udp|sctp ADDRESS:PORT SERVER, or xlvs drain fwmark|fwmark6 N SERVER"
     )]
@@ -80,8 +92,23 @@ enum UsageError {
     Service(#[from] NoServiceName),
 }
 
+/// What to print, and the exit code.
+struct Answer {
+    text: String,
+    code: u8,
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Self {
+        Answer { text, code: 0 }
+    }
+}
+
 /// Does what the arguments (without the program's name) say.
-pub fn main(arguments: Vec<OsString>) -> ExitCode {
+pub fn main(mut arguments: Vec<OsString>) -> ExitCode {
+    let words = arguments.len();
+    arguments.retain(|word| word != "--json");
+    let json = arguments.len() != words;
     let task = match parse(arguments) {
         Ok(task) => task,
         Err(error) => {
@@ -89,10 +116,10 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match perform(task) {
-        Ok(text) => {
+    match perform(task, json) {
+        Ok(Answer { text, code }) => {
             say(&mut std::io::stdout(), &text);
-            ExitCode::SUCCESS
+            ExitCode::from(code)
         }
         Err(text) => {
             say(&mut std::io::stderr(), &format!("{}\n", text.trim_end()));
@@ -121,6 +148,8 @@ fn parse(arguments: Vec<OsString>) -> Result<Task, UsageError> {
         "drain" => parse_drain(&mut parser),
         "status" => alone(&mut parser, Task::Status),
         "reload" => alone(&mut parser, Task::Reload),
+        "diff" => alone(&mut parser, Task::Diff),
+        "proc" => parse_proc(&mut parser),
         "help" => Ok(Task::Help),
         "version" => Ok(Task::Version),
         _ => Err(UsageError::Command(command)),
@@ -161,6 +190,19 @@ fn parse_check(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
         }
     }
     if files.is_empty() { Err(UsageError::NoFile) } else { Ok(Task::Check(files)) }
+}
+
+fn parse_proc(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
+    match parser.next()? {
+        Some(Value(name)) => {
+            let name = name.string()?;
+            let file = ProcFile::named(name.rsplit('/').next().unwrap_or(&name));
+            alone(parser, Task::Proc(file.ok_or(UsageError::NoProcFile)?))
+        }
+        None => Err(UsageError::NoProcFile),
+        Some(Short('h') | Long("help")) => Ok(Task::Help),
+        Some(other) => Err(other.unexpected().into()),
+    }
 }
 
 /// Takes `NAME`, `NAME=VALUE`, nothing, and the options that sysctl(8) has for these.
@@ -208,21 +250,66 @@ fn parse_drain(parser: &mut lexopt::Parser) -> Result<Task, UsageError> {
 }
 
 /// What to print, or what went wrong.
-fn perform(task: Task) -> Result<String, String> {
-    match task {
-        Task::Help => Ok(HELP.to_owned()),
-        Task::Version => Ok(format!("xlvs {}\n", env!("CARGO_PKG_VERSION"))),
-        Task::Run(options) => balance(options),
-        Task::Check(files) => check(&files),
+fn perform(task: Task, json: bool) -> Result<Answer, String> {
+    Ok(match task {
+        Task::Help => HELP.to_owned().into(),
+        Task::Version => format!("xlvs {}\n", env!("CARGO_PKG_VERSION")).into(),
+        Task::Run(options) => balance(options)?.into(),
+        Task::Check(files) => return check(&files, json),
         Task::Status => match ask(Request::Status)? {
-            Reply::Status(status) => Ok(describe(&status)),
-            other => Err(unexpected(other)),
+            Reply::Status(status) if json => json::line(&status).into(),
+            Reply::Status(status) => describe(&status).into(),
+            other => return Err(unexpected(other)),
         },
-        Task::Reload => text(Request::Reload),
-        Task::ListSysctls => text(Request::ListSysctls),
-        Task::Sysctl { name, value } => text(Request::Sysctl { name, value }),
-        Task::Drain { service, server, deadline } => text(Request::Drain { service, server, deadline }),
+        Task::Diff => return diff(json),
+        Task::Proc(file) => return Ok(show_proc(file)),
+        Task::ListSysctls => settings(&text(Request::ListSysctls)?, json).into(),
+        Task::Sysctl { name, value } => settings(&text(Request::Sysctl { name, value })?, json).into(),
+        Task::Reload => message(text(Request::Reload)?, json).into(),
+        Task::Drain { service, server, deadline } => {
+            message(text(Request::Drain { service, server, deadline })?, json).into()
+        }
+    })
+}
+
+fn message(text: String, json: bool) -> String {
+    if json { json::line(&json!({ "message": text.trim_end() })) } else { text }
+}
+
+/// Lines `name = value`.
+fn settings(text: &str, json: bool) -> String {
+    if !json {
+        return text.to_owned();
     }
+    let pairs = text.lines().filter_map(|line| line.split_once(" = "));
+    let pairs: serde_json::Map<_, _> = pairs.map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    json::line(&json!({ "settings": pairs }))
+}
+
+fn diff(json: bool) -> Result<Answer, String> {
+    let differences = match ask(Request::Diff)? {
+        Reply::Differences(differences) => differences,
+        other => return Err(unexpected(other)),
+    };
+    let code = u8::from(!differences.is_empty());
+    let text = if json {
+        json::line(&json!({ "differences": differences }))
+    } else {
+        differences
+            .iter()
+            .map(|difference| format!("{}: {}\n", difference.subject, difference.change()))
+            .collect()
+    };
+    Ok(Answer { text, code })
+}
+
+/// Written as it comes, since a connection table can be long.
+fn show_proc(file: ProcFile) -> Answer {
+    let mut socket = ControlSocket::from_environment();
+    let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
+    let outcome = super::show_proc(file, &mut stdout, &mut socket, &super::NoNames);
+    say(&mut std::io::stderr(), &outcome.stderr);
+    Answer { text: String::new(), code: outcome.code }
 }
 
 fn balance(options: RunOptions) -> Result<String, String> {
@@ -233,17 +320,24 @@ fn balance(options: RunOptions) -> Result<String, String> {
 }
 
 /// Every file's report; an error in any of them is a failure, but all are reported first.
-fn check(files: &[PathBuf]) -> Result<String, String> {
-    let mut report = String::new();
-    let mut errors = 0;
-    with_system_names(|names| {
-        for file in files {
-            let outcome = check_file(file, names);
-            report.push_str(&outcome.text);
-            errors += outcome.errors;
-        }
-    });
-    if errors == 0 { Ok(report) } else { Err(report) }
+fn check(files: &[PathBuf], json: bool) -> Result<Answer, String> {
+    let mut outcomes = Vec::new();
+    with_system_names(|names| outcomes.extend(files.iter().map(|file| check_file(file, names))));
+    let errors: usize = outcomes.iter().map(|outcome| outcome.errors).sum();
+    if json {
+        let file = |(file, outcome): (&PathBuf, &CheckOutcome)| {
+            json!({
+                "file": file,
+                "errors": outcome.errors,
+                "warnings": outcome.warnings,
+                "report": outcome.text.lines().collect::<Vec<_>>(),
+            })
+        };
+        let files: Vec<_> = files.iter().zip(&outcomes).map(file).collect();
+        return Ok(Answer { text: json::line(&json!({ "files": files })), code: u8::from(errors != 0) });
+    }
+    let report: String = outcomes.into_iter().map(|outcome| outcome.text).collect();
+    if errors == 0 { Ok(report.into()) } else { Err(report) }
 }
 
 fn ask(request: Request) -> Result<Reply, String> {

@@ -61,6 +61,8 @@ pub struct Layout {
     pub numeric: bool,
     /// Not `--nosort`.
     pub sorted: bool,
+    /// `--json`: for programs, all numbers at once.
+    pub json: bool,
 }
 
 /// Which numbers a listing shows.
@@ -238,6 +240,7 @@ fn listing(arguments: &Arguments) -> Result<Listing, UsageError> {
         exact: has(Choice::Exact),
         numeric: has(Choice::Numeric),
         sorted: !has(Choice::NoSort),
+        json: has(Choice::Json),
     };
     Ok(Listing { subject, layout })
 }

@@ -10,6 +10,20 @@ use crate::ipvs::mark::MarkRules;
 use crate::nanny::Check;
 
 impl Director {
+    /// The same as [`Director::configure`], and says what of what was changed by hand it has undone or left.
+    pub(super) fn configure_again(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
+        let changed = self.differences();
+        self.by_hand.clear();
+        self.configure(config, marks);
+        let left = self.differences();
+        for difference in changed {
+            let end = if left.contains(&difference) { "stays" } else { "is as in lvs.cf again" };
+            let text =
+                format!("{} was changed by hand and {end}: {}", difference.subject, difference.change());
+            self.effects.push(Effect::ChangedByHand(text));
+        }
+    }
+
     /// Goes over to a new configuration. Table first, addresses second, so that no address attracts packets that nobody
     /// takes; what leaves goes in the opposite order. What was changed by hand meanwhile is brought back to the wish.
     pub(super) fn configure(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
@@ -179,6 +193,14 @@ impl Director {
 
     fn enter(&mut self, id: ServiceId, spec: ServerSpec) {
         let server = spec.id;
+        let spec = match self.by_hand.get(&(id, server)) {
+            None => spec,
+            Some(Some(by_hand)) => by_hand.clone(),
+            Some(None) => {
+                let text = format!("server {server} stays out: it was deleted by hand; a reload restores it");
+                return self.log(Level::Info, text);
+            }
+        };
         let mut result = self.edit(&Edit::AddServer(id, spec.clone()));
         if result == Err(Errno::EEXIST) {
             result = self.edit(&Edit::EditServer(id, spec));

@@ -31,9 +31,11 @@ impl Director {
             return Reply::Failed(format!("{service} has no server {server}"));
         };
         let spec = ServerSpec { weight: 0, ..server.spec() };
-        if let Err(errno) = self.edit(&Edit::EditServer(*service, spec)) {
+        let edit = Edit::EditServer(*service, spec);
+        if let Err(errno) = self.edit(&edit) {
             return Reply::Refused(errno);
         }
+        self.remember(&edit);
         self.begin_drain(now, &server, deadline);
         Reply::Text(format!(
             "draining {} of {service}: {} connections{}",

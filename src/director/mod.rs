@@ -1,6 +1,7 @@
 //! Layer 3: the single writer. Commands in, effects out; [`run`] carries the effects out.
 
 mod configure;
+mod diff;
 mod drain;
 pub mod names;
 mod network;
@@ -22,7 +23,7 @@ use crate::director::wanted::{Wanted, WantedAddress};
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::defence;
 use crate::ipvs::drop_entry;
-use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServiceId};
+use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServerSpec, ServiceId};
 use crate::ipvs::estimator;
 use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::mark::MarkRules;
@@ -113,6 +114,8 @@ pub enum Effect {
     PortGone(String),
     /// Tell the administrator.
     Log(Level, String),
+    /// Tell the administrator, and whoever asked for a reload, what became of something that was changed by hand.
+    ChangedByHand(String),
 }
 
 /// A NIC that the workers serve.
@@ -135,6 +138,8 @@ pub struct Director {
     wanted: Wanted,
     draining: Vec<Draining>,
     health: HashMap<(ServiceId, ServerId), bool>,
+    /// What was made by hand of servers that the file names, since it was last read; `None` of a deleted one.
+    by_hand: HashMap<(ServiceId, ServerId), Option<ServerSpec>>,
     steered: Reach,
     steering: Steering,
     effects: Vec<Effect>,
@@ -161,6 +166,7 @@ impl Director {
             wanted: Wanted::default(),
             draining: Vec::new(),
             health: HashMap::new(),
+            by_hand: HashMap::new(),
             steered: Reach::default(),
             steering: Steering::default(),
             effects: Vec::new(),
@@ -191,7 +197,7 @@ impl Director {
                 let reply = self.request(now, request);
                 self.effects.push(Effect::Reply(client, reply));
             }
-            Command::Configure { lvs, marks } => self.configure(&lvs, marks),
+            Command::Configure { lvs, marks } => self.configure_again(&lvs, marks),
             Command::Network(network) => self.take_network(network),
             Command::Sysctls(sysctls) => {
                 self.draft.sysctls = *sysctls;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServiceId};
 use crate::ipvs::sync::SyncDaemon;
 use crate::ipvs::verdict::PacketTotals;
-use crate::ipvs::view::{ConnectionView, ServiceView, TableInfo, TimeoutView};
+use crate::ipvs::view::{ConnectionView, ServiceView, TableInfo, TimeoutView, TotalsView};
 
 /// What a client of the control socket asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +26,12 @@ pub enum Request {
     },
     /// Answer: [`Reply::Daemons`].
     ListDaemons,
+    /// Answer: [`Reply::Totals`].
+    GetTotals,
     /// Answer: [`Reply::Timeouts`].
     GetTimeouts,
+    /// Compare the tables with `lvs.cf`. Answer: [`Reply::Differences`].
+    Diff,
     /// Answer: [`Reply::Status`].
     Status,
     /// Read all files again and apply the difference. Answer: [`Reply::Text`] with what changed.
@@ -80,6 +84,10 @@ pub enum Reply {
         /// Where to go on, if there are more.
         next: Option<usize>,
     },
+    /// Where the tables and `lvs.cf` differ.
+    Differences(Vec<Difference>),
+    /// Counters and rates of everything balanced.
+    Totals(TotalsView),
     /// Synchronisation daemons that run.
     Daemons(Vec<SyncDaemon>),
     /// Timeouts.
@@ -88,6 +96,29 @@ pub enum Reply {
     Status(Box<Status>),
     /// Text for a person.
     Text(String),
+}
+
+/// Something in which the tables and `lvs.cf` differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// What differs, such as `server 10.8.8.33:80 of FWM 80`.
+    pub subject: String,
+    /// How `lvs.cf` has it, if it does.
+    pub file: Option<String>,
+    /// How the tables have it, if they do.
+    pub table: Option<String>,
+}
+
+impl Difference {
+    /// From the one to the other, in words.
+    pub fn change(&self) -> String {
+        match (&self.file, &self.table) {
+            (Some(file), Some(table)) => format!("{table} in the table, {file} in lvs.cf"),
+            (Some(file), None) => format!("not in the table, {file} in lvs.cf"),
+            (None, Some(table)) => format!("{table} in the table, not in lvs.cf"),
+            (None, None) => "in neither".into(),
+        }
+    }
 }
 
 /// State of the daemon for `xlvs status`.

@@ -9,7 +9,7 @@ use crate::ipvs::beyond;
 use crate::ipvs::edit::{Edit, Errno, ServiceId};
 use crate::ipvs::protocol::tcp::State;
 use crate::ipvs::sysctl::{self, SysctlError};
-use crate::ipvs::view::{TableInfo, TimeoutView};
+use crate::ipvs::view::{TableInfo, TimeoutView, TotalsView};
 use crate::net::time::Instant;
 
 /// What the title line of a listing says, as the kernel's default table has it. Ours has no such limit.
@@ -33,6 +33,8 @@ impl Director {
                 let (connections, next) = self.tables.connection_page(place, now);
                 Reply::Connections { connections, next }
             }
+            Request::Diff => Reply::Differences(self.differences()),
+            Request::GetTotals => Reply::Totals(self.totals()),
             Request::ListDaemons => Reply::Daemons(self.draft.sync.iter().cloned().collect()),
             Request::GetTimeouts => Reply::Timeouts(TimeoutView {
                 tcp: self.draft.timeouts.tcp(State::Established),
@@ -52,6 +54,7 @@ impl Director {
             Ok(()) => {
                 self.log(Level::Info, format!("ipvsadm: {edit}"));
                 self.keep_neighbours_of(edit);
+                self.remember(edit);
                 self.warn_of_daemon(edit);
                 Reply::Done
             }
@@ -64,7 +67,10 @@ impl Director {
         match self.edit_all(edits) {
             Ok(()) => {
                 self.log(Level::Info, format!("ipvsadm: {} changes restored", edits.len()));
-                edits.iter().for_each(|edit| self.warn_of_daemon(edit));
+                for edit in edits {
+                    self.remember(edit);
+                    self.warn_of_daemon(edit);
+                }
                 self.keep_neighbours();
                 Reply::Done
             }
@@ -98,6 +104,15 @@ impl Director {
         match self.draft.services.get(id) {
             Some(service) => self.listing(vec![service.view()]),
             None => Reply::Refused(Errno::ESRCH),
+        }
+    }
+
+    fn totals(&self) -> TotalsView {
+        let estimator = *self.tables.total.estimator();
+        TotalsView {
+            shown: estimator.stats(),
+            rates: estimator.rates(),
+            workers: self.tables.total.by_worker().collect(),
         }
     }
 

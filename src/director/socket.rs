@@ -6,12 +6,14 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Uid;
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::protocol::{Reply, Request};
+use crate::ipvs::edit::Errno;
 
 /// Longest request in bytes; ends a connection that sends no line end.
 const REQUEST_MAX: u64 = 1 << 20;
@@ -93,7 +95,10 @@ impl ControlSocket {
     pub async fn serve(self, inbox: mpsc::Sender<Asked>) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(converse(stream, inbox.clone()))),
+                Ok((stream, _)) if is_allowed(&stream) => {
+                    drop(tokio::spawn(converse(stream, inbox.clone())));
+                }
+                Ok((stream, _)) => drop(tokio::spawn(refuse(stream))),
                 Err(error) => {
                     tracing::warn!("control socket: {error}");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -111,6 +116,21 @@ async fn is_served(path: &Path) -> bool {
         stream.read_u8().await
     };
     matches!(tokio::time::timeout(ANSWER_TIME, answer).await, Ok(Ok(_)))
+}
+
+/// Whether a client may rule: root, or whoever the daemon runs as. The mode of the socket's file says the same, but does so only
+/// a moment after the socket is there, and may be changed.
+fn is_allowed(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == Uid::effective().as_raw())
+}
+
+/// Tells a client that it may not.
+async fn refuse(mut stream: UnixStream) {
+    if let Ok(mut text) = serde_json::to_vec(&Reply::Refused(Errno::EPERM)) {
+        text.push(b'\n');
+        // A client that has gone needs no answer.
+        let _ = stream.write_all(&text).await;
+    }
 }
 
 /// One client, until it hangs up or the director is gone.

@@ -70,9 +70,14 @@ impl Stats {
         &self.cells[worker]
     }
 
+    /// Each worker's counters now.
+    pub fn by_worker(&self) -> impl Iterator<Item = StatsView> {
+        self.cells.iter().map(|cell| cell.view())
+    }
+
     /// The sum over all workers now.
     pub fn totals(&self) -> StatsView {
-        self.cells.iter().map(|cell| cell.view()).fold(StatsView::default(), |sum, cell| StatsView {
+        self.by_worker().fold(StatsView::default(), |sum, cell| StatsView {
             conns: sum.conns + cell.conns,
             inpkts: sum.inpkts + cell.inpkts,
             outpkts: sum.outpkts + cell.outpkts,

@@ -86,6 +86,17 @@ pub struct ConnectionView {
     pub call_id: Option<String>,
 }
 
+/// Counters and rates of everything balanced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TotalsView {
+    /// Counters as last sampled, less what `-Z` put aside.
+    pub shown: StatsView,
+    /// Rates.
+    pub rates: RateView,
+    /// Counters of each worker, up to now and since the start.
+    pub workers: Vec<StatsView>,
+}
+
 /// Timeouts in seconds as `ipvsadm -L --timeout` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeoutView {

@@ -14,8 +14,8 @@ use xlvs::ipvs::view::{
 use xlvs::net::addr::{Family, Protocol};
 use xlvs::net::tunnel::Encapsulation;
 
-use super::names::{HOSTS, PORTS};
-use super::samples::Sample;
+use crate::support::names::{HOSTS, PORTS};
+use crate::support::samples::Sample;
 
 /// What a daemon with the sampled tables answers to the question behind a sample.
 pub fn reply_behind(sample: &Sample) -> Option<Reply> {

@@ -1,7 +1,9 @@
 //! Listings, byte for byte as ipvsadm 1.31 prints them, trailing blanks included (reference 9.3).
 
+pub mod json;
 mod names;
-mod order;
+pub mod order;
+pub mod proc;
 mod save;
 
 pub use names::Names;

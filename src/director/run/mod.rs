@@ -128,6 +128,7 @@ struct Daemon {
     health: mpsc::Receiver<HealthReport>,
     socket: tokio::task::JoinHandle<()>,
     answer: Option<Reply>,
+    changed_by_hand: Vec<String>,
 }
 
 /// What the daemon waits for.
@@ -186,6 +187,7 @@ impl Daemon {
             health,
             socket: tokio::spawn(socket.serve(to_requests)),
             answer: None,
+            changed_by_hand: Vec::new(),
             gone: None,
         })
     }
@@ -266,7 +268,9 @@ impl Daemon {
             Ok(configuration) => {
                 self.configure(configuration).await;
                 tracing::info!("configuration reloaded");
-                Reply::Text("reloaded".into())
+                let mut lines = vec!["reloaded".to_owned()];
+                lines.append(&mut self.changed_by_hand);
+                Reply::Text(lines.join("\n"))
             }
             Err(report) => {
                 tracing::error!("reload refused, the present configuration stays:\n{report}");
@@ -328,6 +332,10 @@ impl Daemon {
                 }
             }
             Effect::PortGone(name) => self.gone = Some(name),
+            Effect::ChangedByHand(text) => {
+                tracing::warn!("{text}");
+                self.changed_by_hand.push(text);
+            }
             Effect::Log(Level::Info, text) => tracing::info!("{text}"),
             Effect::Log(Level::Warn, text) => tracing::warn!("{text}"),
             Effect::Log(Level::Error, text) => tracing::error!("{text}"),

@@ -1,0 +1,143 @@
+//! What the tables have and what `lvs.cf` wants, side by side; and what was changed by hand, so that it outlives changes of a
+//! server's health.
+
+use std::fmt::Write as _;
+
+use super::Director;
+use super::protocol::Difference;
+use crate::ipvs::edit::{ClientMask, Edit, Forward, ServerId, ServerSpec, ServiceId, ServiceSpec};
+use crate::ipvs::protocol::tcp::State;
+
+impl Director {
+    /// Takes note of what an edit by hand makes of a server that `lvs.cf` names.
+    pub(super) fn remember(&mut self, edit: &Edit) {
+        let (service, server, spec) = match edit {
+            Edit::AddServer(service, spec) | Edit::EditServer(service, spec) => {
+                (service, spec.id, Some(spec.clone()))
+            }
+            Edit::DeleteServer(service, server) => (service, *server, None),
+            _ => return,
+        };
+        if self.wanted.service(service).is_some_and(|service| service.server(server).is_some()) {
+            self.by_hand.insert((*service, server), spec);
+        }
+    }
+
+    /// Everything in which the tables differ from `lvs.cf`, but for what a server's health explains.
+    pub(super) fn differences(&self) -> Vec<Difference> {
+        let mut differences = self.service_differences();
+        let (wanted, present) = (self.wanted_timeouts(), self.present_timeouts());
+        if wanted != present {
+            let text = |(tcp, tcp_fin, udp)| Some(format!("{tcp} {tcp_fin} {udp}"));
+            differences.push(Difference {
+                subject: "timeouts (tcp tcpfin udp)".into(),
+                file: text(wanted),
+                table: text(present),
+            });
+        }
+        differences
+    }
+
+    fn present_timeouts(&self) -> (u32, u32, u32) {
+        let timeouts = &self.draft.timeouts;
+        (timeouts.tcp(State::Established), timeouts.tcp(State::FinWait), timeouts.udp())
+    }
+
+    /// Where the file says nothing, nothing is wanted.
+    fn wanted_timeouts(&self) -> (u32, u32, u32) {
+        let (tcp, tcp_fin, udp) = self.wanted.timeouts;
+        let present = self.present_timeouts();
+        let or = |wanted, present| if wanted == 0 { present } else { wanted };
+        (or(tcp, present.0), or(tcp_fin, present.1), or(udp, present.2))
+    }
+
+    fn service_differences(&self) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        let present = &self.draft.services;
+        let unknown = present.iter().map(|service| service.spec.id);
+        let mut unknown: Vec<_> = unknown.filter(|id| self.wanted.service(id).is_none()).collect();
+        unknown.sort_by_key(ToString::to_string);
+        for id in self.wanted.services.iter().map(|service| service.spec.id).chain(unknown) {
+            let file = self.wanted.service(&id).map(|service| service_text(&service.spec));
+            let table = present.get(&id).map(|service| service_text(&service.spec));
+            differences.extend(difference(format!("service {id}"), file, table));
+            differences.extend(self.server_differences(&id));
+        }
+        differences
+    }
+
+    fn server_differences(&self, id: &ServiceId) -> Vec<Difference> {
+        let wanted = self.wanted.service(id).into_iter().flat_map(|service| &service.servers);
+        let mut servers: Vec<ServerId> = wanted.map(|server| server.spec.id).collect();
+        let present = self.draft.services.get(id).into_iter().flat_map(|service| &service.servers);
+        let mut unknown: Vec<ServerId> = present.map(|server| server.id()).collect();
+        unknown.retain(|server| !servers.contains(server));
+        unknown.sort_by_key(ToString::to_string);
+        servers.extend(unknown);
+        let difference = |server: ServerId| {
+            let table = self.draft.services.get(id).and_then(|service| service.server(server));
+            let file = self.server_by_file(id, server).map(|spec| server_text(&spec));
+            difference(
+                format!("server {server} of {id}"),
+                file,
+                table.map(|server| server_text(&server.spec())),
+            )
+        };
+        servers.into_iter().filter_map(difference).collect()
+    }
+
+    /// What the file and the server's health make of a server.
+    fn server_by_file(&self, id: &ServiceId, server: ServerId) -> Option<ServerSpec> {
+        let service = self.wanted.service(id)?;
+        let spec = service.server(server)?.spec.clone();
+        match self.health.get(&(*id, server)) {
+            Some(true) => Some(spec),
+            Some(false) if service.quiesce && self.is_present(id, server) => {
+                Some(ServerSpec { weight: 0, ..spec })
+            }
+            _ => None,
+        }
+    }
+
+    fn is_present(&self, id: &ServiceId, server: ServerId) -> bool {
+        self.draft.services.get(id).is_some_and(|service| service.server(server).is_some())
+    }
+}
+
+fn difference(subject: String, file: Option<String>, table: Option<String>) -> Option<Difference> {
+    (file != table).then_some(Difference { subject, file, table })
+}
+
+fn service_text(spec: &ServiceSpec) -> String {
+    let mut text = spec.scheduler.clone();
+    let flags = [spec.flags.flag1, spec.flags.flag2, spec.flags.flag3];
+    for (number, _) in (1..).zip(flags).filter(|(_, set)| *set) {
+        let _ = write!(text, " flag-{number}");
+    }
+    if let Some(persistence) = spec.persistence {
+        let _ = write!(text, " persistent {}", persistence.timeout);
+        let _ = match persistence.mask {
+            ClientMask::V4(u32::MAX) | ClientMask::V6(128) => Ok(()),
+            ClientMask::V4(mask) => write!(text, " mask {}", std::net::Ipv4Addr::from(mask)),
+            ClientMask::V6(prefix) => write!(text, " mask {prefix}"),
+        };
+    }
+    if let Some(engine) = &spec.engine {
+        let _ = write!(text, " pe {engine}");
+    }
+    text + if spec.one_packet { " ops" } else { "" }
+}
+
+fn server_text(spec: &ServerSpec) -> String {
+    let forward = match spec.forward {
+        Forward::Masquerade => "Masq",
+        Forward::Local => "Local",
+        Forward::Tunnel => "Tunnel",
+        Forward::Route => "Route",
+    };
+    let mut text = format!("{forward} weight {}", spec.weight);
+    if spec.upper_threshold != 0 {
+        let _ = write!(text, " thresholds {} {}", spec.upper_threshold, spec.lower_threshold);
+    }
+    text
+}

@@ -12,6 +12,7 @@
 
 #define MAX_RANGES 16
 #define MAX_PORTS 256
+#define MAX_ADDRESSES 262144 // what is not used takes little
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSIONS 8 // HEADERS_MAX of user space, which refuses longer chains
 #define MAX_OFFSET 0x7fff // beyond all headers at their longest, for the verifier
@@ -78,7 +79,7 @@ struct {
 
 struct {
 	MAP_NUMBER(type, BPF_MAP_TYPE_LPM_TRIE);
-	MAP_NUMBER(max_entries, 65536);
+	MAP_NUMBER(max_entries, MAX_ADDRESSES);
 	MAP_NUMBER(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, struct prefix);
 	MAP_TYPE(value, struct ranges);
@@ -86,7 +87,7 @@ struct {
 
 struct {
 	MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
-	MAP_NUMBER(max_entries, 65536);
+	MAP_NUMBER(max_entries, MAX_ADDRESSES);
 	MAP_NUMBER(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, struct address);
 	MAP_TYPE(value, struct ranges);
@@ -94,7 +95,7 @@ struct {
 
 struct {
 	MAP_NUMBER(type, BPF_MAP_TYPE_HASH);
-	MAP_NUMBER(max_entries, 65536);
+	MAP_NUMBER(max_entries, MAX_ADDRESSES);
 	MAP_NUMBER(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, struct address);
 	MAP_TYPE(value, __u8);

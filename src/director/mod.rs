@@ -228,7 +228,8 @@ impl Director {
     /// One edit of the tables, published at once.
     fn edit(&mut self, edit: &Edit) -> Result<(), Errno> {
         self.services.apply(&mut self.draft, &self.network, edit)?;
-        self.publish();
+        self.store();
+        self.steer_added(edit);
         Ok(())
     }
 
@@ -240,8 +241,12 @@ impl Director {
     }
 
     fn publish(&mut self) {
-        self.tables.snapshot.store(Arc::new(self.draft.clone()));
+        self.store();
         self.steer();
+    }
+
+    fn store(&self) {
+        self.tables.snapshot.store(Arc::new(self.draft.clone()));
     }
 
     /// Steers what the snapshot needs, and still what it no longer needs: connections may use that.
@@ -249,6 +254,27 @@ impl Director {
         let own = self.own_addresses();
         let wanted = Reach::of(&self.draft, &own);
         self.steered.extend(&wanted);
+        self.give_steering(own);
+    }
+
+    /// The same after one edit: most need nothing that is not steered already, which is quickly found out however many services
+    /// there are.
+    fn steer_added(&mut self, edit: &Edit) {
+        let id = match edit {
+            Edit::AddServer(id, _) | Edit::EditServer(id, _) => id,
+            Edit::AddService(spec) => &spec.id,
+            _ => return,
+        };
+        let Some(service) = self.draft.services.get(id) else { return };
+        let own = self.own_addresses();
+        let wanted = Reach::of_service(&self.draft, service, &own);
+        if !self.steered.missing_from(&wanted).is_empty() {
+            self.steered.extend(&wanted);
+            self.give_steering(own);
+        }
+    }
+
+    fn give_steering(&mut self, own: Vec<IpAddr>) {
         let steering = self.steered.steering(&own);
         if steering != self.steering {
             self.steering = steering.clone();

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::protocol::{Reply, Request};
 use crate::ipvs::edit::Errno;
 
-/// Longest request in bytes; ends a connection that sends no line end.
-const REQUEST_MAX: u64 = 1 << 20;
+/// Longest request in bytes; ends a connection that sends no line end. A table of a million servers is restored by one.
+const REQUEST_MAX: u64 = 1 << 28;
 /// How long a living daemon may take to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
 /// Owner only: whoever writes here rules the balancer.

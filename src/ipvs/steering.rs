@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::ipvs::edit::{Forward, ServerId, ServiceId};
 use crate::ipvs::helper::{FtpPorts, PASSIVE_PORTS};
+use crate::ipvs::mark::MarkedDestination;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
 use crate::ipvs::snapshot::Snapshot;
@@ -41,30 +42,47 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// What the services of a snapshot need, on a machine with these `own` addresses: only packets to those are balanced.
+    /// What the services of a snapshot need, on a machine with these `own` addresses, sorted: only packets to those are balanced.
     pub fn of(snapshot: &Snapshot, own: &[IpAddr]) -> Reach {
         let mut reach = Reach::default();
         let marked = snapshot.marks.destinations();
         for service in snapshot.services.iter() {
-            let destinations: Vec<Endpoint> = match service.spec.id {
-                ServiceId::Address { protocol, address, port } => own
-                    .contains(&address)
-                    .then(|| (address, PortRange::one(protocol, port)))
-                    .into_iter()
-                    .collect(),
-                ServiceId::FwMark { mark, family } => marked
-                    .iter()
-                    .filter(|(given, _)| given.is_none_or(|given| given == mark))
-                    .flat_map(|(_, (prefix, range))| covered(own, family, prefix.as_ref(), range))
-                    .collect(),
-            };
-            for server in &service.servers {
-                reach.servers.extend(endpoints_of(server, &destinations, own));
-            }
-            reach.add_ftp_data(&snapshot.ftp_ports, service, &destinations);
-            reach.destinations.extend(destinations);
+            reach.add_service(snapshot, service, &marked, own);
         }
         reach
+    }
+
+    /// What one of them needs.
+    pub fn of_service(snapshot: &Snapshot, service: &VirtualService, own: &[IpAddr]) -> Reach {
+        let mut reach = Reach::default();
+        reach.add_service(snapshot, service, &snapshot.marks.destinations(), own);
+        reach
+    }
+
+    fn add_service(
+        &mut self,
+        snapshot: &Snapshot,
+        service: &VirtualService,
+        marked: &[(Option<u32>, MarkedDestination)],
+        own: &[IpAddr],
+    ) {
+        let destinations: Vec<Endpoint> = match service.spec.id {
+            ServiceId::Address { protocol, address, port } => own
+                .binary_search(&address)
+                .map(|_| (address, PortRange::one(protocol, port)))
+                .into_iter()
+                .collect(),
+            ServiceId::FwMark { mark, family } => marked
+                .iter()
+                .filter(|(given, _)| given.is_none_or(|given| given == mark))
+                .flat_map(|(_, (prefix, range))| covered(own, family, prefix.as_ref(), range))
+                .collect(),
+        };
+        for server in &service.servers {
+            self.servers.extend(endpoints_of(server, &destinations, own));
+        }
+        self.add_ftp_data(&snapshot.ftp_ports, service, &destinations);
+        self.destinations.extend(destinations);
     }
 
     /// Where data connections of an FTP service go and come from: any unprivileged port, and the port below the control port.
@@ -141,7 +159,7 @@ fn endpoints_of(server: &RealServer, destinations: &[Endpoint], own: &[IpAddr]) 
             let ranges = destinations.iter().flat_map(|(_, range)| ports_at_server(range, port));
             ranges.map(|range| (address, range)).collect()
         }
-        _ if address.is_loopback() || own.contains(&address) => destinations.to_vec(),
+        _ if address.is_loopback() || own.binary_search(&address).is_ok() => destinations.to_vec(),
         Forward::Local => destinations.to_vec(),
         Forward::Route => Vec::new(),
         Forward::Tunnel => tunnel_ends(address, server.tunnel()).collect(),

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fragments::Origin;
 use super::{Burst, Datapath, Ending, Passage};
 use crate::ipvs::call_id::call_id;
 use crate::ipvs::connection::Connection;
@@ -51,9 +52,10 @@ impl Passage<'_, '_> {
         Some(key)
     }
 
-    /// The payload of a UDP packet.
+    /// The payload of a UDP packet, read as a whole.
     fn datagram(&self) -> Option<&[u8]> {
         let Packet { transport: Transport::Udp { .. }, l4, end, .. } = self.packet else { return None };
+        self.origin.iter().for_each(Origin::merge);
         self.frame.bytes().get(l4 + UDP_LEN..end)
     }
 }
@@ -76,7 +78,7 @@ impl Datapath {
         if !routes.is_local(flow.destination) || is_martian(flow.source, routes) {
             return Verdict::Pass;
         }
-        if matches!(passage.packet.transport, Transport::Sctp { chunk: None, .. }) {
+        if matches!(passage.packet.transport, Transport::Torn { .. } | Transport::Sctp { chunk: None, .. }) {
             return Verdict::Drop(DropReason::Truncated);
         }
         if !may_open(&passage.packet, sysctls) {
@@ -270,7 +272,7 @@ fn is_stray_reply(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
     let Snapshot { sysctls, services, .. } = passage.burst.snapshot;
     let answerable = match passage.packet.transport {
         Transport::Tcp { flags, .. } => !flags.rst,
-        Transport::Udp { .. } => true,
+        Transport::Udp { .. } | Transport::Torn { .. } => true,
         Transport::Sctp { chunk, .. } => chunk.is_none_or(|chunk| chunk.kind != SctpChunk::ABORT),
         Transport::Icmp { .. } | Transport::Other => false,
     };
@@ -297,7 +299,7 @@ fn may_open(packet: &Packet, sysctls: &Sysctls) -> bool {
             SctpChunk::INIT => true,
             kind => kind != SctpChunk::ABORT && sysctls.sloppy_sctp != 0,
         }),
-        Transport::Icmp { .. } | Transport::Other => false,
+        Transport::Torn { .. } | Transport::Icmp { .. } | Transport::Other => false,
     }
 }
 

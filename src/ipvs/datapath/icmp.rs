@@ -31,7 +31,7 @@ impl Datapath {
     }
 
     /// The checksum counts only now: an error that is not worth it may have made a connection all the same (golden
-    /// `schedule-icmp-bad`).
+    /// `schedule-icmp-bad`). It does not where a server's error needs no translation (golden `icmp-direct-servers`).
     pub(super) fn forward_error(
         &mut self,
         passage: &mut Passage<'_, '_>,
@@ -39,7 +39,8 @@ impl Datapath {
         connection: &Arc<Connection>,
         direction: Direction,
     ) -> Verdict {
-        if !rewrite::icmp_checksum_ok(passage.frame.bytes(), &passage.packet) {
+        let untouched = direction == Direction::Out && connection.forward != Forward::Masquerade;
+        if !untouched && !rewrite::icmp_checksum_ok(passage.frame.bytes(), &passage.packet) {
             return Verdict::Drop(DropReason::BadIcmpChecksum);
         }
         match direction {

@@ -156,7 +156,8 @@ impl Datapath {
         connection: &Arc<Connection>,
     ) -> Verdict {
         let packet = passage.packet;
-        if connection.forward != Forward::Masquerade && passage.comes_from_own_ipv4() {
+        let direct = connection.forward != Forward::Masquerade;
+        if direct && passage.comes_from_own_ipv4() {
             return Verdict::Pass;
         }
         let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
@@ -168,6 +169,11 @@ impl Datapath {
         }
         if passage.is_refused_to_pass(egress) {
             return Verdict::Pass;
+        }
+        if direct {
+            self.count_out(connection, packet.ip_len());
+            self.touch(passage, connection, Direction::Out);
+            return self.send(passage, egress);
         }
         if passage.is_torn() {
             return Verdict::Drop(DropReason::Truncated);

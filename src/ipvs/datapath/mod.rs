@@ -64,6 +64,10 @@ impl Timed for Ending {
             Ending::Template(template) => &template.life,
         }
     }
+
+    fn waits_for_others(&self) -> bool {
+        matches!(self, Ending::Template(_))
+    }
 }
 
 /// One worker's engine: the shared tables, its own timer wheel, its number for the counters.

@@ -222,7 +222,7 @@ impl Datapath {
                 let persistence = service.spec.persistence?;
                 let scheduled = || service.scheduler.schedule(&service.servers, arrival);
                 let server = wanted.cloned().or_else(scheduled)?;
-                let port = if key.virtual_address.port() == 0 { 0 } else { server.id().port };
+                let port = if has_own_template(service, arrival.flow) { server.id().port } else { 0 };
                 let template = PersistenceTemplate::new(key, server, port, persistence.timeout);
                 let template = Arc::new(template.of_one_packet_service(service.spec.one_packet));
                 self.tables.templates.insert(Arc::clone(&template));
@@ -345,9 +345,19 @@ fn address_for(server: ServerId, flow: &FlowKey) -> SocketAddr {
     SocketAddr::new(server.address, port)
 }
 
+/// Whether the packet is for the service's own port, which is 0 of a mark (golden `destination-port-0`).
+fn is_own_port(service: &VirtualService, flow: &FlowKey) -> bool {
+    service.port().unwrap_or(0) == flow.destination_port
+}
+
+/// Whether connections of this flow's template are all for the service's own port, as they are not with FTP.
+fn has_own_template(service: &VirtualService, flow: &FlowKey) -> bool {
+    is_own_port(service, flow) && flow.destination_port != CONTROL_PORT
+}
+
 /// Under persistence the server's port counts only for the service's own port: with a mark or any port the packet's stays.
 fn persistent_address(service: &VirtualService, server: ServerId, flow: &FlowKey) -> SocketAddr {
-    if service.port() == Some(flow.destination_port) {
+    if is_own_port(service, flow) {
         address_for(server, flow)
     } else {
         SocketAddr::new(server.address, flow.destination_port)

@@ -53,7 +53,8 @@ impl Origin<'_> {
         received.min(mtu)
     }
 
-    /// Where to cut the datagram, `bytes` now, whose way out takes `mtu` bytes; `None` if it may leave in one piece.
+    /// Where to cut the datagram, `bytes` now, whose way out takes `mtu` bytes; `None` if it may leave in one piece. A whole
+    /// datagram that came as one fragment (RFC 6946) is none any more (golden `ipv6-atomic-fragments`).
     fn cut(&self, packet: &Packet, bytes: &[u8], mtu: usize) -> Option<Cut<'_>> {
         let payload: usize = self.lengths.iter().sum();
         let unchanged = bytes.len() == self.header_len + payload;
@@ -61,7 +62,7 @@ impl Origin<'_> {
         let header_len = self.header_len + if packet.is_ipv4() { 0 } else { IPV6_FRAGMENT_HEADER_LEN };
         let fits = self.lengths.iter().all(|length| length + header_len <= size);
         if unchanged && fits && !self.merged.get() {
-            return Some(Cut::Lengths(self.lengths));
+            return (self.lengths.len() > 1).then_some(Cut::Lengths(self.lengths));
         }
         // Linux makes IPv6 a fragment again, if only one.
         let limit = if packet.is_ipv4() || !self.merged.get() { size } else { self.largest.min(size) };
@@ -152,9 +153,11 @@ impl Datapath {
             merged: Cell::new(merged),
         };
         let addressed = frame.bytes()[..header_end(&packet)].to_vec();
+        let passes_by = !packet.is_ipv4() && !burst.snapshot.routes.is_local(packet.destination);
         let mut passage = Passage { burst, frame: &mut frame, packet, origin: Some(origin) };
         let verdict = match self.packet(&mut passage) {
-            Verdict::Pass if passage.frame.bytes().starts_with(&addressed) => {
+            // Linux puts IPv6 together and cuts it anew even where it is only forwarded.
+            Verdict::Pass if !passes_by && passage.frame.bytes().starts_with(&addressed) => {
                 give_back(&datagram.fragments, &mut self.outbox);
                 return self.outbox.absorb(held);
             }

@@ -7,7 +7,6 @@ use crate::support::decode::decode;
 use crate::support::packet::{checksum, put};
 
 const IPV6_LEN: usize = 40;
-const FRAGMENT_HEADER: u8 = 44;
 const FRAGMENT_HEADER_LEN: usize = 8;
 /// In the seventh byte of an IPv4 header.
 const DONT_FRAGMENT: u8 = 0x40;
@@ -25,7 +24,7 @@ impl Reassembly {
     pub fn take(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
         let decoded = decode(packet);
         let header = decoded.packet()?;
-        if header.offset == 0 && !header.more_fragments && !has_fragment_header(packet) {
+        if header.offset == 0 && !header.more_fragments {
             return Some(packet.to_vec());
         }
         let key = (header.source, header.destination, header.protocol.clone(), header.id);
@@ -56,10 +55,6 @@ fn dont_fragment(fragments: &[(usize, bool, Vec<u8>)]) -> bool {
     let packets = || fragments.iter().map(|(_, _, packet)| packet);
     let largest = packets().map(Vec::len).max();
     packets().any(|packet| packet[6] & DONT_FRAGMENT != 0 && Some(packet.len()) == largest)
-}
-
-fn has_fragment_header(packet: &[u8]) -> bool {
-    packet[0] >> 4 == 6 && packet[6] == FRAGMENT_HEADER
 }
 
 /// IPv6 packets of the scenarios have no other extension header than that of the fragment.

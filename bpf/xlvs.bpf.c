@@ -403,6 +403,18 @@ INLINE bool from_server(const struct packet *packet)
 	       !is_own(&packet->destination);
 }
 
+INLINE bool is_ipv4(const struct address *address)
+{
+	return address->words[0] == 0 && address->words[1] == 0 && address->words[2] == NET32(0xffff);
+}
+
+// The answer of a server that has the virtual address itself, by here although it need not be. Linux refuses it in IPv4.
+INLINE bool from_virtual_address(const struct packet *packet)
+{
+	return !is_ipv4(&packet->source) && !is_own(&packet->destination) &&
+	       contains(ranges_of_destination(&packet->source), packet, packet->source_port);
+}
+
 INLINE bool same_address(const struct address *a, const struct address *b)
 {
 	return a->words[0] == b->words[0] && a->words[1] == b->words[1] && a->words[2] == b->words[2] &&
@@ -429,8 +441,8 @@ INLINE bool about_balanced_flow(const struct packet *packet, const struct packet
 	if ((same_address(&packet->destination, &quoted->source) || is_own(&packet->destination)) &&
 	    contains(ranges_of_destination(&quoted->source), quoted, quoted->source_port))
 		return 1;
-	if (is_own(&packet->destination) && !may_be_tunnel(quoted->protocol))
-		return 0;
+	if (is_own(&quoted->source) && !may_be_tunnel(quoted->protocol))
+		return 0; // a health check
 	// With direct routing a server gets, and complains about, packets to the virtual address.
 	return contains(bpf_map_lookup_elem(&servers, &quoted->destination), quoted, quoted->destination_port) ||
 	       contains(ranges_of_destination(&quoted->destination), quoted, quoted->destination_port);
@@ -471,7 +483,8 @@ INLINE bool is_steered(struct packet *packet, struct frame frame)
 	// Only a first fragment has ports or a type, and its followers must go the same way.
 	packet->any_port = packet->fragment;
 	packet->any_protocol |= is_icmp(packet->protocol);
-	return parse_ports(packet, frame) && (to_destination(packet) || from_server(packet));
+	return parse_ports(packet, frame) &&
+	       (to_destination(packet) || from_server(packet) || from_virtual_address(packet));
 }
 
 INLINE int redirect(struct xdp_md *ctx)

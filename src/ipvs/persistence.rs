@@ -40,13 +40,16 @@ impl TemplateKey {
     pub fn new(id: &ServiceId, persistence: &Persistence, flow: &FlowKey) -> Self {
         let client = mask_client(flow.source, persistence.mask);
         let (protocol, virtual_address) = match *id {
-            ServiceId::FwMark { mark, family } => {
+            // Packets to port 0 are as if for the service's own port, which a mark's is 0 (golden `destination-port-0`).
+            ServiceId::FwMark { mark, family } if flow.destination_port != 0 => {
                 (Protocol::IP, SocketAddr::new(mark_address(mark, family), 0))
             }
             ServiceId::Address { port, .. } if port == flow.destination_port && port != ftp::CONTROL_PORT => {
                 (flow.protocol, flow.destination())
             }
-            ServiceId::Address { .. } => (flow.protocol, SocketAddr::new(flow.destination, 0)),
+            ServiceId::Address { .. } | ServiceId::FwMark { .. } => {
+                (flow.protocol, SocketAddr::new(flow.destination, 0))
+            }
         };
         TemplateKey { protocol, client, virtual_address, call_id: None }
     }

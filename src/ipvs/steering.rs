@@ -19,7 +19,7 @@ use crate::net::tunnel::Encapsulation;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Steering {
     /// Packets to these addresses (one entry a prefix) and ports come up, as do ICMP errors and fragments to them, and
-    /// AH and ESP where UDP port 500 does.
+    /// AH and ESP where UDP port 500 does. So do IPv6 packets from there, answers of servers that have the address themselves.
     pub destinations: Vec<(IpNet, Vec<PortRange>)>,
     /// Packets from these real servers and source ports come up unless they are for one of `own` addresses, as do
     /// ICMP errors from anywhere that quote a packet to such a server, fragments from it, and its AH and ESP where UDP

@@ -60,6 +60,12 @@ impl Life {
 pub trait Timed {
     /// Its life.
     fn life(&self) -> &Life;
+
+    /// Whether it lives on while others do. Of what ends in a tick it is the last to be asked, so that it can end with them
+    /// (golden `persist-equal-timeouts`).
+    fn waits_for_others(&self) -> bool {
+        false
+    }
 }
 
 /// What becomes of something whose end has come.
@@ -102,7 +108,10 @@ impl<T: Timed> Wheel<T> {
         }
         self.tick = target;
         for tick in first..=target.min(first + SLOTS - 1) {
-            for (filed, item) in std::mem::take(&mut self.slots[(tick % SLOTS) as usize]) {
+            let due = std::mem::take(&mut self.slots[(tick % SLOTS) as usize]);
+            let (last, first): (Vec<_>, Vec<_>) =
+                due.into_iter().partition(|(_, item)| item.waits_for_others());
+            for (filed, item) in first.into_iter().chain(last) {
                 if item.life().filed.load(Ordering::Relaxed) != filed {
                     continue;
                 }

@@ -48,11 +48,7 @@ pub fn walk(bytes: &[u8], mut at: usize, mut next: u8) -> Option<Chain> {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => 8 + 8 * usize::from(*bytes.get(at + 1)?),
             AUTHENTICATION => 8 + 4 * usize::from(*bytes.get(at + 1)?),
             FRAGMENT => {
-                let found = fragment_header(bytes, at)?;
-                // A whole datagram in one "atomic fragment" (RFC 6946) is no fragment.
-                if found.offset != 0 || found.more {
-                    piece = Some(found);
-                }
+                piece = Some(fragment_header(bytes, at)?);
                 8
             }
             _ => return Some(Chain { protocol: Protocol(next), l4: at, piece }),

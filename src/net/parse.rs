@@ -16,6 +16,7 @@ const VLAN_MAX: usize = 2;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const IPV6_LEN: usize = 40;
+const PORTS_LEN: usize = 4;
 const TCP_LEN: usize = 20;
 const SCTP_LEN: usize = 12;
 const ETHERTYPES_VLAN: [u16; 2] = [0x8100, 0x88a8];
@@ -126,6 +127,13 @@ pub enum Transport {
         /// Code.
         code: u8,
     },
+    /// TCP, UDP or SCTP that ends within its header, but behind the ports.
+    Torn {
+        /// Source port.
+        source: u16,
+        /// Destination port.
+        destination: u16,
+    },
     /// A protocol without ports that matter here.
     Other,
 }
@@ -191,6 +199,7 @@ impl Packet {
         match self.transport {
             Transport::Tcp { source, destination, .. }
             | Transport::Udp { source, destination }
+            | Transport::Torn { source, destination }
             | Transport::Sctp { source, destination, .. } => Some((source, destination)),
             Transport::Icmp { .. } | Transport::Other => None,
         }
@@ -306,16 +315,19 @@ fn transport(protocol: Protocol, fragment: Fragment, bytes: &[u8]) -> Result<Tra
     match fragment {
         Fragment::Whole => whole_transport(protocol, bytes),
         // Nothing says that a first fragment has all of the header (golden `fragments-tcp`).
-        Fragment::First => Ok(whole_transport(protocol, bytes).unwrap_or(Transport::Other)),
+        Fragment::First => match whole_transport(protocol, bytes) {
+            Err(_) | Ok(Transport::Torn { .. }) => Ok(Transport::Other),
+            whole => whole,
+        },
         Fragment::Later => Ok(Transport::Other),
     }
 }
 
 fn whole_transport(protocol: Protocol, bytes: &[u8]) -> Result<Transport, ParseError> {
     match protocol {
-        Protocol::TCP => tcp(bytes),
-        Protocol::UDP => udp(bytes),
-        Protocol::SCTP => sctp(bytes),
+        Protocol::TCP => tcp(bytes).map_or_else(|| torn(bytes), Ok),
+        Protocol::UDP => udp(bytes).map_or_else(|| torn(bytes), Ok),
+        Protocol::SCTP => sctp(bytes).map_or_else(|| torn(bytes), Ok),
         Protocol::ICMP | Protocol::ICMPV6 => match bytes {
             [kind, code, ..] if bytes.len() >= 8 => Ok(Transport::Icmp { kind: *kind, code: *code }),
             _ => Err(ParseError::Truncated),
@@ -325,28 +337,34 @@ fn whole_transport(protocol: Protocol, bytes: &[u8]) -> Result<Transport, ParseE
 }
 
 /// The data offset is not looked at: IPVS forwards a segment whose offset makes no sense like any other.
-fn tcp(bytes: &[u8]) -> Result<Transport, ParseError> {
-    let header = bytes.first_chunk::<TCP_LEN>().ok_or(ParseError::Truncated)?;
+fn tcp(bytes: &[u8]) -> Option<Transport> {
+    let header = bytes.first_chunk::<TCP_LEN>()?;
     let flag = |bit: u8| header[13] & bit != 0;
-    Ok(Transport::Tcp {
+    Some(Transport::Tcp {
         source: u16::from_be_bytes([header[0], header[1]]),
         destination: u16::from_be_bytes([header[2], header[3]]),
         flags: TcpFlags { fin: flag(0x01), syn: flag(0x02), rst: flag(0x04), ack: flag(0x10) },
     })
 }
 
-fn udp(bytes: &[u8]) -> Result<Transport, ParseError> {
-    let header = UdpHeaderSlice::from_slice(bytes).map_err(|_| ParseError::Truncated)?;
-    Ok(Transport::Udp { source: header.source_port(), destination: header.destination_port() })
+fn udp(bytes: &[u8]) -> Option<Transport> {
+    let header = UdpHeaderSlice::from_slice(bytes).ok()?;
+    Some(Transport::Udp { source: header.source_port(), destination: header.destination_port() })
 }
 
-fn sctp(bytes: &[u8]) -> Result<Transport, ParseError> {
-    let (header, chunks) = bytes.split_first_chunk::<SCTP_LEN>().ok_or(ParseError::Truncated)?;
-    Ok(Transport::Sctp {
+fn sctp(bytes: &[u8]) -> Option<Transport> {
+    let (header, chunks) = bytes.split_first_chunk::<SCTP_LEN>()?;
+    Some(Transport::Sctp {
         source: u16::from_be_bytes([header[0], header[1]]),
         destination: u16::from_be_bytes([header[2], header[3]]),
         chunk: SctpChunk::first_of(chunks),
     })
+}
+
+/// The ports are enough to find a connection by (golden `truncated-known`).
+fn torn(bytes: &[u8]) -> Result<Transport, ParseError> {
+    let [a, b, c, d] = *bytes.first_chunk::<PORTS_LEN>().ok_or(ParseError::Truncated)?;
+    Ok(Transport::Torn { source: u16::from_be_bytes([a, b]), destination: u16::from_be_bytes([c, d]) })
 }
 
 /// The packet quoted by an ICMP error, as far as the quote reaches.

@@ -307,6 +307,7 @@ fn replies_of_real_servers_come_up() {
             ("TCP reply", v4(&tcp((SERVER, 8080), (CLIENT, 4000)))),
             ("UDP reply", v4(&udp((SERVER, 5005), (CLIENT, 4000)))),
             ("IPv6 reply", v6(&tcp((SERVER6, 8080), (CLIENT6, 4000)))),
+            ("IPv6 reply of a server with the virtual address", v6(&tcp((VIP6, 80), (CLIENT6, 4000)))),
         ],
     );
 }
@@ -321,6 +322,7 @@ fn errors_about_balanced_flows_come_up() {
     for kind in [3, 4, 11] {
         table.push(("about a reply, to the service", v4(&icmp(ANY_ROUTER, VIP, kind, &reply))));
         table.push(("about a request, to the client", v4(&icmp(ANY_ROUTER, CLIENT, kind, &request))));
+        table.push(("about a request, to the router", v4(&icmp(SERVER, ROUTER, kind, &request))));
     }
     for kind in [1, 2, 3, 4, 100] {
         table.push(("IPv6, about a reply", v6(&icmp(CLIENT6, VIP6, kind, &reply6))));
@@ -392,6 +394,7 @@ fn the_rest_stays_with_the_kernel() {
             ),
             ("an answer to a health check", v4(&tcp((SERVER, 8080), (ROUTER, 40000)))),
             ("an answer to an IPv6 health check", v6(&tcp((SERVER6, 8080), (ROUTER6, 40000)))),
+            ("from the service's address, which the kernel refuses", v4(&tcp((VIP, 80), (CLIENT, 4000)))),
             ("the server's ssh", v4(&tcp((SERVER, 22), (CLIENT, 4000)))),
             ("to a server directly", v4(&tcp((CLIENT, 4000), (SERVER, 8080)))),
             ("ping of the service", v4(&icmp(CLIENT, VIP, 8, &[0; 32]))),

@@ -25,6 +25,7 @@ const FIRST_ID: u32 = 40000;
 const FLOW_LABEL: u32 = 0x9abcd;
 
 const MTU: usize = 1500;
+const UDP_LEN: usize = 8;
 
 /// The stack; it remembers which IP ids it has used, and fragments.
 #[derive(Clone, Debug)]
@@ -103,6 +104,7 @@ impl HostModel {
                 reset(header, *seq, segment)
             }
             Transport::Tcp { .. } => None,
+            Transport::Udp if has_impossible_length(header, packet) => None,
             Transport::Udp if header.checksum == Some(Judgement::Ok) || is_unsummed_v4(header) => {
                 let (kind, code) = if v4 { (3, 3) } else { (1, 4) };
                 self.error(header.destination, packet, kind, code, 0)
@@ -217,8 +219,21 @@ fn is_acceptable(header: &Packet, packet: &[u8]) -> bool {
     header.ip_checksum != Some(Judgement::Bad)
         && packet.len() >= header.ip_len
         && is_single_machine(header.source)
-        && !is_own(header.source)
+        && !is_refused_own(header.source)
         && is_single_machine(header.destination)
+}
+
+/// Another's packet from one of the router's own addresses: only IPv4 minds (golden `ipv6-direct-replies`).
+fn is_refused_own(source: IpAddr) -> bool {
+    source.is_ipv4() && is_own(source)
+}
+
+/// A datagram that claims to be shorter than its header or longer than its packet is dropped without a word.
+fn has_impossible_length(header: &Packet, packet: &[u8]) -> bool {
+    let there = UDP_LEN + header.payload.len();
+    let Some(start) = header.ip_len.checked_sub(there) else { return true };
+    let told = usize::from(u16::from_be_bytes([packet[start + 4], packet[start + 5]]));
+    header.inner.is_none() && !(UDP_LEN..=there).contains(&told)
 }
 
 fn is_unsummed_v4(header: &Packet) -> bool {

@@ -8,6 +8,8 @@ use crate::support::packet::{checksum, put};
 
 const IPV6_LEN: usize = 40;
 const FRAGMENT_HEADER_LEN: usize = 8;
+/// In the seventh byte of an IPv4 header.
+const DONT_FRAGMENT: u8 = 0x40;
 
 type Key = (IpAddr, IpAddr, String, Option<u32>);
 
@@ -44,7 +46,15 @@ fn join(fragments: &[(usize, bool, Vec<u8>)]) -> Option<Vec<u8>> {
         payload.extend_from_slice(&packet[header_len(packet)..]);
     }
     let ((_, _, first), (_, more, _)) = (fragments.first()?, fragments.last()?);
-    (!more).then(|| if first[0] >> 4 == 4 { ipv4(first, &payload) } else { ipv6(first, &payload) })
+    let v4 = first[0] >> 4 == 4;
+    (!more).then(|| if v4 { ipv4(first, &payload, dont_fragment(fragments)) } else { ipv6(first, &payload) })
+}
+
+/// Whether a fragment as large as any asks not to be fragmented: then so does the datagram.
+fn dont_fragment(fragments: &[(usize, bool, Vec<u8>)]) -> bool {
+    let packets = || fragments.iter().map(|(_, _, packet)| packet);
+    let largest = packets().map(Vec::len).max();
+    packets().any(|packet| packet[6] & DONT_FRAGMENT != 0 && Some(packet.len()) == largest)
 }
 
 /// IPv6 packets of the scenarios have no other extension header than that of the fragment.
@@ -52,12 +62,12 @@ fn header_len(packet: &[u8]) -> usize {
     if packet[0] >> 4 == 4 { usize::from(packet[0] & 15) * 4 } else { IPV6_LEN + FRAGMENT_HEADER_LEN }
 }
 
-fn ipv4(first: &[u8], payload: &[u8]) -> Vec<u8> {
+fn ipv4(first: &[u8], payload: &[u8], dont_fragment: bool) -> Vec<u8> {
     let header_len = header_len(first);
     let mut packet = [&first[..header_len], payload].concat();
     let total = packet.len() as u16;
     put(&mut packet, 2, total);
-    put(&mut packet, 6, 0);
+    put(&mut packet, 6, if dont_fragment { u16::from(DONT_FRAGMENT) << 8 } else { 0 });
     put(&mut packet, 10, 0);
     let sum = checksum(&packet[..header_len]);
     put(&mut packet, 10, sum);

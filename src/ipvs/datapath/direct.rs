@@ -1,11 +1,8 @@
 //! Direct routing: the packet goes to the server as it is, by the server's hardware address alone (ipvs.md section 2.5 but for
 //! the rewriting; golden `dr-tcp`).
 
-use std::sync::Arc;
-
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
-use crate::ipvs::protocol::Direction;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::icmp::IcmpError;
 use crate::net::route::NextHop;
@@ -34,18 +31,13 @@ impl Datapath {
         }
         self.send(passage, Some(egress))
     }
+}
 
-    /// A server's answer that comes by here although it need not. The kernel refuses packets that come from one of its own
-    /// addresses (golden `dr-server-packets`), and forwards the others as they are.
-    pub(super) fn note_direct_reply(
-        &mut self,
-        passage: &mut Passage<'_, '_>,
-        connection: &Arc<Connection>,
-    ) -> Verdict {
-        if !passage.burst.snapshot.routes.is_local(passage.packet.source) {
-            self.count_out(connection, passage.packet.ip_len());
-            self.touch(passage, connection, Direction::Out);
-        }
-        Verdict::Pass
+impl Passage<'_, '_> {
+    /// Whether the kernel refuses an answer that comes by here although it need not: IPv4 packets that come from one of this
+    /// machine's addresses. Others are forwarded (goldens `dr-server-packets`, `ipv6-direct-replies`).
+    pub(super) fn comes_from_own_ipv4(&self) -> bool {
+        let source = self.packet.source;
+        source.is_ipv4() && self.burst.snapshot.routes.is_local(source)
     }
 }

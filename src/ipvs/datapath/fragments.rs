@@ -4,6 +4,7 @@
 //! usually meet in one worker anyway; but some hash the first fragment's ports too, and a bond's members or a switch of
 //! paths bring fragments in by different ports. A lock that only fragments take costs less than losing those datagrams.
 
+use std::cell::Cell;
 use std::hash::BuildHasher;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -29,35 +30,43 @@ pub(super) const IPV6_FRAGMENT_HEADER_LEN: usize = 8;
 const PORTS_LEN: usize = 4;
 
 /// How a datagram that was put together had come.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Origin<'a> {
     pub(super) lengths: &'a [usize],
     /// Length of what every fragment repeats, but for an IPv6 fragment header.
     pub(super) header_len: usize,
     /// Length of the largest fragment's IP packet.
     pub(super) largest: usize,
-    /// IPv4 for this machine's own address. There Linux loses the fragments' borders (golden `fragments-unequal`).
-    merged: bool,
+    /// Linux has lost the fragments' borders: of IPv4 for this machine's own address (golden `fragments-unequal`), and of what
+    /// a persistence engine has read (golden `sip-fragments`).
+    merged: Cell<bool>,
 }
 
 impl Origin<'_> {
+    pub(super) fn merge(&self) {
+        self.merged.set(true);
+    }
+
     /// How long the datagram's fragments may be on a way out that takes `mtu` bytes.
     pub(super) fn size(&self, packet: &Packet, mtu: usize) -> usize {
         let received = if packet.is_ipv4() { self.largest } else { self.largest.max(IPV6_MTU_MIN) };
         received.min(mtu)
     }
 
-    /// Where to cut the datagram, `bytes` now, whose way out takes `mtu` bytes; `None` if it may leave in one piece.
+    /// Where to cut the datagram, `bytes` now, whose way out takes `mtu` bytes; `None` if it may leave in one piece. A whole
+    /// datagram that came as one fragment (RFC 6946) is none any more (golden `ipv6-atomic-fragments`).
     fn cut(&self, packet: &Packet, bytes: &[u8], mtu: usize) -> Option<Cut<'_>> {
         let payload: usize = self.lengths.iter().sum();
         let unchanged = bytes.len() == self.header_len + payload;
         let size = self.size(packet, mtu);
         let header_len = self.header_len + if packet.is_ipv4() { 0 } else { IPV6_FRAGMENT_HEADER_LEN };
         let fits = self.lengths.iter().all(|length| length + header_len <= size);
-        if unchanged && fits && !self.merged {
-            return Some(Cut::Lengths(self.lengths));
+        if unchanged && fits && !self.merged.get() {
+            return (self.lengths.len() > 1).then_some(Cut::Lengths(self.lengths));
         }
-        (bytes.len() > size).then_some(Cut::Size(size))
+        // Linux makes IPv6 a fragment again, if only one.
+        let limit = if packet.is_ipv4() || !self.merged.get() { size } else { self.largest.min(size) };
+        (bytes.len() > limit).then_some(Cut::Size(size))
     }
 }
 
@@ -137,11 +146,18 @@ impl Datapath {
         };
         let merged = packet.is_ipv4() && burst.snapshot.routes.is_local(packet.destination);
         let header_len = packet.ip_len() - datagram.lengths.iter().sum::<usize>();
-        let origin = Origin { lengths: &datagram.lengths, header_len, largest: datagram.largest, merged };
+        let origin = Origin {
+            lengths: &datagram.lengths,
+            header_len,
+            largest: datagram.largest,
+            merged: Cell::new(merged),
+        };
         let addressed = frame.bytes()[..header_end(&packet)].to_vec();
+        let passes_by = !packet.is_ipv4() && !burst.snapshot.routes.is_local(packet.destination);
         let mut passage = Passage { burst, frame: &mut frame, packet, origin: Some(origin) };
         let verdict = match self.packet(&mut passage) {
-            Verdict::Pass if passage.frame.bytes().starts_with(&addressed) => {
+            // Linux puts IPv6 together and cuts it anew even where it is only forwarded.
+            Verdict::Pass if !passes_by && passage.frame.bytes().starts_with(&addressed) => {
                 give_back(&datagram.fragments, &mut self.outbox);
                 return self.outbox.absorb(held);
             }

@@ -31,7 +31,7 @@ impl Datapath {
     }
 
     /// The checksum counts only now: an error that is not worth it may have made a connection all the same (golden
-    /// `schedule-icmp-bad`).
+    /// `schedule-icmp-bad`). It does not where a server's error needs no translation (golden `icmp-direct-servers`).
     pub(super) fn forward_error(
         &mut self,
         passage: &mut Passage<'_, '_>,
@@ -39,7 +39,8 @@ impl Datapath {
         connection: &Arc<Connection>,
         direction: Direction,
     ) -> Verdict {
-        if !rewrite::icmp_checksum_ok(passage.frame.bytes(), &passage.packet) {
+        let untouched = direction == Direction::Out && connection.forward != Forward::Masquerade;
+        if !untouched && !rewrite::icmp_checksum_ok(passage.frame.bytes(), &passage.packet) {
             return Verdict::Drop(DropReason::BadIcmpChecksum);
         }
         match direction {
@@ -72,7 +73,8 @@ impl Datapath {
         self.send(passage, egress)
     }
 
-    /// From the server's side to the client.
+    /// From the server's side to the client, or to this machine itself, which has no use for it: there it only counts (golden
+    /// `icmp-to-own-address`).
     fn forward_error_out(
         &mut self,
         passage: &mut Passage<'_, '_>,
@@ -80,15 +82,21 @@ impl Datapath {
         connection: &Connection,
     ) -> Verdict {
         let packet = passage.packet;
-        if connection.forward != Forward::Masquerade {
-            self.count_out(connection, packet.ip_len());
-            return Verdict::Pass;
-        }
-        let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
+        let egress = match passage.way(packet.destination) {
+            Ok(egress) => egress,
+            Err(NextHop::Local) => {
+                self.count_out(connection, packet.ip_len());
+                return Verdict::Pass;
+            }
+            Err(_) => return Verdict::Pass,
+        };
         if passage.is_refused_to_pass(egress) {
             return Verdict::Pass;
         }
         self.count_out(connection, packet.ip_len());
+        if connection.forward != Forward::Masquerade {
+            return Verdict::Pass;
+        }
         let virtual_address = connection.virtual_address;
         rewrite::set_icmp_end(passage.frame.bytes_mut(), &packet, quote, End::Source, virtual_address);
         self.send(passage, egress)

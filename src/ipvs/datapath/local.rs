@@ -32,6 +32,9 @@ impl Datapath {
         if server.ip().is_loopback() {
             return Verdict::Drop(DropReason::LoopbackServer);
         }
+        if passage.is_torn() {
+            return Verdict::Drop(DropReason::Truncated);
+        }
         if let Err(reason) = self.help_request(passage, connection) {
             return Verdict::Drop(reason);
         }

@@ -64,6 +64,10 @@ impl Timed for Ending {
             Ending::Template(template) => &template.life,
         }
     }
+
+    fn waits_for_others(&self) -> bool {
+        matches!(self, Ending::Template(_))
+    }
 }
 
 /// One worker's engine: the shared tables, its own timer wheel, its number for the counters.
@@ -195,10 +199,14 @@ impl Datapath {
         verdict
     }
 
-    /// The live connection of a flow; one whose time is up goes first.
+    /// The live connection of a flow; one whose time is up goes first. What a client sends from port 0 never finds its
+    /// connection, its answers do (golden `source-port-0`).
     fn find(&mut self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
         loop {
             let (connection, direction) = self.tables.connections.find(flow)?;
+            if direction == Direction::In && flow.source_port == 0 {
+                return None;
+            }
             if self.is_alive(burst, &connection) {
                 return Some((connection, direction));
             }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fragments::Origin;
 use super::{Burst, Datapath, Ending, Passage};
 use crate::ipvs::call_id::call_id;
 use crate::ipvs::connection::Connection;
@@ -51,9 +52,10 @@ impl Passage<'_, '_> {
         Some(key)
     }
 
-    /// The payload of a UDP packet.
+    /// The payload of a UDP packet, read as a whole.
     fn datagram(&self) -> Option<&[u8]> {
         let Packet { transport: Transport::Udp { .. }, l4, end, .. } = self.packet else { return None };
+        self.origin.iter().for_each(Origin::merge);
         self.frame.bytes().get(l4 + UDP_LEN..end)
     }
 }
@@ -76,7 +78,7 @@ impl Datapath {
         if !routes.is_local(flow.destination) || is_martian(flow.source, routes) {
             return Verdict::Pass;
         }
-        if matches!(passage.packet.transport, Transport::Sctp { chunk: None, .. }) {
+        if matches!(passage.packet.transport, Transport::Torn { .. } | Transport::Sctp { chunk: None, .. }) {
             return Verdict::Drop(DropReason::Truncated);
         }
         if !may_open(&passage.packet, sysctls) {
@@ -220,7 +222,7 @@ impl Datapath {
                 let persistence = service.spec.persistence?;
                 let scheduled = || service.scheduler.schedule(&service.servers, arrival);
                 let server = wanted.cloned().or_else(scheduled)?;
-                let port = if key.virtual_address.port() == 0 { 0 } else { server.id().port };
+                let port = if has_own_template(service, arrival.flow) { server.id().port } else { 0 };
                 let template = PersistenceTemplate::new(key, server, port, persistence.timeout);
                 let template = Arc::new(template.of_one_packet_service(service.spec.one_packet));
                 self.tables.templates.insert(Arc::clone(&template));
@@ -270,7 +272,7 @@ fn is_stray_reply(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
     let Snapshot { sysctls, services, .. } = passage.burst.snapshot;
     let answerable = match passage.packet.transport {
         Transport::Tcp { flags, .. } => !flags.rst,
-        Transport::Udp { .. } => true,
+        Transport::Udp { .. } | Transport::Torn { .. } => true,
         Transport::Sctp { chunk, .. } => chunk.is_none_or(|chunk| chunk.kind != SctpChunk::ABORT),
         Transport::Icmp { .. } | Transport::Other => false,
     };
@@ -297,7 +299,7 @@ fn may_open(packet: &Packet, sysctls: &Sysctls) -> bool {
             SctpChunk::INIT => true,
             kind => kind != SctpChunk::ABORT && sysctls.sloppy_sctp != 0,
         }),
-        Transport::Icmp { .. } | Transport::Other => false,
+        Transport::Torn { .. } | Transport::Icmp { .. } | Transport::Other => false,
     }
 }
 
@@ -343,9 +345,19 @@ fn address_for(server: ServerId, flow: &FlowKey) -> SocketAddr {
     SocketAddr::new(server.address, port)
 }
 
+/// Whether the packet is for the service's own port, which is 0 of a mark (golden `destination-port-0`).
+fn is_own_port(service: &VirtualService, flow: &FlowKey) -> bool {
+    service.port().unwrap_or(0) == flow.destination_port
+}
+
+/// Whether connections of this flow's template are all for the service's own port, as they are not with FTP.
+fn has_own_template(service: &VirtualService, flow: &FlowKey) -> bool {
+    is_own_port(service, flow) && flow.destination_port != CONTROL_PORT
+}
+
 /// Under persistence the server's port counts only for the service's own port: with a mark or any port the packet's stays.
 fn persistent_address(service: &VirtualService, server: ServerId, flow: &FlowKey) -> SocketAddr {
-    if service.port() == Some(flow.destination_port) {
+    if is_own_port(service, flow) {
         address_for(server, flow)
     } else {
         SocketAddr::new(server.address, flow.destination_port)

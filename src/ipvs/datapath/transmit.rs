@@ -48,6 +48,11 @@ impl Passage<'_, '_> {
         self.packet.ttl <= 1 || too_big
     }
 
+    /// Whether it ends within its transport header, so that there is nothing to translate.
+    pub(super) fn is_torn(&self) -> bool {
+        matches!(self.packet.transport, Transport::Torn { .. })
+    }
+
     /// Whether it may not be fragmented. "Don't fragment" does not count in an IPv4 ICMP error, which nobody may be told of
     /// (golden `mtu-edges-icmp`).
     pub(super) fn must_stay_whole(&self) -> bool {
@@ -95,6 +100,9 @@ impl Datapath {
         }
         if let Some(egress) = egress.filter(|_| passage.must_stay_whole() && passage.is_too_big(egress)) {
             return self.too_big(passage, &egress);
+        }
+        if passage.is_torn() {
+            return Verdict::Drop(DropReason::Truncated);
         }
         if let Err(reason) = self.help_request(passage, connection) {
             return Verdict::Drop(reason);
@@ -148,8 +156,9 @@ impl Datapath {
         connection: &Arc<Connection>,
     ) -> Verdict {
         let packet = passage.packet;
-        if connection.forward != Forward::Masquerade {
-            return self.note_direct_reply(passage, connection);
+        let direct = connection.forward != Forward::Masquerade;
+        if direct && passage.comes_from_own_ipv4() {
+            return Verdict::Pass;
         }
         let Ok(egress) = passage.way(packet.destination) else { return Verdict::Pass };
         if let (Some(origin), Some(egress)) = (&passage.origin, egress)
@@ -160,6 +169,14 @@ impl Datapath {
         }
         if passage.is_refused_to_pass(egress) {
             return Verdict::Pass;
+        }
+        if direct {
+            self.count_out(connection, packet.ip_len());
+            self.touch(passage, connection, Direction::Out);
+            return self.send(passage, egress);
+        }
+        if passage.is_torn() {
+            return Verdict::Drop(DropReason::Truncated);
         }
         if let Err(reason) = self.help_reply(passage, connection, egress) {
             return Verdict::Drop(reason);

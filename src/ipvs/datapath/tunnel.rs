@@ -63,7 +63,8 @@ impl Datapath {
         let destination = connection.server_address.ip();
         let tunnel = connection.server.tunnel();
         let size = passage.tunnel_size(destination, egress);
-        let fits = passage.packet.ip_len() + tunnel.overhead(destination) <= size;
+        let fits =
+            passage.packet.ip_len() + tunnel.overhead(destination) <= passage.tunnel_limit(destination, size);
         let dont_fragment = passage.packet.is_ipv4() && passage.may_not_be_fragmented();
         // An atomic datagram needs no identification (RFC 6864 section 4.1). The kernel gives none to an ICMP error either that
         // asks not to be fragmented, and must be (golden `mtu-edges-icmp`).
@@ -124,6 +125,13 @@ impl Passage<'_, '_> {
         let mtu = egress.map_or(usize::MAX, |egress| egress.mtu as usize);
         let origin = self.origin.as_ref().filter(|_| self.packet.is_ipv4() == destination.is_ipv4());
         origin.map_or(mtu, |origin| origin.size(&self.packet, mtu))
+    }
+
+    /// Length above which the tunnel packet is made fragments of `size`, or one: IPv6 in IPv6 above the largest fragment that
+    /// came (golden `ipv6-atomic-fragments`).
+    fn tunnel_limit(&self, destination: IpAddr, size: usize) -> usize {
+        let origin = self.origin.as_ref().filter(|_| !self.packet.is_ipv4() && !destination.is_ipv4());
+        origin.map_or(size, |origin| origin.largest.min(size))
     }
 
     /// Lengths of the tunnel packet's fragments, of at most `size` bytes, if an IPv6 datagram in it came in fragments: the

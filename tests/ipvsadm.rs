@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a sample that cannot be read fails the test with its story")]
 
 mod meaning;
+mod restoring;
 mod socket;
 mod tables;
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io;
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -101,9 +100,14 @@ impl Router {
     }
 
     fn ipvsadm(&mut self, words: &[&str]) -> CommandOutput {
+        self.ipvsadm_reading(words, "")
+    }
+
+    /// ipvsadm with something on its standard input.
+    pub fn ipvsadm_reading(&mut self, words: &[&str], input: &str) -> CommandOutput {
         let arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
         let mut stdout = Vec::new();
-        let outcome = xlvs::admin::run(&arguments, &mut io::empty(), &mut stdout, self, &NoNames);
+        let outcome = xlvs::admin::run(&arguments, &mut input.as_bytes(), &mut stdout, self, &NoNames);
         let stdout = String::from_utf8(stdout).expect("a listing is text");
         CommandOutput { code: outcome.code.into(), stdout, stderr: outcome.stderr }
     }

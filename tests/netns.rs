@@ -4,6 +4,7 @@
 
 mod netns {
     mod attach;
+    mod big_table;
     mod daemon;
     mod dut;
     mod fragments;

@@ -133,6 +133,7 @@ pub struct Director {
     tables: Arc<Tables>,
     services: ServiceTable,
     draft: Snapshot,
+    former: Vec<Arc<Snapshot>>,
     ports: Vec<Port>,
     network: HostNetwork,
     wanted: Wanted,
@@ -161,6 +162,7 @@ impl Director {
             services: ServiceTable::new(Arc::clone(&tables), workers),
             tables,
             draft,
+            former: Vec::new(),
             ports,
             network: HostNetwork::default(),
             wanted: Wanted::default(),
@@ -245,8 +247,15 @@ impl Director {
         self.steer();
     }
 
-    fn store(&self) {
-        self.tables.snapshot.store(Arc::new(self.draft.clone()));
+    /// The former snapshot is kept until no worker has it any more: freeing ten thousand services takes time that the workers'
+    /// packets do not have.
+    fn store(&mut self) {
+        self.former.push(self.tables.snapshot.swap(Arc::new(self.draft.clone())));
+        self.free_former();
+    }
+
+    fn free_former(&mut self) {
+        self.former.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
     /// Steers what the snapshot needs, and still what it no longer needs: connections may use that.
@@ -313,6 +322,7 @@ impl Director {
             self.next_defence = now + defence::PERIOD;
         }
         if self.next_sample <= now {
+            self.free_former();
             if self.draft.sysctls.run_estimation != 0 {
                 self.services.sample(&self.draft.services);
             }

@@ -37,6 +37,9 @@ pub struct ServiceTable {
     /// Newest first.
     order: VecDeque<ServiceId>,
     trash: Trash,
+    /// Servers that have just been thrown away, and whether anything was deleted.
+    leaving: Vec<Arc<RealServer>>,
+    deleted: bool,
     /// Counters of deleted services that a deleted server still counts at: a service of the same identity goes on with them,
     /// since the server may be revived in it.
     former_stats: HashMap<ServiceId, Weak<Stats>>,
@@ -50,6 +53,8 @@ impl ServiceTable {
             workers,
             order: VecDeque::new(),
             trash: Trash::new(),
+            leaving: Vec::new(),
+            deleted: false,
             former_stats: HashMap::new(),
         }
     }
@@ -58,6 +63,7 @@ impl ServiceTable {
     pub fn apply(&mut self, draft: &mut Snapshot, network: &HostNetwork, edit: &Edit) -> Result<(), Errno> {
         edit.check(draft, &Surroundings { routes: &draft.routes, network })?;
         self.carry_out(draft, network, edit);
+        self.part_with_deleted(draft);
         Ok(())
     }
 
@@ -70,6 +76,7 @@ impl ServiceTable {
     ) -> Result<(), Refusal> {
         draft.outline().check_all(edits, &Surroundings { routes: &draft.routes, network })?;
         edits.iter().for_each(|edit| self.carry_out(draft, network, edit));
+        self.part_with_deleted(draft);
         Ok(())
     }
 
@@ -122,9 +129,7 @@ impl ServiceTable {
                 trashed.bereft = true;
             }
         }
-        if !ids.is_empty() {
-            self.expire_orphans(draft);
-        }
+        self.deleted |= !ids.is_empty();
     }
 
     fn add_server(&mut self, services: &mut Services, id: &ServiceId, spec: &ServerSpec) {
@@ -149,7 +154,7 @@ impl ServiceTable {
         let service = service.with_servers(servers);
         draft.services.insert(Arc::new(service));
         self.throw_away(*id, &server);
-        self.expire_orphans(draft);
+        self.deleted = true;
     }
 
     fn zero(&self, services: &Services, id: Option<&ServiceId>) {
@@ -167,7 +172,7 @@ impl ServiceTable {
     }
 
     fn throw_away(&mut self, service: ServiceId, server: &Arc<RealServer>) {
-        server.set_available(false);
+        self.leaving.push(Arc::clone(server));
         let trashed = Trashed { server: Arc::clone(server), bereft: false, idle_since: None };
         self.trash.entry(service).or_default().insert(server.id(), trashed);
     }
@@ -181,6 +186,19 @@ impl ServiceTable {
         }
         server.revive(spec);
         Some(server)
+    }
+
+    /// Only now do packets see that servers have gone: some of them may have come back by a later edit of the same moment.
+    fn part_with_deleted(&mut self, draft: &Snapshot) {
+        for server in std::mem::take(&mut self.leaving) {
+            let trashed = self.trash.get(server.service()).and_then(|servers| servers.get(&server.id()));
+            if trashed.is_some() {
+                server.set_available(false);
+            }
+        }
+        if std::mem::take(&mut self.deleted) {
+            self.expire_orphans(draft);
+        }
     }
 
     /// `expire_nodest_conn`: connections of deleted servers end at once, and then their templates.

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -111,6 +112,16 @@ impl Daemon {
         let output = command.output().unwrap();
         assert!(output.status.success(), "ipvsadm {arguments}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Replaces its tables by these command lines.
+    pub fn restore(&self, lines: &str) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ipvsadm-restore"));
+        command.env(SOCKET_VARIABLE, self.path("control.sock")).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        process.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// What became of the packets so far.

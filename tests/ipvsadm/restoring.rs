@@ -1,4 +1,5 @@
-//! `-S` and `-R` against the real tables: what is saved comes back, and what is wrong changes nothing.
+//! `-S`, `-R` and `-L -c` against the real tables: what is saved comes back, what is wrong changes nothing, and long lists come in
+//! pages.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,7 +10,12 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use xlvs::admin::client::Transport as _;
 use xlvs::director::protocol::{Reply, Request};
 
+use crate::support::device::Side;
 use crate::support::engine::Router;
+use crate::support::ethernet;
+use crate::support::packet::{self, PacketSpec};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 10, 1, 30);
 
 /// `-t ADDRESS:PORT` and the like.
 fn service() -> impl Strategy<Value = String> {
@@ -159,4 +165,33 @@ fn listings_among_the_lines_show_what_all_of_them_make() {
         router.ipvsadm_reading(&["-R"], "-A -t 10.10.1.30:80 -s rr\n-Sn\n-A -t 10.10.1.30:81 -s wlc\n");
     assert_eq!(output.stdout, "-A -t 10.10.1.30:80 -s rr\n-A -t 10.10.1.30:81 -s wlc\n");
     assert_eq!((output.stderr.as_str(), output.code), ("", 0));
+}
+
+#[test]
+fn however_many_connections_there_are_a_page_has_a_thousand_or_some_more() {
+    let mut router = Router::new();
+    router
+        .ipvsadm_reading(&["-R"], "-A -u 10.10.1.30:53 -s rr -p 100\n-a -u 10.10.1.30:53 -r 10.8.8.33 -m\n");
+    for client in 0..20_000_u32 {
+        let mut spec = PacketSpec::new(Ipv4Addr::from(0x1400_0000 + client / 2).into(), VIP.into(), "udp");
+        (spec.sport, spec.dport) = (1000 + (client % 2) as u16, 53);
+        router.process(Side::Client, &ethernet::frame(Side::Client, &packet::build(&spec, None).remove(0)));
+    }
+    let (mut seen, mut place) = (BTreeSet::new(), Some(0));
+    while let Some(from) = place {
+        let Ok(Reply::Connections { connections, next }) =
+            router.call(Request::ListConnections { place: from })
+        else {
+            panic!("no connections")
+        };
+        assert!(connections.len() < 2000, "a page of {}", connections.len());
+        seen.extend(connections.iter().map(|connection| format!("{:?}", connection.client)));
+        place = next;
+    }
+    assert_eq!(seen.len(), 30_000, "20,000 connections and 10,000 templates");
+    let rows = router.ipvsadm_reading(&["-Lnc"], "").stdout.lines().count();
+    assert_eq!(rows, 30_002);
+    let json = router.ipvsadm_reading(&["-L", "-c", "--json"], "").stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["connections"].as_array().map(Vec::len), Some(30_000));
 }

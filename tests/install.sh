@@ -49,6 +49,11 @@ need_for_ftp() {
   need curl curl
 }
 
+# It depends on the kernel's ipvsadm, which its test covers with ours.
+need_for_ldirectord() {
+  need ldirectord ldirectord /usr/sbin/ldirectord
+}
+
 check_rust() {
   command -v cargo >/dev/null || die 'cargo is missing: install Rust from https://rustup.rs, then try again'
   [[ $1 == check || $1 == test ]] || return 0
@@ -63,8 +68,8 @@ install_cargo_fuzz() {
   cargo install --quiet --locked cargo-fuzz || die 'cargo-fuzz could not be installed (is there a network?)'
 }
 
-# Demo and tests start an nginx and a vsftpd of their own in their namespaces; a package installed for them must not open a
-# port of this machine, neither now nor after the next boot.
+# Demo and tests start an nginx, a vsftpd and a ldirectord of their own in their namespaces; a package installed for them must
+# not open a port of this machine or touch its IPVS, neither now nor after the next boot.
 policy=/usr/sbin/policy-rc.d
 forbid_services() {
   [[ ! -e $policy ]] || return 0
@@ -92,7 +97,7 @@ install_missing() {
     || { "${as_root[@]}" apt-get update -qq && apt_install "${missing[@]}" >/dev/null; } \
     || die "apt could not install $what (is there a network?)"
   local service
-  for service in nginx vsftpd; do
+  for service in nginx vsftpd ldirectord; do
     if [[ " $what " == *" $service"* ]]; then
       "${as_root[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
     fi
@@ -104,7 +109,7 @@ build) need_for_build ;;
 check) need_for_build && need shellcheck shellcheck ;;
 demo) need_for_build && need_for_network && need_for_demo ;;
 test)
-  need_for_build && need_for_network && need_for_demo && need_for_ftp && need_for_fuzz
+  need_for_build && need_for_network && need_for_demo && need_for_ftp && need_for_ldirectord && need_for_fuzz
   need shellcheck shellcheck
   ;;
 fuzz) need_for_build && need_for_fuzz ;;

@@ -10,6 +10,7 @@ mod netns {
     mod fragments;
     mod ftp;
     mod host;
+    mod ldirectord;
     mod life;
     mod local;
     mod namespace;

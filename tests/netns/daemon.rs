@@ -99,7 +99,7 @@ impl Daemon {
     /// What `xlvs` prints to this command, and whether it went well.
     pub fn xlvs(&self, arguments: &str) -> (bool, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
-        command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.path("control.sock"));
+        command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.control_socket());
         let output = command.output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
@@ -108,7 +108,7 @@ impl Daemon {
     /// What ipvsadm prints about it.
     pub fn listing(&self, arguments: &str) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ipvsadm"));
-        command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.path("control.sock"));
+        command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.control_socket());
         let output = command.output().unwrap();
         assert!(output.status.success(), "ipvsadm {arguments}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -117,11 +117,16 @@ impl Daemon {
     /// Replaces its tables by these command lines.
     pub fn restore(&self, lines: &str) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ipvsadm-restore"));
-        command.env(SOCKET_VARIABLE, self.path("control.sock")).stdin(Stdio::piped()).stderr(Stdio::piped());
+        command.env(SOCKET_VARIABLE, self.control_socket()).stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         process.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
         let output = process.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Where it listens for ipvsadm.
+    pub fn control_socket(&self) -> PathBuf {
+        self.path("control.sock")
     }
 
     /// What became of the packets so far.
@@ -150,7 +155,7 @@ impl Daemon {
     }
 
     fn call(&self, request: Request) -> Option<Reply> {
-        ControlSocket::new(self.path("control.sock")).call(request).ok()
+        ControlSocket::new(self.control_socket()).call(request).ok()
     }
 
     fn has_ended(&self) -> bool {

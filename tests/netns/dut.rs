@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use xlvs::host::clock::Clock;
@@ -13,13 +14,16 @@ use super::wire::Wire;
 use crate::support::device::{CommandOutput, Departure, Device, Side};
 use crate::support::ethernet::Neighbours;
 
+/// Whose turn it is to have the one device of the machine.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// The namespaces and the daemon in them, removed when dropped. There is one of it on a machine.
-pub struct Dut(());
+pub struct Dut(#[expect(dead_code, reason = "held until the device is removed")] MutexGuard<'static, ()>);
 
 impl Dut {
-    /// Nothing is set up before the first reset.
+    /// Waits until no other test has it. Nothing is set up before the first reset.
     pub fn new() -> Self {
-        Dut(())
+        Dut(TURN.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A fresh daemon without services, which takes the place of the one before.

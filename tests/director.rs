@@ -333,10 +333,10 @@ impl Site {
 
     /// What a reload said of what was changed by hand.
     fn changed_by_hand(&self) -> Vec<&str> {
-        let told = |effect| match effect {
-            &Effect::ChangedByHand(ref text) => Some(text.as_str()),
-            _ => None,
-        };
+        fn told(effect: &Effect) -> Option<&str> {
+            let Effect::ChangedByHand(text) = effect else { return None };
+            Some(text)
+        }
         self.effects.iter().filter_map(told).collect()
     }
 }

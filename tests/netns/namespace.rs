@@ -7,6 +7,8 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+use super::rig::wait_until;
+
 /// Hardware address of the router's eth0.
 pub const ROUTER_MAC: &str = "02:00:00:00:00:01";
 /// Hardware address of the server's eth0.
@@ -79,6 +81,13 @@ impl Namespace {
         self.run(&format!("ip {arguments}"))
     }
 
+    /// Waits until an interface that has been set up can send: the kernel puts its queue in place a moment later, and drops
+    /// what comes before.
+    pub fn await_carrier(&self, interface: &str) {
+        let state = || self.ip(&format!("-brief link show dev {interface}"));
+        wait_until("the interface can send", || state().split_whitespace().nth(1) == Some("UP"));
+    }
+
     /// A name under which `ip` finds this namespace.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
@@ -111,6 +120,8 @@ impl Pair {
                 namespace.ip(&format!("address add {prefix}::{last}/64 dev eth0 nodad"));
             }
         }
+        router.await_carrier("eth0");
+        server.await_carrier("eth0");
         Pair { router, server }
     }
 }

@@ -59,6 +59,8 @@ impl Rig {
         // Without it, checksums are only half made when they arrive.
         peer.run("ethtool -K eth0 tx off");
         self.router.run(&format!("ethtool -K {interface} tx off"));
+        self.router.await_carrier(interface);
+        peer.await_carrier("eth0");
     }
 
     /// Has client and server send half-made checksums, as a veth does if nobody forbids it.

@@ -333,11 +333,11 @@ impl Site {
 
     /// What a reload said of what was changed by hand.
     fn changed_by_hand(&self) -> Vec<&str> {
-        let told = |effect| match effect {
-            &Effect::ChangedByHand(ref text) => Some(text.as_str()),
+        let told = self.effects.iter().filter_map(|effect| match effect {
+            Effect::ChangedByHand(text) => Some(text.as_str()),
             _ => None,
-        };
-        self.effects.iter().filter_map(told).collect()
+        });
+        told.collect()
     }
 }
 

@@ -3,11 +3,11 @@
 PROGRAMS := $(or $(CARGO_TARGET_DIR),target)
 # Network namespaces, AF_XDP and apt need root; cargo builds as whoever calls.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
-SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh)
+SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh tests/completion/*.bash)
 
 .DEFAULT_GOAL := help
 TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz
-.PHONY: help demo demo-down test fuzz build check bench $(TOOLS)
+.PHONY: help demo demo-down test fuzz build man check bench $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -33,6 +33,11 @@ fuzz: tools-fuzz ## fuzz for 15 seconds a target (SECONDS=N for longer, TARGET=N
 
 build: tools-build ## build the programs
 	cargo build --release --bins
+
+man: build ## write the manual pages and the bash completions below target
+	@mkdir -p "$(PROGRAMS)/man" "$(PROGRAMS)/completion/bash"
+	@set -e; for page in ipvsadm.8 xlvs.8 lvs.cf.5; do "$(PROGRAMS)/release/xlvs" man "$${page%.*}" >"$(PROGRAMS)/man/$$page"; done
+	@set -e; for program in ipvsadm xlvs; do "$(PROGRAMS)/release/xlvs" completion bash "$$program" >"$(PROGRAMS)/completion/bash/$$program"; done
 
 check: tools-check ## formatting, clippy, shellcheck
 	cargo fmt --check

@@ -44,6 +44,10 @@ need_for_demo() {
   need iputils-ping ping
 }
 
+need_for_manual() {
+  need groff-base groff
+}
+
 need_for_ftp() {
   need vsftpd vsftpd /usr/sbin/vsftpd
   need curl curl
@@ -109,7 +113,7 @@ build) need_for_build ;;
 check) need_for_build && need shellcheck shellcheck ;;
 demo) need_for_build && need_for_network && need_for_demo ;;
 test)
-  need_for_build && need_for_network && need_for_demo && need_for_ftp && need_for_ldirectord && need_for_fuzz
+  need_for_build && need_for_network && need_for_demo && need_for_ftp && need_for_ldirectord && need_for_manual && need_for_fuzz
   need shellcheck shellcheck
   ;;
 fuzz) need_for_build && need_for_fuzz ;;

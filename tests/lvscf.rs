@@ -280,18 +280,18 @@ fn errors_name_line_message_and_word_and_do_not_cascade() {
 
 #[test]
 fn every_key_is_known_at_its_level() {
-    use xlvs::config::recover::{GLOBAL_KEYS, SERVER_KEYS, VIRTUAL_KEYS};
+    use xlvs::config::keys::{GLOBAL, SERVER, VIRTUAL};
     let levels = [
-        ("", &GLOBAL_KEYS[..], ""),
-        ("virtual v {\n", &VIRTUAL_KEYS[..], "}\n"),
-        ("failover f {\n", &VIRTUAL_KEYS[..], "}\n"),
-        ("virtual v {\nserver s {\n", &SERVER_KEYS[..], "}\n}\n"),
+        ("", &GLOBAL[..], ""),
+        ("virtual v {\n", &VIRTUAL[..], "}\n"),
+        ("failover f {\n", &VIRTUAL[..], "}\n"),
+        ("virtual v {\nserver s {\n", &SERVER[..], "}\n}\n"),
     ];
     for (before, keys, after) in levels {
-        for key in keys {
+        for key in keys.iter().map(|key| key.name) {
             let text = format!("{before}{key} = \n{after}");
             let errors = parse(&text, Names::NONE).errors;
-            let wanted = if *key == "dirs" { "list expected" } else { "missing arguments" };
+            let wanted = if key == "dirs" { "list expected" } else { "missing arguments" };
             assert_eq!(errors.len(), 1, "{text}: {errors:?}");
             assert_eq!(errors[0].fault.reason.to_string(), wanted, "{text}");
         }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy's exemption for tests misses the functions that they call")]
 
 mod beyond;
+mod completion;
 mod datapath;
 mod defence;
 mod director;
@@ -11,6 +12,7 @@ mod ipvsadm;
 mod layers;
 mod lvscf;
 mod lvscf_check;
+mod manual;
 mod marks;
 mod model;
 mod nanny;

@@ -32,6 +32,10 @@ pub enum TunnelType {
     Gre,
 }
 
+/// The types by the words of `--tun-type`.
+pub const TUNNEL_TYPES: [(&str, TunnelType); 3] =
+    [("ipip", TunnelType::Ipip), ("gue", TunnelType::Gue), ("gre", TunnelType::Gre)];
+
 /// A command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arguments {
@@ -319,12 +323,8 @@ fn ranged<T: TryFrom<i64>>(name: &'static str, text: &str, least: i64, most: i64
 }
 
 fn tunnel_type(text: &str) -> Result<TunnelType, UsageError> {
-    match text {
-        "ipip" => Ok(TunnelType::Ipip),
-        "gue" => Ok(TunnelType::Gue),
-        "gre" => Ok(TunnelType::Gre),
-        _ => Err(UsageError::IllegalValue("tunnel type")),
-    }
+    let known = TUNNEL_TYPES.iter().find(|(name, _)| *name == text);
+    known.map(|(_, tunnel)| *tunnel).ok_or(UsageError::IllegalValue("tunnel type"))
 }
 
 fn multicast_group(text: &str) -> Result<IpAddr, UsageError> {

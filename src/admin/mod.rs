@@ -1,10 +1,13 @@
 //! Layer 4: `ipvsadm`, a drop-in for version 1.31. A command line becomes [`args`] (what was typed), then a [`request`]
 //! (what it means), goes to the daemon through a [`Transport`] and comes back as text ([`print`]).
 
+pub mod about;
 pub mod args;
 pub mod client;
-mod help;
+pub mod completion;
+pub mod help;
 mod listing;
+pub mod manual;
 pub mod operator;
 pub mod options;
 pub mod print;
@@ -14,6 +17,7 @@ pub mod request;
 pub mod resolver;
 mod restore;
 mod scan;
+pub mod subcommands;
 pub mod usage;
 mod value;
 
@@ -215,7 +219,7 @@ impl Session<'_> {
             },
             Action::List(listing) => self.list(listing),
             Action::Save(numeric) => self.save(numeric),
-            Action::Help => self.print_and_stop(&[help::VERSION, help::HELP]),
+            Action::Help => self.print_and_stop(&[help::VERSION, &help::help()]),
             Action::Version => self.print_and_stop(&[help::VERSION]),
             Action::Restore(_) => Ok(After::GoOn),
         }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
+use super::options::{FLAG_NAMES, flag_names};
 use super::resolver::Resolver;
 use super::usage::UsageError;
 use crate::ipvs::edit::SchedulerFlags;
@@ -83,14 +84,15 @@ fn c_integer(text: &str) -> Option<u32> {
 pub fn scheduler_flags(text: &str, scheduler: &str) -> Result<SchedulerFlags, UsageError> {
     let mut flags = SchedulerFlags::default();
     for word in text.split(',').filter(|word| !word.is_empty()) {
-        match word.split_once('-') {
-            Some((owner @ ("sh" | "mh"), "fallback" | "port")) if owner != scheduler => {
+        let names = [flag_names(scheduler), &FLAG_NAMES];
+        match names.iter().find_map(|names| names.iter().position(|name| *name == word)) {
+            Some(0) => flags.flag1 = true,
+            Some(1) => flags.flag2 = true,
+            Some(_) => flags.flag3 = true,
+            None if ["sh", "mh"].iter().any(|other| flag_names(other).contains(&word)) => {
                 return Err(UsageError::ForeignSchedulerFlag(word.to_owned()));
             }
-            Some(("sh" | "mh", "fallback")) | Some(("flag", "1")) => flags.flag1 = true,
-            Some(("sh" | "mh", "port")) | Some(("flag", "2")) => flags.flag2 = true,
-            Some(("flag", "3")) => flags.flag3 = true,
-            _ => return Err(UsageError::SchedulerFlag(word.to_owned())),
+            None => return Err(UsageError::SchedulerFlag(word.to_owned())),
         }
     }
     Ok(flags)

@@ -6,6 +6,7 @@ mod bystander;
 pub mod check;
 mod check_virtual;
 pub mod complaint;
+pub mod keys;
 pub mod lex;
 pub mod lvs;
 pub mod mark_command;

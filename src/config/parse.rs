@@ -5,7 +5,7 @@ use super::complaint::{Complaints, Fault, ParseError, Reason};
 use super::lex::{self, MOST_WORDS, Word};
 use super::lvs::{LvsConfig, RealServer, VirtualServer};
 use super::names::Names;
-use super::recover::{self, Level, VIRTUAL_KEYS};
+use super::recover::{self, Level, is_key_of};
 use super::value::{self, Read, Value};
 
 /// `virtual` or `failover`.
@@ -201,14 +201,14 @@ impl Parser<'_> {
 
     fn key(&mut self, number: usize, words: &[Word<'_>]) -> Result<(), Fault> {
         let key = words[0].text;
-        if self.place.reopened && self.place.server.is_none() && !VIRTUAL_KEYS.contains(&key) {
+        if self.place.reopened && self.place.server.is_none() && !is_key_of(key, Level::Virtual) {
             self.place = Place::default();
         }
         let value = Value { words: words.get(2..).unwrap_or_default(), names: self.names };
         let level = self.level();
         let known = match words.get(1) {
+            _ if !is_key_of(key, level) => false,
             Some(equal) if equal.text == "=" && equal.quote.is_none() => true,
-            _ if !recover::is_key_of(key, level) => false,
             second => return Err(equal_expected(key, second)),
         };
         let block = self.block();
@@ -219,7 +219,7 @@ impl Parser<'_> {
         }
         if words.last().is_some_and(|last| last.text == "{") {
             self.place.skipped = 1;
-        } else if level == Level::Top && VIRTUAL_KEYS.contains(&key) {
+        } else if level == Level::Top && is_key_of(key, Level::Virtual) {
             self.reopen();
         }
         Err(recover::unknown(key, level))

@@ -1,71 +1,7 @@
 //! What an unknown word was probably meant to be, so that one bad line is one error.
 
 use super::complaint::{Fault, Reason};
-
-/// Keys of the top level.
-pub const GLOBAL_KEYS: [&str; 31] = [
-    "serial_no",
-    "primary",
-    "primary_private",
-    "primary_shared",
-    "backup",
-    "backup_private",
-    "backup_shared",
-    "backup_active",
-    "heartbeat",
-    "heartbeat_port",
-    "keepalive",
-    "deadtime",
-    "network",
-    "nat_router",
-    "nat_nmask",
-    "service",
-    "rsh_command",
-    "debug_level",
-    "reservation_conflict_action",
-    "monitor_links",
-    "syncdaemon",
-    "syncd_iface",
-    "syncd_id",
-    "tcp_timeout",
-    "tcpfin_timeout",
-    "udp_timeout",
-    "active_cmd",
-    "inactive_cmd",
-    "hard_shutdown",
-    "ipvsadm",
-    "sync",
-];
-
-/// Keys of a `virtual` or `failover` block.
-pub const VIRTUAL_KEYS: [&str; 23] = [
-    "active",
-    "address",
-    "vip_nmask",
-    "sorry_server",
-    "fwmark",
-    "protocol",
-    "port",
-    "scheduler",
-    "persistent",
-    "pmask",
-    "send",
-    "expect",
-    "use_regex",
-    "send_program",
-    "timeout",
-    "reentry",
-    "quiesce_server",
-    "load_monitor",
-    "client_monitor",
-    "start_cmd",
-    "stop_cmd",
-    "master",
-    "dirs",
-];
-
-/// Keys of a `server` block.
-pub const SERVER_KEYS: [&str; 4] = ["address", "active", "weight", "port"];
+use super::keys::{self, Key};
 
 /// Where a line stands, for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,18 +48,22 @@ fn belongs(word: &str, level: Level) -> String {
 }
 
 fn homes(word: &str) -> Vec<&'static str> {
-    let tables: [(&[&str], Level); 3] =
-        [(&GLOBAL_KEYS, Level::Top), (&VIRTUAL_KEYS, Level::Virtual), (&SERVER_KEYS, Level::Server)];
-    tables.iter().filter(|(keys, _)| keys.contains(&word)).map(|(_, level)| home(*level)).collect()
+    let levels = [Level::Top, Level::Virtual, Level::Server];
+    levels.into_iter().filter(|level| is_key_of(word, *level)).map(home).collect()
+}
+
+/// The keys of a level.
+fn keys_of(level: Level) -> &'static [Key] {
+    match level {
+        Level::Top => &keys::GLOBAL,
+        Level::Virtual => &keys::VIRTUAL,
+        Level::Server => &keys::SERVER,
+    }
 }
 
 /// Whether a word is a key of this level.
 pub fn is_key_of(word: &str, level: Level) -> bool {
-    match level {
-        Level::Top => GLOBAL_KEYS.contains(&word),
-        Level::Virtual => VIRTUAL_KEYS.contains(&word),
-        Level::Server => SERVER_KEYS.contains(&word),
-    }
+    keys::has(keys_of(level), word)
 }
 
 fn is_key(word: &str) -> bool {

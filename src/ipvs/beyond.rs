@@ -61,7 +61,8 @@ pub enum SwitchError {
     NotSeconds(String, String),
 }
 
-const NAMES: [&str; 5] = [
+/// The names of the switches at run time.
+pub const NAMES: [&str; 5] = [
     "xlvs.tcp_reset_no_destination",
     "xlvs.drop_untranslated",
     "xlvs.reset_on_expiry",

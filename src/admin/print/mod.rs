@@ -11,6 +11,7 @@ pub use save::save;
 
 use std::fmt::Write;
 
+use super::options::flag_names;
 use super::request::{Columns, Layout};
 use crate::ipvs::edit::{ClientMask, Forward, SchedulerFlags, ServerSpec, ServiceId, ServiceSpec};
 use crate::ipvs::sync::SyncDaemon;
@@ -176,20 +177,11 @@ fn flags(spec: &ServiceSpec) -> String {
     text
 }
 
-/// The flags as `-b` takes them; `sh` and `mh` have two, so their third is never shown.
+/// The flags as `-b` takes them; a third of `sh` and `mh` has no name and is not shown.
 fn scheduler_flag_names(scheduler: &str, flags: SchedulerFlags) -> Option<String> {
-    let names = match scheduler {
-        "sh" => ["sh-fallback", "sh-port", ""],
-        "mh" => ["mh-fallback", "mh-port", ""],
-        _ => ["flag-1", "flag-2", "flag-3"],
-    };
     let set = [flags.flag1, flags.flag2, flags.flag3];
-    let words: Vec<&str> = names
-        .into_iter()
-        .zip(set)
-        .filter(|(name, set)| *set && !name.is_empty())
-        .map(|pair| pair.0)
-        .collect();
+    let names = flag_names(scheduler).iter().zip(set).filter(|(_, set)| *set);
+    let words: Vec<&str> = names.map(|(name, _)| *name).collect();
     (!words.is_empty()).then(|| words.join(","))
 }
 

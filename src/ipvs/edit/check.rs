@@ -15,6 +15,9 @@ use crate::net::route::{HostNetwork, RouteTable, is_link_local};
 /// `--set` accepts what fits the kernel's jiffies (`INT_MAX` / HZ with HZ = 1000).
 const TIMEOUT_MAX: u32 = i32::MAX as u32 / 1000;
 
+/// The persistence engines that there are.
+pub const ENGINES: [&str; 1] = ["sip"];
+
 /// What a check has to know of the tables.
 pub trait Present {
     /// Whether the service is there.
@@ -86,9 +89,9 @@ fn ensure(condition: bool, errno: Errno) -> Result<(), Errno> {
     if condition { Ok(()) } else { Err(errno) }
 }
 
-/// Scheduler and persistence engine go by name; `sip` is the one engine that there is.
+/// Scheduler and persistence engine go by name.
 fn check_names(spec: &ServiceSpec) -> Result<(), Errno> {
-    let engine_is_known = spec.engine.as_deref().is_none_or(|engine| engine == "sip");
+    let engine_is_known = spec.engine.as_deref().is_none_or(|engine| ENGINES.contains(&engine));
     ensure(scheduler::is_known(&spec.scheduler) && engine_is_known, Errno::ENOENT)
 }
 

@@ -2,7 +2,7 @@
 
 mod check;
 
-pub use check::{Outline, Present, Surroundings, is_foreign};
+pub use check::{ENGINES, Outline, Present, Surroundings, is_foreign};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

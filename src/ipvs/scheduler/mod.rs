@@ -1,4 +1,4 @@
-//! Schedulers: who takes the next new connection (ipvs.md section 5). One file each; [`by_name`] is the list.
+//! Schedulers: who takes the next new connection (ipvs.md section 5). One file each; [`ENTRIES`] is the list.
 
 mod dh;
 mod fo;
@@ -69,26 +69,93 @@ pub trait Scheduler: Send + Sync {
     }
 }
 
+/// A scheduler as users know it.
+pub struct Entry {
+    /// The name that `ipvsadm -s` takes.
+    pub name: &'static str,
+    /// How it chooses, in a sentence.
+    pub about: &'static str,
+    make: fn() -> Arc<dyn Scheduler>,
+}
+
+/// Every scheduler.
+pub const ENTRIES: &[Entry] = &[
+    Entry {
+        name: "rr",
+        about: "Round robin: one server after the other.",
+        make: || Arc::new(rr::RoundRobin::default()),
+    },
+    Entry {
+        name: "wrr",
+        about: "Weighted round robin: in turn, a server of weight 2 twice as often as one of weight 1.",
+        make: || Arc::new(wrr::WeightedRoundRobin::default()),
+    },
+    Entry {
+        name: "lc",
+        about: "Least connection: the server with the fewest connections.",
+        make: || Arc::new(lc::LeastConnection),
+    },
+    Entry {
+        name: "wlc",
+        about: "Weighted least connection: the server with the fewest connections for its weight.",
+        make: || Arc::new(wlc::WeightedLeastConnection),
+    },
+    Entry {
+        name: "sed",
+        about: "Shortest expected delay: the server that the new connection would load least for its weight.",
+        make: || Arc::new(sed::ShortestExpectedDelay),
+    },
+    Entry {
+        name: "nq",
+        about: "Never queue: an idle server if there is one, whatever its weight, else as sed.",
+        make: || Arc::new(nq::NeverQueue),
+    },
+    Entry {
+        name: "fo",
+        about: "Failover: always the server of the highest weight.",
+        make: || Arc::new(fo::FailOver),
+    },
+    Entry {
+        name: "ovf",
+        about: "Overflow: the server of the highest weight, until it has as many active connections; then the next.",
+        make: || Arc::new(ovf::Overflow),
+    },
+    Entry {
+        name: "twos",
+        about: "Two choices: of two servers drawn at random by weight the one with fewer connections for its weight.",
+        make: || Arc::new(twos::TwoChoices::default()),
+    },
+    Entry {
+        name: "sh",
+        about: "Source hashing: the client's address means a server.",
+        make: || Arc::new(sh::SourceHashing::default()),
+    },
+    Entry {
+        name: "dh",
+        about: "Destination hashing: the destination's address means a server.",
+        make: || Arc::new(dh::DestinationHashing::default()),
+    },
+    Entry {
+        name: "mh",
+        about: "Maglev hashing: as sh, and few clients change servers when a server comes or goes.",
+        make: || Arc::new(mh::Maglev::default()),
+    },
+    Entry {
+        name: "lblc",
+        about: "Locality: an address stays with its server until that is overloaded and another is half idle.",
+        make: || Arc::new(lblc::Locality::default()),
+    },
+    Entry {
+        name: "lblcr",
+        about: "Locality with replication: as lblc, and an address in demand gets several servers.",
+        make: || Arc::new(lblcr::ReplicatedLocality::default()),
+    },
+    Entry { name: "none", about: "No server for anybody.", make: || Arc::new(NoScheduler) },
+];
+
 /// A new scheduler by the name that `ipvsadm -s` takes; `None` if there is none of that name.
 pub fn by_name(name: &str) -> Option<Arc<dyn Scheduler>> {
-    Some(match name {
-        "rr" => Arc::new(rr::RoundRobin::default()),
-        "wrr" => Arc::new(wrr::WeightedRoundRobin::default()),
-        "lc" => Arc::new(lc::LeastConnection),
-        "wlc" => Arc::new(wlc::WeightedLeastConnection),
-        "sed" => Arc::new(sed::ShortestExpectedDelay),
-        "nq" => Arc::new(nq::NeverQueue),
-        "dh" => Arc::new(dh::DestinationHashing::default()),
-        "sh" => Arc::new(sh::SourceHashing::default()),
-        "mh" => Arc::new(mh::Maglev::default()),
-        "lblc" => Arc::new(lblc::Locality::default()),
-        "lblcr" => Arc::new(lblcr::ReplicatedLocality::default()),
-        "fo" => Arc::new(fo::FailOver),
-        "ovf" => Arc::new(ovf::Overflow),
-        "twos" => Arc::new(twos::TwoChoices::default()),
-        "none" => Arc::new(NoScheduler),
-        _ => return None,
-    })
+    ENTRIES.iter().find(|entry| entry.name == name).map(|entry| (entry.make)())
 }
 
 /// Whether there is a scheduler of that name.

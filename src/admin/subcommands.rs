@@ -1,0 +1,268 @@
+//! The commands of `xlvs` with their options. The command line is held to this table, and the help, the manual page and the
+//! completion are made from it: a new command needs an entry here.
+
+use super::manual;
+
+/// What a word can be, for the completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Anything.
+    Nothing,
+    /// A file.
+    File,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// A file of the kernel's IPVS.
+    ProcFile,
+    /// An IPVS setting or a switch beyond IPVS.
+    Setting,
+    /// A running service of the kind that the first word names.
+    Service,
+    /// A server of the service that the first two words name.
+    Server,
+}
+
+/// An option of a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag {
+    /// As it is typed: `--config`, `-a`.
+    pub name: &'static str,
+    /// What its value is called, and what it can be; `None` if it takes none.
+    pub value: Option<(&'static str, Offer)>,
+    /// A line without a full stop.
+    pub brief: &'static str,
+}
+
+/// A command.
+#[derive(Clone, Copy, Debug)]
+pub struct Subcommand {
+    /// Its name.
+    pub name: &'static str,
+    /// What may follow it, options apart, as the usage shows it.
+    pub words: &'static str,
+    /// What each of these words can be; further ones are like the last.
+    pub offers: &'static [Offer],
+    /// Its options.
+    pub flags: &'static [Flag],
+    /// Whether `--json` may stand behind it.
+    pub json: bool,
+    /// A line without a full stop, two in the help if there is a line end in it.
+    pub brief: &'static str,
+    /// Further sentences for the manual page, in its markup; may be empty.
+    pub detail: &'static str,
+}
+
+impl Subcommand {
+    /// Whether it takes an option; all take a request for help.
+    pub fn takes(&self, option: &str) -> bool {
+        ["-h", "--help"].contains(&option)
+            || (option == JSON && self.json)
+            || self.flags.iter().any(|flag| flag.name == option)
+    }
+}
+
+/// The option that many commands have.
+pub const JSON: &str = "--json";
+
+/// What it does.
+pub const JSON_BRIEF: &str = "the answer for programs, as one line of JSON";
+
+/// A command without options and words.
+const fn plain(name: &'static str, brief: &'static str, detail: &'static str) -> Subcommand {
+    Subcommand { name, words: "", offers: &[], flags: &[], json: false, brief, detail }
+}
+
+/// Every command, in the order of the help.
+pub const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand {
+        flags: &[
+            Flag {
+                name: "--config",
+                value: Some(("FILE", Offer::File)),
+                brief: "lvs.cf (default /etc/sysconfig/ha/lvs.cf)",
+            },
+            Flag {
+                name: "--marks",
+                value: Some(("FILE", Offer::File)),
+                brief: "saved iptables rules (default /etc/sysconfig/iptables)",
+            },
+            Flag {
+                name: "--marks6",
+                value: Some(("FILE", Offer::File)),
+                brief: "saved ip6tables rules (default /etc/sysconfig/ip6tables)",
+            },
+            Flag {
+                name: "--settings",
+                value: Some(("FILE", Offer::File)),
+                brief: "xlvs.toml (default /etc/xlvs/xlvs.toml, which need not exist)",
+            },
+            Flag {
+                name: "--bare",
+                value: None,
+                brief: "no lvs.cf: start with empty tables, for ipvsadm to fill",
+            },
+        ],
+        ..plain(
+            "run",
+            "balance until SIGTERM; SIGHUP reads the files again",
+            "Puts the virtual addresses on their devices and announces them, checks the servers, and takes \
+             the addresses back at the end.",
+        )
+    },
+    Subcommand { json: true, ..plain("status", "what the daemon does: ports, packets, servers", "") },
+    Subcommand {
+        words: "FILE...",
+        offers: &[Offer::File],
+        json: true,
+        ..plain(
+            "check",
+            "say what is wrong with an lvs.cf, saved iptables or ip6tables rules or an xlvs.toml",
+            "Errors with the lines that they are in, and warnings of what is accepted and does other than \
+             it seems to.",
+        )
+    },
+    Subcommand {
+        json: true,
+        ..plain(
+            "reload",
+            "have the daemon read its files again; says what it undoes of what was changed by hand",
+            "The difference is applied; connections that it does not concern go on. If a file has an \
+             error, nothing changes.",
+        )
+    },
+    Subcommand {
+        json: true,
+        ..plain(
+            "diff",
+            "in what the table differs from lvs.cf: what was changed by hand; exit code 1 if there is \
+             anything",
+            "",
+        )
+    },
+    Subcommand {
+        words: "NAME",
+        offers: &[Offer::ProcFile],
+        ..plain(
+            "proc",
+            "what the kernel would show in /proc/net/NAME: ip_vs, ip_vs_conn, ip_vs_conn_sync, \
+             ip_vs_stats, ip_vs_stats_percpu, ip_vs_app",
+            "",
+        )
+    },
+    Subcommand {
+        words: "SERVICE SERVER",
+        offers: &[Offer::OneOf(&["tcp", "udp", "sctp", "fwmark", "fwmark6"]), Offer::Service, Offer::Server],
+        flags: &[Flag {
+            name: "--deadline",
+            value: Some(("SECONDS", Offer::Nothing)),
+            brief: "end its connections then; without it they may stay",
+        }],
+        json: true,
+        ..plain(
+            "drain",
+            "weight 0, end its templates, and its connections at the deadline; such as\nxlvs drain tcp \
+             192.0.2.1:80 10.8.8.33:80 --deadline 60, or xlvs drain fwmark 80 10.8.8.33:80",
+            "",
+        )
+    },
+    Subcommand {
+        words: "[NAME[=VALUE]]",
+        offers: &[Offer::Setting],
+        flags: &[
+            Flag { name: "-a", value: None, brief: "list all of IPVS" },
+            Flag { name: "-w", value: None, brief: "accepted, for those used to sysctl(8)" },
+            Flag { name: "-q", value: None, brief: "accepted, for those used to sysctl(8)" },
+        ],
+        json: true,
+        ..plain(
+            "sysctl",
+            "read or set an IPVS setting, such as net.ipv4.vs.expire_nodest_conn, or a switch beyond IPVS, \
+             such as xlvs.drop_untranslated; without NAME: list all of IPVS",
+            "It holds until the daemon ends; xlvs.toml says what to start with.",
+        )
+    },
+    Subcommand {
+        words: "PAGE",
+        offers: &[Offer::OneOf(&manual::NAMES)],
+        ..plain(
+            "man",
+            "print a manual page: ipvsadm, xlvs or lvs.cf; to read it: xlvs man xlvs | man -l -",
+            "",
+        )
+    },
+    Subcommand {
+        words: "SHELL PROGRAM",
+        offers: &[Offer::OneOf(&["bash"]), Offer::OneOf(&super::completion::PROGRAMS)],
+        ..plain("completion", "print the completion of ipvsadm or xlvs for a shell: bash", "")
+    },
+    plain("help", "this text", ""),
+    plain("version", "the version", ""),
+];
+
+/// The command of a name.
+pub fn find(name: &str) -> Option<&'static Subcommand> {
+    SUBCOMMANDS.iter().find(|subcommand| subcommand.name == name)
+}
+
+const ENVIRONMENT: &str = "The table is listed and edited with ipvsadm. Both find the daemon by its \
+     socket: the environment variable XLVS_SOCKET,
+or /run/xlvs/control.sock. Exit code 0: done; 1: it did \
+     not work; 2: the command line is wrong.
+";
+
+/// Where the descriptions begin, and where lines end.
+const COLUMN: usize = 24;
+const WIDTH: usize = 118;
+
+/// What `xlvs help` prints.
+pub fn help() -> String {
+    let mut text =
+        "xlvs: Linux Virtual Server without the kernel module\n\nusage: xlvs COMMAND\n\n".to_owned();
+    for subcommand in SUBCOMMANDS {
+        text += &entry(&format!("  {}", usage(subcommand)), subcommand.brief);
+        for flag in subcommand.flags {
+            text += &entry(&format!("      {}", typed(flag)), flag.brief);
+        }
+    }
+    text += "\n";
+    text += &entry(&format!("  {JSON}"), &format!("behind {}: {JSON_BRIEF}", with_json()));
+    text + "\n" + ENVIRONMENT
+}
+
+/// The commands that have `--json`.
+pub fn with_json() -> String {
+    let names = SUBCOMMANDS.iter().filter(|subcommand| subcommand.json).map(|subcommand| subcommand.name);
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// A command with all that may follow it.
+pub fn usage(subcommand: &Subcommand) -> String {
+    let words = Some(subcommand.words).filter(|words| !words.is_empty()).map(str::to_owned);
+    let flags = subcommand.flags.iter().map(|flag| format!("[{}]", typed(flag)));
+    let name = subcommand.name.to_owned();
+    [name].into_iter().chain(words).chain(flags).collect::<Vec<_>>().join(" ")
+}
+
+/// An option with what its value is called.
+pub fn typed(flag: &Flag) -> String {
+    flag.value.map_or(flag.name.to_owned(), |(value, _)| format!("{} {value}", flag.name))
+}
+
+/// What is described on the left, its description on the right or below.
+fn entry(left: &str, about: &str) -> String {
+    let mut text = left.to_owned();
+    let mut column = if left.len() < COLUMN { left.len() } else { WIDTH };
+    for line in about.split('\n') {
+        for word in line.split(' ') {
+            if column + 1 + word.len() > WIDTH {
+                text += "\n";
+                column = 0;
+            }
+            let blanks = COLUMN.saturating_sub(column).max(1);
+            text += &format!("{:blanks$}{word}", "");
+            column += blanks + word.len();
+        }
+        column = WIDTH;
+    }
+    text + "\n"
+}

@@ -299,18 +299,6 @@ impl Meaning {
     }
 }
 
-/// The flags of a scheduler as `-b` takes them, the first to the third; sh and mh have two, of names of their own.
-pub fn flag_names(scheduler: &str) -> &'static [&'static str] {
-    match scheduler {
-        "sh" => &["sh-fallback", "sh-port"],
-        "mh" => &["mh-fallback", "mh-port"],
-        _ => &FLAG_NAMES,
-    }
-}
-
-/// The names that every scheduler's flags have.
-pub const FLAG_NAMES: [&str; 3] = ["flag-1", "flag-2", "flag-3"];
-
 /// A way to type something: long name (empty if there is none), short name, value, meaning.
 pub type Switch = (&'static str, Option<char>, Takes, Meaning);
 

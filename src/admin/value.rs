@@ -3,10 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use super::options::{FLAG_NAMES, flag_names};
 use super::resolver::Resolver;
 use super::usage::UsageError;
-use crate::ipvs::edit::SchedulerFlags;
+use crate::ipvs::edit::{FLAG_NAMES, SchedulerFlags, flag_names};
 use crate::net::addr::Protocol;
 
 /// A decimal number as C's `strtol` reads it (leading blanks and a sign are allowed, anything behind it is not), if it

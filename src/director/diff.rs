@@ -1,11 +1,9 @@
 //! What the tables have and what `lvs.cf` wants, side by side; and what was changed by hand, so that it outlives changes of a
 //! server's health.
 
-use std::fmt::Write as _;
-
 use super::Director;
 use super::protocol::Difference;
-use crate::ipvs::edit::{ClientMask, Edit, Forward, ServerId, ServerSpec, ServiceId, ServiceSpec};
+use crate::ipvs::edit::{Edit, ServerId, ServerSpec, ServiceId};
 use crate::ipvs::protocol::tcp::State;
 
 impl Director {
@@ -58,8 +56,8 @@ impl Director {
         let mut unknown: Vec<_> = unknown.filter(|id| self.wanted.service(id).is_none()).collect();
         unknown.sort_by_key(ToString::to_string);
         for id in self.wanted.services.iter().map(|service| service.spec.id).chain(unknown) {
-            let file = self.wanted.service(&id).map(|service| service_text(&service.spec));
-            let table = present.get(&id).map(|service| service_text(&service.spec));
+            let file = self.wanted.service(&id).map(|service| service.spec.terms());
+            let table = present.get(&id).map(|service| service.spec.terms());
             differences.extend(difference(format!("service {id}"), file, table));
             differences.extend(self.server_differences(&id));
         }
@@ -76,12 +74,8 @@ impl Director {
         servers.extend(unknown);
         let difference = |server: ServerId| {
             let table = self.draft.services.get(id).and_then(|service| service.server(server));
-            let file = self.server_by_file(id, server).map(|spec| server_text(&spec));
-            difference(
-                format!("server {server} of {id}"),
-                file,
-                table.map(|server| server_text(&server.spec())),
-            )
+            let file = self.server_by_file(id, server).map(|spec| spec.terms());
+            difference(format!("server {server} of {id}"), file, table.map(|server| server.spec().terms()))
         };
         servers.into_iter().filter_map(difference).collect()
     }
@@ -106,38 +100,4 @@ impl Director {
 
 fn difference(subject: String, file: Option<String>, table: Option<String>) -> Option<Difference> {
     (file != table).then_some(Difference { subject, file, table })
-}
-
-fn service_text(spec: &ServiceSpec) -> String {
-    let mut text = spec.scheduler.clone();
-    let flags = [spec.flags.flag1, spec.flags.flag2, spec.flags.flag3];
-    for (number, _) in (1..).zip(flags).filter(|(_, set)| *set) {
-        let _ = write!(text, " flag-{number}");
-    }
-    if let Some(persistence) = spec.persistence {
-        let _ = write!(text, " persistent {}", persistence.timeout);
-        let _ = match persistence.mask {
-            ClientMask::V4(u32::MAX) | ClientMask::V6(128) => Ok(()),
-            ClientMask::V4(mask) => write!(text, " mask {}", std::net::Ipv4Addr::from(mask)),
-            ClientMask::V6(prefix) => write!(text, " mask {prefix}"),
-        };
-    }
-    if let Some(engine) = &spec.engine {
-        let _ = write!(text, " pe {engine}");
-    }
-    text + if spec.one_packet { " ops" } else { "" }
-}
-
-fn server_text(spec: &ServerSpec) -> String {
-    let forward = match spec.forward {
-        Forward::Masquerade => "Masq",
-        Forward::Local => "Local",
-        Forward::Tunnel => "Tunnel",
-        Forward::Route => "Route",
-    };
-    let mut text = format!("{forward} weight {}", spec.weight);
-    if spec.upper_threshold != 0 {
-        let _ = write!(text, " thresholds {} {}", spec.upper_threshold, spec.lower_threshold);
-    }
-    text
 }

@@ -21,6 +21,7 @@ use crate::model::packets::{Fate, Packet};
 use crate::model::sequence::{CHUNKS, FLAGS, Op, SETTINGS};
 use crate::model::tables::{Connection, Millis, Model, SCTP, UDP};
 use crate::model::world::{MARK, MARKED_PORT, TARGETS, World};
+use crate::support::audit;
 use crate::support::device::Side;
 use crate::support::engine::Router;
 use crate::support::ethernet;
@@ -82,7 +83,7 @@ pub fn play(world: World, ops: &[Op]) -> Result<Progress, String> {
             return Err(format!("{}{difference}", rig.story));
         }
     }
-    differ("the counts", &Vec::new(), &rig.router.miscounts())
+    differ("the counts", &Vec::new(), &audit::miscounts(rig.router.tables()))
         .map_err(|difference| format!("{}{difference}", rig.story))?;
     Ok(rig.progress)
 }

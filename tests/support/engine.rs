@@ -1,6 +1,5 @@
 //! The device under test inside this process: the real datapath, director and ipvsadm, with a clock that the scenario moves.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::mem;
 use std::net::IpAddr;
@@ -19,7 +18,6 @@ use xlvs::ipvs::beyond::Beyond;
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::outbox::{Exit, Outbox};
-use xlvs::ipvs::server::RealServer;
 use xlvs::ipvs::snapshot::Tables;
 use xlvs::ipvs::verdict::{PacketCounters, PacketTotals, Verdict};
 use xlvs::ipvs::view::ConnectionView;
@@ -234,32 +232,9 @@ impl Router {
         self.books.totals()
     }
 
-    /// Where what a server counts is not what the tables hold, over or not, and where these are not as long as they say.
-    pub fn miscounts(&self) -> Vec<String> {
-        let snapshot = self.tables.snapshot.load();
-        let mut held = HashMap::new();
-        for server in snapshot.services.iter().flat_map(|service| &service.servers) {
-            held.insert(Arc::as_ptr(server), Held::of(server));
-        }
-        let (mut connections, mut templates) = (0, 0);
-        self.tables.connections.for_each(|connection| {
-            connections += 1;
-            let server = &connection.server;
-            let held = held.entry(Arc::as_ptr(server)).or_insert_with(|| Held::of(server));
-            held.total += 1;
-            held.active += u32::from(connection.is_active());
-        });
-        self.tables.templates.for_each(|template| {
-            templates += 1;
-            let server = &template.server;
-            held.entry(Arc::as_ptr(server)).or_insert_with(|| Held::of(server)).persistent += 1;
-        });
-        let mut miscounts: Vec<_> = held.values().filter_map(Held::miscount).collect();
-        let lengths = (self.tables.connections.len(), self.tables.templates.len());
-        if lengths != (connections, templates) {
-            miscounts.push(format!("{connections} connections and {templates} templates, not {lengths:?}"));
-        }
-        miscounts
+    /// What workers and director share.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// All connections and templates.
@@ -405,29 +380,6 @@ impl Device for Router {
             text += &format!("== {heading}\n{}{}", output.stdout, output.stderr);
         }
         text
-    }
-}
-
-/// What the tables hold of a server's.
-struct Held {
-    server: Arc<RealServer>,
-    active: u32,
-    total: u32,
-    persistent: u32,
-}
-
-impl Held {
-    fn of(server: &Arc<RealServer>) -> Self {
-        Held { server: Arc::clone(server), active: 0, total: 0, persistent: 0 }
-    }
-
-    fn miscount(&self) -> Option<String> {
-        let Held { server, active, total, persistent } = self;
-        let counted = (server.active(), server.total(), server.persistent());
-        let held = (*active, *total, *persistent);
-        let name = format!("{} of {}", server.id(), server.service());
-        (counted != held)
-            .then(|| format!("{name} counts {counted:?} (active, all, templates), the tables hold {held:?}"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the tests share: the scenario runner, and models of the machines around the device under test.
 
+pub mod audit;
 pub mod compare;
 pub mod conversation;
 pub mod decode;

@@ -3,10 +3,9 @@
 use super::{array, case_function};
 use crate::admin::args::TUNNEL_TYPES;
 use crate::admin::help::{commands, ways};
-use crate::admin::options::{
-    CHOICES, Choice, FLAG_NAMES, Meaning, Rule, SWITCHES, Switch, Takes, flag_names,
-};
+use crate::admin::options::{CHOICES, Choice, Meaning, Rule, SWITCHES, Switch, Takes};
 use crate::ipvs::edit::ENGINES;
+use crate::ipvs::edit::{FLAG_NAMES, flag_names};
 use crate::ipvs::scheduler::ENTRIES;
 
 /// What the script needs to know.

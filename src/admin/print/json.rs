@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::ipvs::edit::{ClientMask, Forward, Persistence, SchedulerFlags, ServerSpec, ServiceId};
+use crate::ipvs::edit::{ClientMask, Forward, Persistence, ServerSpec, ServiceId};
 use crate::ipvs::sync::SyncDaemon;
 use crate::ipvs::view::{ConnectionView, ServerView, ServiceView, TimeoutView};
 use crate::net::addr::Family;
@@ -35,7 +35,7 @@ fn service_value(service: &ServiceView) -> Value {
         Family::V6 => "ipv6",
     });
     value["scheduler"] = json!(spec.scheduler);
-    value["flags"] = json!(flags(&spec.scheduler, spec.flags));
+    value["flags"] = json!(spec.flags.names(&spec.scheduler));
     value["persistence"] = spec.persistence.map_or(Value::Null, persistence);
     value["engine"] = json!(spec.engine);
     value["one_packet"] = json!(spec.one_packet);
@@ -43,11 +43,6 @@ fn service_value(service: &ServiceView) -> Value {
     value["rates"] = json!(service.rates);
     value["servers"] = service.servers.iter().map(server_value).collect();
     value
-}
-
-fn flags(scheduler: &str, flags: SchedulerFlags) -> Vec<String> {
-    let names = super::scheduler_flag_names(scheduler, flags).unwrap_or_default();
-    names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn persistence(persistence: Persistence) -> Value {
@@ -63,7 +58,7 @@ fn server_value(server: &ServerView) -> Value {
     json!({
         "address": id.address,
         "port": id.port,
-        "forward": super::forward_word(*forward).to_lowercase(),
+        "forward": forward.word().to_lowercase(),
         "tunnel": if *forward == Forward::Tunnel { tunnel_value(*tunnel) } else { Value::Null },
         "weight": weight,
         "upper_threshold": upper_threshold,

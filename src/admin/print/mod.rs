@@ -11,9 +11,8 @@ pub use save::save;
 
 use std::fmt::Write;
 
-use super::options::flag_names;
 use super::request::{Columns, Layout};
-use crate::ipvs::edit::{ClientMask, Forward, SchedulerFlags, ServerSpec, ServiceId, ServiceSpec};
+use crate::ipvs::edit::{Forward, ServerSpec, ServiceId};
 use crate::ipvs::sync::SyncDaemon;
 use crate::ipvs::view::{ConnectionView, ServerView, ServiceView, TableInfo, TimeoutView};
 use crate::net::addr::Family;
@@ -75,7 +74,7 @@ fn service_row(service: &ServiceView, layout: Layout, names: Names) -> String {
     let numbers = match layout.columns {
         Columns::Stats => [stats.conns, stats.inpkts, stats.outpkts, stats.inbytes, stats.outbytes],
         Columns::Rate => [rates.cps, rates.inpps, rates.outpps, rates.inbps, rates.outbps],
-        _ => return format!("{kind:<4} {name} {}\n", flags(&service.spec)),
+        _ => return format!("{kind:<4} {name} {}\n", service.spec.terms()),
     };
     let cells: String = numbers.iter().map(|&number| cell(number, layout.exact)).collect();
     format!("{kind:<4} {name:<28}{cells}\n")
@@ -84,7 +83,7 @@ fn service_row(service: &ServiceView, layout: Layout, names: Names) -> String {
 fn server_row(service: &ServiceView, server: &ServerView, layout: Layout, names: Names) -> String {
     let name = names.server_column(&service.spec.id, &server.spec.id);
     let (spec, active, inactive) = (&server.spec, server.active, server.inactive);
-    let forward = forward_word(spec.forward);
+    let forward = spec.forward.word();
     let rest = match layout.columns {
         Columns::Plain => format!(" {forward:<7} {:<6} {active:<10} {inactive:<10}", spec.weight),
         Columns::TunInfo => {
@@ -145,51 +144,6 @@ fn tunnel_info(spec: &ServerSpec) -> String {
             format!("gue:{port}:{checksum}")
         }
         _ => "n/a".to_owned(),
-    }
-}
-
-fn forward_word(forward: Forward) -> &'static str {
-    match forward {
-        Forward::Masquerade => "Masq",
-        Forward::Local => "Local",
-        Forward::Tunnel => "Tunnel",
-        Forward::Route => "Route",
-    }
-}
-
-fn flags(spec: &ServiceSpec) -> String {
-    let mut text = spec.scheduler.clone();
-    if let Some(names) = scheduler_flag_names(&spec.scheduler, spec.flags) {
-        text += &format!(" ({names})");
-    }
-    if let Some(persistence) = spec.persistence {
-        text += &format!(" persistent {}", persistence.timeout);
-        if let Some(mask) = mask_unless_full(persistence.mask) {
-            text += &format!(" mask {mask}");
-        }
-        if let Some(engine) = &spec.engine {
-            text += &format!(" pe {engine}");
-        }
-    }
-    if spec.one_packet {
-        text += " ops";
-    }
-    text
-}
-
-/// The flags as `-b` takes them; a third of `sh` and `mh` has no name and is not shown.
-fn scheduler_flag_names(scheduler: &str, flags: SchedulerFlags) -> Option<String> {
-    let set = [flags.flag1, flags.flag2, flags.flag3];
-    let names = flag_names(scheduler).iter().zip(set).filter(|(_, set)| *set);
-    let words: Vec<&str> = names.map(|(name, _)| *name).collect();
-    (!words.is_empty()).then(|| words.join(","))
-}
-
-fn mask_unless_full(mask: ClientMask) -> Option<String> {
-    match mask {
-        ClientMask::V4(u32::MAX) | ClientMask::V6(128) => None,
-        ClientMask::V4(mask) => Some(std::net::Ipv4Addr::from(mask).to_string()),
-        ClientMask::V6(prefix) => Some(prefix.to_string()),
     }
 }
 

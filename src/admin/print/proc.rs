@@ -3,7 +3,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::forward_word;
 use crate::ipvs::edit::{ClientMask, ServiceId, ServiceSpec};
 use crate::ipvs::view::{
     ConnectionView, RateView, ServerView, ServiceView, StatsView, TableInfo, TotalsView,
@@ -100,7 +99,7 @@ fn service_row(spec: &ServiceSpec) -> String {
 
 fn server_row(server: &ServerView) -> String {
     let place = endpoint(SocketAddr::new(server.spec.id.address, server.spec.id.port));
-    let (forward, weight) = (forward_word(server.spec.forward), server.spec.weight);
+    let (forward, weight) = (server.spec.forward.word(), server.spec.weight);
     format!("  -> {place}      {forward:<7} {weight:<6} {:<10} {:<10}\n", server.active, server.inactive)
 }
 

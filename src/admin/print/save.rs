@@ -1,6 +1,6 @@
 //! `-S`: the tables as command lines for `-R` (reference 9.4). Thresholds and timeouts are not among them.
 
-use super::{Names, mask_unless_full, order, scheduler_flag_names};
+use super::{Names, order};
 use crate::ipvs::edit::{Forward, ServerSpec, ServiceId, ServiceSpec};
 use crate::ipvs::view::ServiceView;
 use crate::net::tunnel::{Encapsulation, GueChecksum};
@@ -21,7 +21,7 @@ fn service_line(spec: &ServiceSpec, names: Names) -> String {
     let mut line = format!("-A {} -s {}", names.service_argument(&spec.id), spec.scheduler);
     if let Some(persistence) = spec.persistence {
         line += &format!(" -p {}", persistence.timeout);
-        if let Some(mask) = mask_unless_full(persistence.mask) {
+        if let Some(mask) = persistence.mask.unless_full() {
             line += &format!(" -M {mask}");
         }
     }
@@ -31,8 +31,9 @@ fn service_line(spec: &ServiceSpec, names: Names) -> String {
     if spec.one_packet {
         line += " -o";
     }
-    if let Some(flags) = scheduler_flag_names(&spec.scheduler, spec.flags) {
-        line += &format!(" -b {flags}");
+    let flags = spec.flags.names(&spec.scheduler);
+    if !flags.is_empty() {
+        line += &format!(" -b {}", flags.join(","));
     }
     line + "\n"
 }

@@ -1,8 +1,10 @@
 //! Edits of the tables: what `ipvsadm` asks of the kernel, with the kernel's checks and error numbers.
 
 mod check;
+mod words;
 
 pub use check::{ENGINES, Outline, Present, Surroundings, is_foreign};
+pub use words::{FLAG_NAMES, flag_names};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

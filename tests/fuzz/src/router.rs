@@ -9,6 +9,7 @@ use xlvs::director::protocol::{Reply, Request};
 use xlvs::ipvs::verdict::Verdict;
 use xlvs::ipvs::view::ServiceView;
 
+use crate::support::audit;
 use crate::support::device::{Device as _, Side};
 use crate::support::engine::Router;
 use crate::support::ethernet;
@@ -99,7 +100,7 @@ impl Fuzzed {
 
     /// Servers count what the tables hold.
     fn recount(&self) {
-        let miscounts = self.router.miscounts();
+        let miscounts = audit::miscounts(self.router.tables());
         assert!(miscounts.is_empty(), "{}", miscounts.join("\n"));
     }
 

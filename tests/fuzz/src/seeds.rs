@@ -174,7 +174,14 @@ impl Corpora {
             serde_json::json!({"edit": {"add_server": [id, server]}}),
             serde_json::json!({"edit": {"edit_server": [id, server]}}),
             serde_json::json!("list_services"),
-            serde_json::json!("list_connections"),
+            serde_json::json!({ "list_connections": { "place": 0 } }),
+            serde_json::json!("list_daemons"),
+            serde_json::json!("get_totals"),
+            serde_json::json!("diff"),
+            serde_json::json!({ "edit_all": ["flush", { "stop_daemon": "master" }] }),
+            serde_json::json!({ "edit": { "start_daemon": {
+                "role": "backup", "interface": "eth0", "sync_id": 1, "max_len": 0, "group": null, "port": 0, "ttl": 0
+            } } }),
             serde_json::json!({"sysctl": {"name": "expire_nodest_conn", "value": "1"}}),
             serde_json::json!({"edit": {"delete_server": [id, server["id"]]}}),
             serde_json::json!({"edit": {"zero": null}}),

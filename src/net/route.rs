@@ -132,6 +132,8 @@ struct Hop {
     link: u32,
     metric: u32,
     kind: RouteKind,
+    /// Where the gateway is, if there is one.
+    next: Option<NextHop>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +170,8 @@ pub fn is_link_local(address: IpAddr) -> bool {
 pub struct RouteTable {
     v4: PrefixMap<Ipv4Net, Hop>,
     v6: PrefixMap<Ipv6Net, Hop>,
+    /// The next hops of all neighbours and of the machine itself, so that most packets need one lookup.
+    known: HashMap<IpAddr, NextHop, RandomState>,
     neighbours: HashMap<(u32, IpAddr), MacAddr, RandomState>,
     local: HashSet<IpAddr, RandomState>,
     ports: HashMap<u32, PortLink, RandomState>,
@@ -200,11 +204,23 @@ impl RouteTable {
                 table.ports.insert(*index, PortLink { port, mac: link.mac, mtu: link.mtu });
             }
         }
+        table.find_gateways();
+        let neighbours = network.neighbours.iter().map(|neighbour| neighbour.address);
+        let ends = neighbours.chain(network.addresses.iter().map(|own| own.address));
+        table.known = ends.map(|address| (address, table.look_up(address))).collect();
         table
     }
 
+    fn find_gateways(&mut self) {
+        let RouteTable { v4, v6, ports, neighbours, .. } = self;
+        for hop in v4.values_mut().chain(v6.values_mut()) {
+            hop.next = hop.gateway.map(|gateway| way(ports, neighbours, hop.link, gateway));
+        }
+    }
+
     fn add_route(&mut self, route: &Route) {
-        let hop = Hop { gateway: route.gateway, link: route.link, metric: route.metric, kind: route.kind };
+        let Route { gateway, link, metric, kind, .. } = *route;
+        let hop = Hop { gateway, link, metric, kind, next: None };
         match route.destination {
             IpNet::V4(prefix) => insert_better(&mut self.v4, prefix, hop),
             IpNet::V6(prefix) => insert_better(&mut self.v6, prefix, hop),
@@ -229,6 +245,10 @@ impl RouteTable {
 
     /// The next hop towards `destination`.
     pub fn next_hop(&self, destination: IpAddr) -> NextHop {
+        self.known.get(&destination).copied().unwrap_or_else(|| self.look_up(destination))
+    }
+
+    fn look_up(&self, destination: IpAddr) -> NextHop {
         if self.local.contains(&destination) {
             return NextHop::Local;
         }
@@ -237,8 +257,7 @@ impl RouteTable {
             RouteKind::Local => NextHop::Local,
             RouteKind::Other => NextHop::Kernel,
             RouteKind::Unicast => {
-                let neighbour = hop.gateway.unwrap_or(destination);
-                self.egress(hop.link, neighbour).map_or(NextHop::Kernel, NextHop::Port)
+                hop.next.unwrap_or_else(|| way(&self.ports, &self.neighbours, hop.link, destination))
             }
         }
     }
@@ -276,11 +295,20 @@ impl RouteTable {
             IpAddr::V6(address) => self.v6.get_lpm(&Ipv6Net::from(address)).map(|(_, hop)| hop),
         }
     }
+}
 
-    fn egress(&self, link: u32, neighbour: IpAddr) -> Option<Egress> {
-        let port = self.ports.get(&link)?;
-        let destination = *self.neighbours.get(&(link, neighbour))?;
-        Some(Egress { port: port.port, source: port.mac, destination, mtu: port.mtu })
+/// The way to a neighbour on a link.
+fn way(
+    ports: &HashMap<u32, PortLink, RandomState>,
+    neighbours: &HashMap<(u32, IpAddr), MacAddr, RandomState>,
+    link: u32,
+    neighbour: IpAddr,
+) -> NextHop {
+    match (ports.get(&link), neighbours.get(&(link, neighbour))) {
+        (Some(port), Some(&destination)) => {
+            NextHop::Port(Egress { port: port.port, source: port.mac, destination, mtu: port.mtu })
+        }
+        _ => NextHop::Kernel,
     }
 }
 

@@ -43,7 +43,10 @@ impl Round {
         // The second pass finds one, unless other workers overload it meanwhile.
         for _ in 0..=servers.len() {
             let usable = || servers.iter().filter(|server| is_usable(server));
-            let heaviest = usable().map(|server| i64::from(server.weight())).max()?;
+            let Some(heaviest) = usable().map(|server| i64::from(server.weight())).max() else {
+                self.refuse(from == 0);
+                return None;
+            };
             let reaches =
                 |server: &&Arc<RealServer>| is_usable(server) && i64::from(server.weight()) >= self.level;
             if let Some(chosen) = servers[from..].iter().find(reaches) {
@@ -54,6 +57,16 @@ impl Round {
             self.fall(heaviest);
         }
         None
+    }
+
+    /// Where a search that finds nobody leaves the round. It ends after a whole pass at the lowest level: at the list's end, so the
+    /// next begins at the head and at the top. A search that began in the midst of that level ends where it began (golden
+    /// `sched-wrr-refused`).
+    fn refuse(&mut self, from_the_head: bool) {
+        if from_the_head || self.level > self.step {
+            self.level = self.top;
+            self.last = Weak::new();
+        }
     }
 
     /// At the end of the list: to the next level that the `heaviest` usable server reaches. Weights may be as large as an

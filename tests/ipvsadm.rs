@@ -161,6 +161,9 @@ fn restore_goes_on_after_refusals_and_stops_at_usage_errors() {
         ("-Z\n-A --bogus\n", "--bogus: unknown option\n", 255, 1),
         ("-A\n-Z\n", "You need to supply the 'service-address' option for the 'add-service' command\n", 2, 0),
         ("-A -t nosuch:80\n-Z\n", "illegal virtual server address[:port] specified\n", 2, 0),
+        ("\r\n-A -t 1.2.3.4:80 -p\r\n-Z\r-t\t1.2.3.4:80\r\n", "", 0, 2),
+        ("-Z -t 1.2.3.4:80\0x\n", "", 0, 1),
+        ("-Z \0x\n", "unexpected argument \n", 2, 0),
         ("-A -t 1.2.3.4:80 -s 'a b'\n", "unexpected argument b'\n", 2, 0),
     ];
     for (input, stderr, code, requests) in cases {
@@ -170,6 +173,8 @@ fn restore_goes_on_after_refusals_and_stops_at_usage_errors() {
     let (output, asked) = run("-R --compat", "-Z\n-S\n", Some(Reply::Refused(Errno::ESRCH)));
     assert_eq!((output.stderr.as_str(), output.code), ("No such service\nNo such service\n", 1));
     assert_eq!(asked, [Request::Edit(Edit::Zero(None)), Request::ListServices]);
+    let (output, asked) = run("-R --compat", "-L -t 1.2.3.4:80\n-C\n", Some(Reply::Refused(Errno::ESRCH)));
+    assert_eq!((output.stderr.as_str(), output.code, asked.len()), ("No such service\n", 1, 1));
 }
 
 #[test]

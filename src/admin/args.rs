@@ -213,6 +213,8 @@ impl Arguments {
         let text = value.unwrap_or_default();
         match choice {
             Choice::Scheduler => self.scheduler = text.chars().take(LONGEST_NAME).collect(),
+            // No name is no engine, as for the kernel.
+            Choice::Engine if text.is_empty() => {}
             Choice::Engine => self.engine = Some(text.chars().take(LONGEST_NAME).collect()),
             Choice::SchedulerFlags => text.clone_into(&mut self.flag_text),
             Choice::Persistent => {
@@ -263,7 +265,9 @@ impl Arguments {
     fn read_server(&self, text: &str, resolver: &dyn Resolver) -> Result<ServerId, UsageError> {
         let (protocol, service_port) = match self.service {
             Some(ServiceId::Address { protocol, port, .. }) => (protocol, port),
-            _ => (Protocol::TCP, 0),
+            Some(ServiceId::FwMark { .. }) => (Protocol::TCP, 0),
+            // Before the service, the original knows no protocol whose ports had names.
+            None => (Protocol::IP, 0),
         };
         let (address, port) = value::endpoint(text, protocol, resolver)
             .ok_or(UsageError::IllegalValue("real server address[:port]"))?;

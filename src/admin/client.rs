@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::director::protocol::{Reply, Request};
+use crate::ipvs::edit::Errno;
 
 /// Where the daemon listens unless the environment says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/xlvs/control.sock";
@@ -104,12 +105,17 @@ fn connect(path: &Path) -> io::Result<BufReader<UnixStream>> {
 fn converse(stream: &mut BufReader<UnixStream>, request: &Request) -> io::Result<String> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
-    stream.get_mut().write_all(&line)?;
+    // A daemon that answers nobody of this user may have said so and hung up already.
+    stream.get_mut().write_all(&line).or_else(unless_hung_up)?;
     let mut answer = String::new();
     match stream.read_line(&mut answer)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(answer),
     }
+}
+
+fn unless_hung_up(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
 
 impl Transport for ControlSocket {
@@ -119,7 +125,12 @@ impl Transport for ControlSocket {
             self.stream = None;
             TransportError::Silent { socket: self.path.clone(), source }
         })?;
-        serde_json::from_str(&answer)
-            .map_err(|source| TransportError::Unreadable { socket: self.path.clone(), source })
+        match serde_json::from_str(&answer) {
+            Ok(Reply::Refused(Errno::EPERM)) => {
+                Err(TransportError::NotPermitted { socket: self.path.clone() })
+            }
+            Ok(reply) => Ok(reply),
+            Err(source) => Err(TransportError::Unreadable { socket: self.path.clone(), source }),
+        }
     }
 }

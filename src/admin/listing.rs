@@ -30,9 +30,10 @@ impl Session<'_> {
             return self.list_connections_as_json();
         }
         let engine_columns = layout.columns == Columns::PersistentConn;
-        self.print(&print::connection_titles(engine_columns))?;
+        // With the first page: nothing is printed of what cannot be had.
+        let mut titles = print::connection_titles(engine_columns);
         pages(self.transport, |connections| {
-            let text = print::connections(connections, engine_columns, names);
+            let text = std::mem::take(&mut titles) + &print::connections(connections, engine_columns, names);
             self.stdout.write_all(text.as_bytes())
         })?;
         Ok(After::GoOn)
@@ -78,9 +79,10 @@ impl Session<'_> {
 
     fn proc_connections(&mut self, file: ProcFile) -> Result<After, Failure> {
         let origin = file == ProcFile::SyncedConnections;
-        self.print(&proc::connection_titles(origin))?;
+        let mut titles = proc::connection_titles(origin);
         pages(self.transport, |connections| {
-            self.stdout.write_all(proc::connections(connections, origin).as_bytes())
+            let text = std::mem::take(&mut titles) + &proc::connections(connections, origin);
+            self.stdout.write_all(text.as_bytes())
         })?;
         Ok(After::GoOn)
     }

@@ -40,6 +40,9 @@ use crate::director::protocol::{Reply, Request};
 /// Exit code of a program whose reader has gone, as the shell shows the signal that ends others then.
 const READER_GONE: u8 = 141;
 
+/// Exit code of a listing that the tables refuse.
+const LISTING_REFUSED: u8 = 1;
+
 /// How a run of ipvsadm ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -131,11 +134,11 @@ impl Failure {
         }
     }
 
-    /// Whether a compatible `-R` goes on with the next line.
+    /// Whether a compatible `-R` goes on with the next line. A listing that is refused ends the original.
     fn is_passing(&self) -> bool {
         match self {
             Failure::Usage(error) => error.comes_from_parser(),
-            Failure::Refused { .. } => true,
+            Failure::Refused { code, .. } => *code != LISTING_REFUSED,
             Failure::Transport(_) | Failure::Line { .. } | Failure::Write(_) => false,
         }
     }
@@ -146,7 +149,8 @@ impl Failure {
     }
 
     fn of_reply(command: Command, reply: Reply) -> Self {
-        let code = if matches!(command, Command::List | Command::Save) { 1 } else { 255 };
+        let is_listing = matches!(command, Command::List | Command::Save);
+        let code = if is_listing { LISTING_REFUSED } else { 255 };
         let text = match reply {
             Reply::Refused(errno) => refusal::refusal(command, errno),
             Reply::Failed(text) => text,

@@ -119,7 +119,7 @@ fn service_spec(id: ServiceId, arguments: &Arguments) -> Result<ServiceSpec, Usa
         return Err(UsageError::OnePacketNotUdp);
     }
     let scheduler = if arguments.scheduler.is_empty() { "wlc" } else { &arguments.scheduler };
-    let mask = client_mask(id.family(), arguments.mask)?;
+    let mask = client_mask(id.family(), arguments.mask);
     Ok(ServiceSpec {
         id,
         scheduler: scheduler.to_owned(),
@@ -130,13 +130,12 @@ fn service_spec(id: ServiceId, arguments: &Arguments) -> Result<ServiceSpec, Usa
     })
 }
 
-/// A mask that was written before the service turned out to be IPv6 makes no sense there.
-fn client_mask(family: Family, mask: Option<ClientMask>) -> Result<ClientMask, UsageError> {
+/// A mask that was written before the service turned out to be IPv6 is forgotten, as by the original.
+fn client_mask(family: Family, mask: Option<ClientMask>) -> ClientMask {
     match (family, mask) {
-        (Family::V4, None) => Ok(ClientMask::V4(u32::MAX)),
-        (Family::V6, None) => Ok(ClientMask::V6(128)),
-        (Family::V6, Some(ClientMask::V4(_))) => Err(UsageError::IllegalValue("ipv6 netmask")),
-        (_, Some(mask)) => Ok(mask),
+        (Family::V4, None) => ClientMask::V4(u32::MAX),
+        (Family::V6, None | Some(ClientMask::V4(_))) => ClientMask::V6(128),
+        (_, Some(mask)) => mask,
     }
 }
 

@@ -91,6 +91,7 @@ impl Session<'_> {
 }
 
 /// The lines that say something, with their numbers; `ipvsadm` at the beginning of one is allowed, and with `comments` also `#`.
+/// As in the original a carriage return is a blank, and a word ends at a NUL.
 fn lines(input: &mut dyn BufRead, comments: bool) -> impl Iterator<Item = (usize, Vec<String>)> {
     let lines = (1..).zip(input.split(b'\n').map_while(Result::ok));
     lines.filter_map(move |(number, line)| {
@@ -98,8 +99,12 @@ fn lines(input: &mut dyn BufRead, comments: bool) -> impl Iterator<Item = (usize
         if comments && line.starts_with('#') {
             return None;
         }
-        let words = line.split([' ', '\t']).filter(|word| !word.is_empty() && *word != "ipvsadm");
-        let words: Vec<String> = words.map(str::to_owned).collect();
+        let words = line.split([' ', '\t', '\r']).filter(|word| !word.is_empty() && *word != "ipvsadm");
+        let words: Vec<String> = words.map(before_nul).collect();
         (!words.is_empty()).then_some((number, words))
     })
+}
+
+fn before_nul(word: &str) -> String {
+    word.split('\0').next().unwrap_or_default().to_owned()
 }

@@ -87,6 +87,9 @@ impl Scanner {
     fn short(&mut self) -> Result<Typed, UsageError> {
         let letter = self.bundle.remove(0);
         let switch = SWITCHES.iter().find(|switch| switch.1 == Some(letter)).ok_or_else(|| self.unknown())?;
+        if switch.2 == Takes::Nothing && self.bundle.starts_with('=') {
+            return Err(UsageError::UnwantedArgument(self.last.clone()));
+        }
         let attached = switch.2 != Takes::Nothing && !self.bundle.is_empty();
         let value = attached.then(|| {
             let rest = std::mem::take(&mut self.bundle);

@@ -48,12 +48,13 @@ fn port_if_any(port: Option<&str>, protocol: Protocol, resolver: &dyn Resolver) 
     number.or_else(|| resolver.service_port(text, protocol)).map(Some)
 }
 
-/// An IPv4 address in any of the spellings of `inet_aton`, or a host name.
+/// An IPv4 address in any of the spellings of `inet_aton`, or a host name. Of numbers only what is before a blank counts, as in C.
 pub fn ipv4(text: &str, resolver: &dyn Resolver) -> Option<Ipv4Addr> {
     if text.is_empty() {
         return None;
     }
-    inet_aton(text).or_else(|| resolver.host_address(text))
+    let number = text.split(|c: char| c.is_ascii_whitespace() || c == '\x0b').next().and_then(inet_aton);
+    number.or_else(|| resolver.host_address(text))
 }
 
 /// One to four numbers, decimal, octal (`0`) or hexadecimal (`0x`), the last of which fills the remaining bytes.

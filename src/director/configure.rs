@@ -42,7 +42,7 @@ impl Director {
         }
         self.draft.marks = marks;
         self.remove_addresses(&former, &next);
-        self.set_timeouts(&former, &next);
+        self.set_timeouts(&next);
         for service in former.services.iter().filter(|service| next.service(&service.spec.id).is_none()) {
             self.end_service(service);
         }
@@ -64,11 +64,13 @@ impl Director {
         }
     }
 
-    fn set_timeouts(&mut self, former: &Wanted, next: &Wanted) {
+    fn set_timeouts(&mut self, next: &Wanted) {
         let (tcp, tcp_fin, udp) = next.timeouts;
-        if former.timeouts != next.timeouts
-            && let Err(errno) = self.edit(&Edit::SetTimeouts { tcp, tcp_fin, udp })
-        {
+        let present = self.present_timeouts();
+        let is_wish = [(tcp, present.0), (tcp_fin, present.1), (udp, present.2)]
+            .into_iter()
+            .all(|(wanted, present)| wanted == 0 || wanted == present);
+        if !is_wish && let Err(errno) = self.edit(&Edit::SetTimeouts { tcp, tcp_fin, udp }) {
             let text = format!("timeouts {tcp} {tcp_fin} {udp} are refused ({errno}); the present ones stay");
             self.log(Level::Error, text);
         }
@@ -219,7 +221,8 @@ impl Director {
 
     fn leave(&mut self, id: ServiceId, spec: ServerSpec, quiesce: bool) {
         let edit = if quiesce {
-            Edit::EditServer(id, ServerSpec { weight: 0, ..spec })
+            let by_hand = self.by_hand.get(&(id, spec.id)).cloned().flatten();
+            Edit::EditServer(id, ServerSpec { weight: 0, ..by_hand.unwrap_or(spec) })
         } else {
             Edit::DeleteServer(id, spec.id)
         };

@@ -7,9 +7,21 @@ use crate::ipvs::edit::{Edit, ServerId, ServerSpec, ServiceId};
 use crate::ipvs::protocol::tcp::State;
 
 impl Director {
-    /// Takes note of what an edit by hand makes of a server that `lvs.cf` names.
-    pub(super) fn remember(&mut self, edit: &Edit) {
+    /// The servers of `lvs.cf` in the table that `edits` may delete with all their service. One that is down is not among them: the
+    /// hand does not know it.
+    pub(super) fn cleared_by(&self, edits: &[Edit]) -> Vec<(ServiceId, ServerId)> {
+        if !edits.iter().any(|edit| matches!(edit, Edit::Flush | Edit::DeleteService(_))) {
+            return Vec::new();
+        }
+        let wanted = self.wanted.servers().map(|(service, server)| (service.spec.id, server.spec.id));
+        wanted.filter(|(service, server)| self.is_present(service, *server)).collect()
+    }
+
+    /// Takes note of what an edit by hand makes of the servers that `lvs.cf` names; `cleared` is from before the edit.
+    pub(super) fn remember(&mut self, edit: &Edit, cleared: &[(ServiceId, ServerId)]) {
         let (service, server, spec) = match edit {
+            Edit::Flush => return self.remember_deleted(cleared, |_| true),
+            Edit::DeleteService(id) => return self.remember_deleted(cleared, |service| service == id),
             Edit::AddServer(service, spec) | Edit::EditServer(service, spec) => {
                 (service, spec.id, Some(spec.clone()))
             }
@@ -19,6 +31,16 @@ impl Director {
         if self.wanted.service(service).is_some_and(|service| service.server(server).is_some()) {
             self.by_hand.insert((*service, server), spec);
         }
+    }
+
+    fn remember_deleted(
+        &mut self,
+        cleared: &[(ServiceId, ServerId)],
+        is_deleted: impl Fn(&ServiceId) -> bool,
+    ) {
+        self.by_hand.retain(|(service, _), spec| spec.is_none() || !is_deleted(service));
+        let deleted = cleared.iter().filter(|(service, _)| is_deleted(service));
+        self.by_hand.extend(deleted.map(|server| (*server, None)));
     }
 
     /// Everything in which the tables differ from `lvs.cf`, but for what a server's health explains.
@@ -36,7 +58,7 @@ impl Director {
         differences
     }
 
-    fn present_timeouts(&self) -> (u32, u32, u32) {
+    pub(super) fn present_timeouts(&self) -> (u32, u32, u32) {
         let timeouts = &self.draft.timeouts;
         (timeouts.tcp(State::Established), timeouts.tcp(State::FinWait), timeouts.udp())
     }

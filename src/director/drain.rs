@@ -35,7 +35,7 @@ impl Director {
         if let Err(errno) = self.edit(&edit) {
             return Reply::Refused(errno);
         }
-        self.remember(&edit);
+        self.remember(&edit, &[]);
         self.begin_drain(now, &server, deadline);
         Reply::Text(format!(
             "draining {} of {service}: {} connections{}",

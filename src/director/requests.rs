@@ -50,11 +50,12 @@ impl Director {
     }
 
     fn edit_by_hand(&mut self, edit: &Edit) -> Reply {
+        let cleared = self.cleared_by(std::slice::from_ref(edit));
         match self.edit(edit) {
             Ok(()) => {
                 self.log(Level::Info, format!("ipvsadm: {edit}"));
                 self.keep_neighbours_of(edit);
-                self.remember(edit);
+                self.remember(edit, &cleared);
                 self.warn_of_daemon(edit);
                 Reply::Done
             }
@@ -64,11 +65,12 @@ impl Director {
     }
 
     fn edit_all_by_hand(&mut self, edits: &[Edit]) -> Reply {
+        let cleared = self.cleared_by(edits);
         match self.edit_all(edits) {
             Ok(()) => {
                 self.log(Level::Info, format!("ipvsadm: {} changes restored", edits.len()));
                 for edit in edits {
-                    self.remember(edit);
+                    self.remember(edit, &cleared);
                     self.warn_of_daemon(edit);
                 }
                 self.keep_neighbours();

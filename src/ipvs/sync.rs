@@ -62,11 +62,12 @@ impl SyncDaemon {
             Family::V6 => 48,
         };
         let fitting = |mtu: u32| (mtu.clamp(MASTER_MTU, u32::from(u16::MAX)) - headers) as u16;
+        let most = fitting(u32::from(u16::MAX));
         let max_len = match (self.role, self.max_len) {
             (SyncRole::Master, 0) => fitting(MASTER_MTU),
             (SyncRole::Backup, 0) => fitting(mtu),
-            (SyncRole::Backup, given) => given.max(BACKUP_LEAST),
-            (SyncRole::Master, given) => given,
+            (SyncRole::Backup, given) => given.max(BACKUP_LEAST).min(most),
+            (SyncRole::Master, given) => given.min(most),
         };
         let or = |given: u16, default| if given == 0 { default } else { given };
         SyncDaemon {

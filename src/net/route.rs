@@ -178,6 +178,7 @@ pub struct RouteTable {
     port_macs: Vec<Option<MacAddr>>,
     port_addresses: Vec<PortAddresses>,
     link_addresses: HashMap<u32, Vec<IpNet>, RandomState>,
+    broadcasts: HashSet<IpAddr, RandomState>,
 }
 
 impl RouteTable {
@@ -193,6 +194,7 @@ impl RouteTable {
         for own in &network.addresses {
             if let Ok(subnet) = IpNet::new(own.address, own.prefix_len) {
                 table.link_addresses.entry(own.link).or_default().push(subnet);
+                table.broadcasts.extend(broadcast(subnet));
             }
         }
         table.local.extend(network.addresses.iter().map(|address| address.address));
@@ -241,6 +243,11 @@ impl RouteTable {
     /// Whether `address` is this machine's own.
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.local.contains(&address) || self.longest(address).is_some_and(|hop| hop.kind == RouteKind::Local)
+    }
+
+    /// Whether `address` is that of all machines of a subnet of ours.
+    pub fn is_broadcast(&self, address: IpAddr) -> bool {
+        self.broadcasts.contains(&address)
     }
 
     /// The next hop towards `destination`.
@@ -310,6 +317,11 @@ fn way(
         }
         _ => NextHop::Kernel,
     }
+}
+
+/// The last address of an IPv4 subnet, unless it is too small to have one for all.
+fn broadcast(subnet: IpNet) -> Option<IpAddr> {
+    (subnet.addr().is_ipv4() && subnet.prefix_len() < 31).then(|| subnet.broadcast())
 }
 
 fn insert_better<P: prefix_trie::Prefix>(map: &mut PrefixMap<P, Hop>, prefix: P, hop: Hop) {

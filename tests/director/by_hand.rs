@@ -7,6 +7,7 @@ use xlvs::director::{ClientId, Command, Effect, Level};
 use xlvs::ipvs::edit::{
     Edit, Errno, Forward, Refusal, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
 };
+use xlvs::ipvs::view::TimeoutView;
 use xlvs::net::addr::{Family, Protocol};
 use xlvs::net::tunnel::Encapsulation;
 
@@ -67,6 +68,18 @@ fn server_id(text: &str) -> ServerId {
     ServerId { address: place.ip(), port: place.port() }
 }
 
+fn rr(port: u16) -> ServiceSpec {
+    let address = "10.10.1.30".parse().unwrap();
+    ServiceSpec {
+        id: ServiceId::Address { protocol: Protocol::TCP, address, port },
+        scheduler: "rr".into(),
+        flags: SchedulerFlags::default(),
+        one_packet: false,
+        persistence: None,
+        engine: None,
+    }
+}
+
 fn by_weight(server: &str, weight: i32) -> ServerSpec {
     ServerSpec {
         id: server_id(server),
@@ -118,6 +131,91 @@ fn a_server_deleted_by_hand_stays_out_until_a_reload() {
 }
 
 #[test]
+fn a_server_that_a_restore_leaves_out_stays_out_until_a_reload() {
+    let mut site = Site::article();
+    let check = site.new_check(0);
+    let spec = ServiceSpec { id: article_service(), ..rr(80) };
+    let table = vec![
+        Edit::Flush,
+        Edit::AddService(spec),
+        Edit::AddServer(article_service(), by_weight("10.8.8.34:80", 5)),
+    ];
+    assert_eq!(site.ask(Request::EditAll(table.clone())), Reply::Done);
+    site.health(&check, false);
+    site.health(&check, true);
+    assert_eq!(site.servers(), ["10.8.8.34:80 5"]);
+
+    // Nobody leaves out a server that is down.
+    let mut site = Site::article();
+    let check = site.new_check(0);
+    site.health(&check, false);
+    assert_eq!(site.ask(Request::EditAll(table)), Reply::Done);
+    site.health(&check, true);
+    assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 5"]);
+}
+
+#[test]
+fn a_server_deleted_with_its_service_by_hand_stays_out_when_that_comes_back() {
+    let mut site = Site::article();
+    let check = site.new_check(0);
+    site.by_hand(Edit::DeleteService(article_service()));
+    site.by_hand(Edit::AddService(ServiceSpec { id: article_service(), ..rr(80) }));
+    site.health(&check, false);
+    site.health(&check, true);
+    assert_eq!(site.servers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_quiesced_server_keeps_the_thresholds_that_it_got_by_hand() {
+    let mut site = Site::new();
+    site.configure(&ARTICLE.replace("quiesce_server = 0", "quiesce_server = 1"));
+    let checks = site.started();
+    checks.iter().for_each(|check| site.health(check, true));
+    let limited = ServerSpec { upper_threshold: 9, ..by_weight(FIRST, 2) };
+    site.by_hand(Edit::EditServer(article_service(), limited));
+    site.health(&checks[0], false);
+    let difference = "server 10.8.8.33:80 of FWM 80: Masq weight 0 thresholds 9 0 in the table, \
+                      Masq weight 0 in lvs.cf";
+    assert_eq!(site.differences(), [difference]);
+}
+
+#[test]
+fn differences_tell_tunnels_and_families_apart() {
+    let mut site = Site::article();
+    let tunnel = Encapsulation::Gre { checksum: true };
+    let tunnelled = ServerSpec { forward: Forward::Tunnel, tunnel, ..by_weight(FIRST, 1) };
+    site.by_hand(Edit::EditServer(article_service(), tunnelled));
+    let id = ServiceId::FwMark { mark: 80, family: Family::V6 };
+    site.by_hand(Edit::AddService(ServiceSpec { id, ..rr(80) }));
+    assert_eq!(
+        site.differences(),
+        [
+            "server 10.8.8.33:80 of FWM 80: Tunnel gre:+c weight 1 in the table, Masq weight 1 in lvs.cf",
+            "service FWM 80 IPv6: rr in the table, not in lvs.cf",
+        ]
+    );
+}
+
+#[test]
+fn no_mark_is_0() {
+    let mut site = Site::new();
+    let id = ServiceId::FwMark { mark: 0, family: Family::V4 };
+    let answer = site.ask(Request::Edit(Edit::AddService(ServiceSpec { id, ..rr(80) })));
+    assert_eq!(answer, Reply::Refused(Errno::EINVAL));
+}
+
+#[test]
+fn a_reload_restores_timeouts_that_were_set_by_hand() {
+    let with_timeouts = format!("tcp_timeout = 700\n{ARTICLE}");
+    let mut site = Site::article();
+    site.configure(&with_timeouts);
+    site.by_hand(Edit::SetTimeouts { tcp: 5, tcp_fin: 6, udp: 0 });
+    site.configure(&with_timeouts);
+    let timeouts = site.ask(Request::GetTimeouts);
+    assert_eq!(timeouts, Reply::Timeouts(TimeoutView { tcp: 700, tcp_fin: 6, udp: 300 }));
+}
+
+#[test]
 fn what_was_added_by_hand_stays_and_is_told() {
     let mut site = Site::article();
     site.by_hand(Edit::AddServer(article_service(), by_weight("10.8.8.40:80", 3)));
@@ -132,24 +230,13 @@ fn what_was_added_by_hand_stays_and_is_told() {
 #[test]
 fn of_many_changes_all_are_made_or_none() {
     let mut site = Site::new();
-    let service = |port| {
-        let address = "10.10.1.30".parse().unwrap();
-        ServiceSpec {
-            id: ServiceId::Address { protocol: Protocol::TCP, address, port },
-            scheduler: "rr".into(),
-            flags: SchedulerFlags::default(),
-            one_packet: false,
-            persistence: None,
-            engine: None,
-        }
-    };
-    let add = |port| Edit::AddService(service(port));
+    let add = |port| Edit::AddService(rr(port));
     let edits = vec![
         add(80),
-        Edit::AddServer(service(80).id, by_weight(FIRST, 1)),
+        Edit::AddServer(rr(80).id, by_weight(FIRST, 1)),
         Edit::Flush,
         add(80),
-        Edit::DeleteServer(service(80).id, server_id(FIRST)),
+        Edit::DeleteServer(rr(80).id, server_id(FIRST)),
     ];
     let refusal = Reply::RefusedOne(Refusal { index: 4, errno: Errno::ENOENT });
     assert_eq!(site.ask(Request::EditAll(edits.clone())), refusal);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use xlvs::admin;
 use xlvs::director::protocol::{Reply, Request};
 use xlvs::ipvs::edit::{
     ClientMask, Edit, Forward, Persistence, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
@@ -10,8 +11,9 @@ use xlvs::ipvs::view::{ConnectionView, RateView, ServiceView, StatsView, TableIn
 use xlvs::net::addr::{Family, Protocol};
 use xlvs::net::tunnel::{Encapsulation, GueChecksum};
 
-use super::run;
 use super::tables::{bare, server_view};
+use super::{Scripted, run};
+use crate::support::names::SampleNames;
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -80,6 +82,17 @@ fn a_service_is_what_was_typed_and_defaults_for_the_rest() {
         ),
     ] {
         assert_eq!(asked(line), Edit::AddService(spec), "{line}");
+    }
+}
+
+#[test]
+fn what_stands_behind_a_blank_after_an_address_in_numbers_does_not_count() {
+    let mut transport = Scripted::default();
+    for (address, id) in [("1.2.3.4 :80", tcp("1.2.3.4", 80)), ("1.2.3.4 x:80", tcp("1.2.3.4", 80))] {
+        let words = ["-A", "-t", address].map(Into::into);
+        let outcome = admin::run(&words, &mut &b""[..], &mut Vec::new(), &mut transport, &SampleNames);
+        assert_eq!(outcome.code, 0, "{address}: {outcome:?}");
+        assert_eq!(transport.asked.pop(), Some(Request::Edit(Edit::AddService(bare(id)))), "{address}");
     }
 }
 

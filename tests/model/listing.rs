@@ -84,7 +84,9 @@ pub fn of_services(model: &Model) -> Vec<ServiceLines> {
 
 /// One of the engine's.
 pub fn of_service(view: &ServiceView) -> ServiceLines {
-    let line = format!("{} {} {}", view.spec.id, view.spec.scheduler, numbers(&view.stats));
+    // The model plays one family at a time, and so names none.
+    let id = view.spec.id.to_string().replace(" IPv6", "");
+    let line = format!("{id} {} {}", view.spec.scheduler, numbers(&view.stats));
     let servers = view.servers.iter().map(|server| {
         let spec = &server.spec;
         format!(

@@ -69,6 +69,7 @@ const STORIES: &[(&[&str], &[&str])] = &[
         &["ipvsadm -A -t 10.10.1.30:80 -s rr", "ipvsadm -a -t 10.10.1.30:80 -r 10.8.8.33:80 -m"],
     ),
     (&["11-sync-daemons"], &[]),
+    (&["12-odd-values"], &[]),
 ];
 
 /// Before these there was traffic, so that counts, rates and connections are not compared. That they are printed as they should

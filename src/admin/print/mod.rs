@@ -12,11 +12,10 @@ pub use save::save;
 use std::fmt::Write;
 
 use super::request::{Columns, Layout};
-use crate::ipvs::edit::{Forward, ServerSpec, ServiceId};
+use crate::ipvs::edit::ServiceId;
 use crate::ipvs::sync::SyncDaemon;
 use crate::ipvs::view::{ConnectionView, ServerView, ServiceView, TableInfo, TimeoutView};
 use crate::net::addr::Family;
-use crate::net::tunnel::{Encapsulation, GueChecksum};
 
 /// The line that heads a listing of the whole table.
 pub fn banner(info: TableInfo) -> String {
@@ -87,7 +86,7 @@ fn server_row(service: &ServiceView, server: &ServerView, layout: Layout, names:
     let rest = match layout.columns {
         Columns::Plain => format!(" {forward:<7} {:<6} {active:<10} {inactive:<10}", spec.weight),
         Columns::TunInfo => {
-            let tunnel = tunnel_info(spec);
+            let tunnel = spec.tunnel_word();
             format!(" {forward:<7} {tunnel:<13} {:<6} {active:<10} {inactive:<10}", spec.weight)
         }
         Columns::Thresholds => {
@@ -126,24 +125,6 @@ fn cell(number: u64, exact: bool) -> String {
         1_000_000_000..100_000_000_000 => format!("{:>8}M", number / 1_000_000),
         100_000_000_000..100_000_000_000_000 => format!("{:>8}G", number / 1_000_000_000),
         _ => format!("{:>8}T", number / 1_000_000_000_000),
-    }
-}
-
-fn tunnel_info(spec: &ServerSpec) -> String {
-    match (spec.forward, spec.tunnel) {
-        (Forward::Tunnel, Encapsulation::Ipip) => "ipip".to_owned(),
-        (Forward::Tunnel, Encapsulation::Gre { checksum }) => {
-            format!("gre:{}", if checksum { "+c" } else { "-c" })
-        }
-        (Forward::Tunnel, Encapsulation::Gue { port, checksum }) => {
-            let checksum = match checksum {
-                GueChecksum::None => "-c",
-                GueChecksum::Udp => "+c",
-                GueChecksum::Remote => "r+c",
-            };
-            format!("gue:{port}:{checksum}")
-        }
-        _ => "n/a".to_owned(),
     }
 }
 

@@ -25,7 +25,7 @@ impl<'a> Names<'a> {
     /// `address:port`, the address in brackets if it is IPv6.
     pub fn endpoint(self, protocol: Protocol, address: IpAddr, port: u16) -> String {
         let host = self.resolver.and_then(|resolver| resolver.host_name(address));
-        let host = host.unwrap_or_else(|| address.to_string());
+        let host = host.unwrap_or_else(|| number(address));
         let service = self.resolver.and_then(|resolver| resolver.service_name(port, protocol));
         let service = service.unwrap_or_else(|| port.to_string());
         if address.is_ipv6() { format!("[{host}]:{service}") } else { format!("{host}:{service}") }
@@ -75,5 +75,16 @@ fn protocol_of(service: &ServiceId) -> Protocol {
     match service {
         ServiceId::Address { protocol, .. } => *protocol,
         ServiceId::FwMark { .. } => Protocol::IP,
+    }
+}
+
+/// As `inet_ntop` writes an address: one with IPv4 in its last 32 bits and nothing before shows that with dots.
+fn number(address: IpAddr) -> String {
+    match address {
+        IpAddr::V6(v6) => match (v6.segments(), v6.to_ipv4()) {
+            ([0, 0, 0, 0, 0, 0, high, _], Some(v4)) if high != 0 => format!("::{v4}"),
+            _ => v6.to_string(),
+        },
+        IpAddr::V4(v4) => v4.to_string(),
     }
 }

@@ -12,8 +12,8 @@ use crate::ipvs::sync::SyncRole;
 use crate::net::addr::{Family, Protocol};
 use crate::net::route::{HostNetwork, RouteTable, is_link_local};
 
-/// `--set` accepts what fits the kernel's jiffies (`INT_MAX` / HZ with HZ = 1000).
-const TIMEOUT_MAX: u32 = i32::MAX as u32 / 1000;
+/// `--set` accepts what fits the kernel's jiffies (`INT_MAX` / HZ with HZ = 100, as in `/proc/net/ip_vs`): all that ipvsadm does.
+const TIMEOUT_MAX: u32 = i32::MAX as u32 / 100;
 
 /// The persistence engines that there are.
 pub const ENGINES: [&str; 1] = ["sip"];
@@ -101,6 +101,8 @@ fn check_service(spec: &ServiceSpec) -> Result<(), Errno> {
     {
         return Err(Errno::EOPNOTSUPP);
     }
+    // No mark is 0: the kernel takes it for an address.
+    ensure(!matches!(spec.id, ServiceId::FwMark { mark: 0, .. }), Errno::EINVAL)?;
     match (spec.id.family(), spec.persistence.map(|persistence| persistence.mask)) {
         (_, None) | (Family::V4, Some(ClientMask::V4(_))) | (Family::V6, Some(ClientMask::V6(1..=128))) => {
             Ok(())
@@ -128,15 +130,17 @@ pub fn is_foreign(service: &ServiceId, server: ServerId) -> bool {
     Family::from(server.address) != service.family()
 }
 
-/// A link-local address may only be this machine's own (ipvs.md section 1.2).
+/// A link-local address may only be this machine's own (ipvs.md section 1.2). IPv4 in IPv6's clothes is of no scope at all.
 fn is_unicast(address: IpAddr, routes: &RouteTable) -> bool {
     match address {
-        IpAddr::V4(address) => {
-            !address.is_multicast() && !address.is_broadcast() && !address.is_unspecified()
+        IpAddr::V4(v4) => {
+            let to_many = v4.is_multicast() || v4.is_broadcast() || routes.is_broadcast(address);
+            !to_many && !v4.is_unspecified()
         }
         IpAddr::V6(v6) => {
             let foreign_link = is_link_local(address) && !routes.is_local(address);
-            !v6.is_multicast() && !v6.is_unspecified() && !foreign_link
+            let mapped = v6.to_ipv4_mapped().is_some();
+            !v6.is_multicast() && !v6.is_unspecified() && !mapped && !foreign_link
         }
     }
 }

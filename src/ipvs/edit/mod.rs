@@ -179,7 +179,8 @@ impl fmt::Display for ServiceId {
             ServiceId::Address { protocol, address, port } => {
                 write!(f, "{protocol} {}", SocketAddr::new(*address, *port))
             }
-            ServiceId::FwMark { mark, .. } => write!(f, "FWM {mark}"),
+            ServiceId::FwMark { mark, family: Family::V4 } => write!(f, "FWM {mark}"),
+            ServiceId::FwMark { mark, family: Family::V6 } => write!(f, "FWM {mark} IPv6"),
         }
     }
 }

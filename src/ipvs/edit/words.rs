@@ -1,6 +1,7 @@
 //! Services and servers in the words of ipvsadm.
 
 use super::{ClientMask, Forward, SchedulerFlags, ServerSpec, ServiceSpec};
+use crate::net::tunnel::{Encapsulation, GueChecksum};
 
 /// The flags of a scheduler as `-b` takes them, the first to the third; sh and mh have two, of names of their own.
 pub fn flag_names(scheduler: &str) -> &'static [&'static str] {
@@ -67,9 +68,32 @@ impl ServiceSpec {
 }
 
 impl ServerSpec {
+    /// How packets are wrapped, as `--tun-info` shows it.
+    pub fn tunnel_word(&self) -> String {
+        match (self.forward, self.tunnel) {
+            (Forward::Tunnel, Encapsulation::Ipip) => "ipip".to_owned(),
+            (Forward::Tunnel, Encapsulation::Gre { checksum }) => {
+                format!("gre:{}", if checksum { "+c" } else { "-c" })
+            }
+            (Forward::Tunnel, Encapsulation::Gue { port, checksum }) => {
+                let checksum = match checksum {
+                    GueChecksum::None => "-c",
+                    GueChecksum::Udp => "+c",
+                    GueChecksum::Remote => "r+c",
+                };
+                format!("gue:{port}:{checksum}")
+            }
+            _ => "n/a".to_owned(),
+        }
+    }
+
     /// Everything but the identity, in one line.
     pub fn terms(&self) -> String {
-        let text = format!("{} weight {}", self.forward.word(), self.weight);
+        let mut text = self.forward.word().to_owned();
+        if self.forward == Forward::Tunnel && self.tunnel != Encapsulation::Ipip {
+            text += &format!(" {}", self.tunnel_word());
+        }
+        text += &format!(" weight {}", self.weight);
         match self.upper_threshold {
             0 => text,
             upper => format!("{text} thresholds {upper} {}", self.lower_threshold),

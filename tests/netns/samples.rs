@@ -68,8 +68,9 @@ const STORIES: &[(&[&str], &[&str])] = &[
         &["08-errors", "09-save-restore"],
         &["ipvsadm -A -t 10.10.1.30:80 -s rr", "ipvsadm -a -t 10.10.1.30:80 -r 10.8.8.33:80 -m"],
     ),
-    (&["11-sync-daemons"], &[]),
     (&["12-odd-values"], &[]),
+    // The last: it takes the address of eth1 away.
+    (&["11-sync-daemons"], &[]),
 ];
 
 /// Before these there was traffic, so that counts, rates and connections are not compared. That they are printed as they should

@@ -19,6 +19,8 @@ use crate::ipvs::edit::Errno;
 const REQUEST_MAX: u64 = 1 << 28;
 /// How long a living daemon may take to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
+/// How long a client may take to read an answer; one that never does must not keep it in memory.
+const READING_TIME: Duration = Duration::from_secs(30);
 /// Owner only: whoever writes here rules the balancer.
 const MODE: u32 = 0o600;
 
@@ -147,8 +149,9 @@ async fn converse(stream: UnixStream, inbox: mpsc::Sender<Asked>) {
         let Some(reply) = ask(&line, &inbox).await else { return };
         let Ok(mut text) = serde_json::to_vec(&reply) else { return };
         text.push(b'\n');
-        if writing.write_all(&text).await.is_err() {
-            return;
+        match tokio::time::timeout(READING_TIME, writing.write_all(&text)).await {
+            Ok(Ok(())) => {}
+            _ => return,
         }
     }
 }

@@ -10,11 +10,11 @@ use crate::ipvs::mark::MarkRules;
 use crate::nanny::Check;
 
 impl Director {
-    /// The same as [`Director::configure`], and says what of what was changed by hand it has undone or left.
-    pub(super) fn configure_again(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
+    /// Goes over to a new configuration, and says what of what was changed by hand that has undone or left.
+    pub(super) fn configure(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
         let changed = self.differences();
         self.by_hand.clear();
-        self.configure(config, marks);
+        self.go_over_to(config, marks);
         let left = self.differences();
         for difference in changed {
             let end = if left.contains(&difference) { "stays" } else { "is as in lvs.cf again" };
@@ -24,9 +24,9 @@ impl Director {
         }
     }
 
-    /// Goes over to a new configuration. Table first, addresses second, so that no address attracts packets that nobody
-    /// takes; what leaves goes in the opposite order. What was changed by hand meanwhile is brought back to the wish.
-    pub(super) fn configure(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
+    /// Table first, addresses second, so that no address attracts packets that nobody takes; what leaves goes in the opposite order.
+    /// What was changed by hand meanwhile is brought back to the wish.
+    fn go_over_to(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
         let mut next = Wanted::new(config);
         let former = std::mem::take(&mut self.wanted);
         next.adopt_checks(&former);
@@ -65,12 +65,10 @@ impl Director {
     }
 
     fn set_timeouts(&mut self, next: &Wanted) {
-        let (tcp, tcp_fin, udp) = next.timeouts;
-        let present = self.present_timeouts();
-        let is_wish = [(tcp, present.0), (tcp_fin, present.1), (udp, present.2)]
-            .into_iter()
-            .all(|(wanted, present)| wanted == 0 || wanted == present);
-        if !is_wish && let Err(errno) = self.edit(&Edit::SetTimeouts { tcp, tcp_fin, udp }) {
+        let (tcp, tcp_fin, udp) = self.timeouts_by(next);
+        if (tcp, tcp_fin, udp) != self.present_timeouts()
+            && let Err(errno) = self.edit(&Edit::SetTimeouts { tcp, tcp_fin, udp })
+        {
             let text = format!("timeouts {tcp} {tcp_fin} {udp} are refused ({errno}); the present ones stay");
             self.log(Level::Error, text);
         }

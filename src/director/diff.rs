@@ -3,6 +3,7 @@
 
 use super::Director;
 use super::protocol::Difference;
+use super::wanted::Wanted;
 use crate::ipvs::edit::{Edit, ServerId, ServerSpec, ServiceId};
 use crate::ipvs::protocol::tcp::State;
 
@@ -46,7 +47,7 @@ impl Director {
     /// Everything in which the tables differ from `lvs.cf`, but for what a server's health explains.
     pub(super) fn differences(&self) -> Vec<Difference> {
         let mut differences = self.service_differences();
-        let (wanted, present) = (self.wanted_timeouts(), self.present_timeouts());
+        let (wanted, present) = (self.timeouts_by(&self.wanted), self.present_timeouts());
         if wanted != present {
             let text = |(tcp, tcp_fin, udp)| Some(format!("{tcp} {tcp_fin} {udp}"));
             differences.push(Difference {
@@ -63,9 +64,9 @@ impl Director {
         (timeouts.tcp(State::Established), timeouts.tcp(State::FinWait), timeouts.udp())
     }
 
-    /// Where the file says nothing, nothing is wanted.
-    fn wanted_timeouts(&self) -> (u32, u32, u32) {
-        let (tcp, tcp_fin, udp) = self.wanted.timeouts;
+    /// What a file makes of the timeouts; where it says nothing, it leaves them as they are.
+    pub(super) fn timeouts_by(&self, wanted: &Wanted) -> (u32, u32, u32) {
+        let (tcp, tcp_fin, udp) = wanted.timeouts;
         let present = self.present_timeouts();
         let or = |wanted, present| if wanted == 0 { present } else { wanted };
         (or(tcp, present.0), or(tcp_fin, present.1), or(udp, present.2))

@@ -199,7 +199,7 @@ impl Director {
                 let reply = self.request(now, request);
                 self.effects.push(Effect::Reply(client, reply));
             }
-            Command::Configure { lvs, marks } => self.configure_again(&lvs, marks),
+            Command::Configure { lvs, marks } => self.configure(&lvs, marks),
             Command::Network(network) => self.take_network(network),
             Command::Sysctls(sysctls) => {
                 self.draft.sysctls = *sysctls;

@@ -87,20 +87,31 @@ impl Bucket {
 }
 
 impl Buckets {
-    /// Larger buckets with the same entries, each under its `hash`.
-    pub(super) fn larger(
-        former: Option<&Buckets>,
+    /// More buckets than these, or the first ones; empty.
+    pub(super) fn larger(former: Option<&Buckets>) -> Self {
+        let count = former.map_or(BUCKETS_MIN, |former| former.list.len() * 3 / 2 + 1);
+        Buckets { list: (0..count).map(|_| Bucket::default()).collect() }
+    }
+
+    /// Moves all entries, whose hashes are as `hash` says, to `larger`. They are moved and not copied, because that would write to
+    /// every connection. The hashes of a bucket are computed together, so that their memory accesses overlap.
+    pub(super) fn move_to(
+        &self,
+        larger: &Buckets,
         hash: impl Fn(&Connection, Direction) -> u64,
         guard: &Guard,
-    ) -> Self {
-        let count = former.map_or(BUCKETS_MIN, |former| former.list.len() * 3 / 2 + 1);
-        let larger = Buckets { list: (0..count).map(|_| Bucket::default()).collect() };
-        for Place { found, direction, .. } in former.into_iter().flat_map(|former| former.places(guard)) {
-            if let Some(connection) = found.share() {
-                larger.put(hash(&found, direction), connection, direction);
+    ) {
+        for bucket in &self.list {
+            let hashes: [u64; WAYS] = std::array::from_fn(|way| {
+                bucket.entry(way, guard).map_or(0, |(found, direction)| hash(&found, direction))
+            });
+            for (way, hash) in bucket.ways.iter().zip(hashes) {
+                let (connection, tag) = way.swap((None, Tag::None), Ordering::AcqRel);
+                if let Some(connection) = connection {
+                    larger.put(hash, connection, direction_of(tag));
+                }
             }
         }
-        larger
     }
 
     /// Whether one entry more is too many for `used`.

@@ -17,7 +17,7 @@ use crate::ipvs::server::RealServer;
 use crate::ipvs::timer::Life;
 use crate::ipvs::view::ConnectionView;
 use crate::net::addr::Protocol;
-use crate::net::flow::FlowKey;
+use crate::net::flow::{FlowKey, FlowWords};
 use crate::net::time::Instant;
 
 /// Seconds that a connection has before its first packet gives it the time of a state.
@@ -178,11 +178,6 @@ impl Connection {
         let _ = self.status.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);
     }
 
-    /// What the client's packets look like.
-    pub fn request_key(&self) -> FlowKey {
-        FlowKey::new(self.protocol, self.client(), self.virtual_address())
-    }
-
     /// What the server's packets look like: unless there is NAT, they come from the virtual address.
     pub fn reply_key(&self) -> FlowKey {
         let source = match self.forward {
@@ -192,18 +187,18 @@ impl Connection {
         FlowKey::new(self.protocol, source, self.client())
     }
 
+    /// What its packets in one direction look like.
+    #[inline]
+    pub fn words(&self, direction: Direction) -> FlowWords {
+        match direction {
+            Direction::In => self.ends.request(self.protocol),
+            Direction::Out => self.ends.reply(self.protocol, self.forward == Forward::Masquerade),
+        }
+    }
+
     /// Reads a word of each cache line that a packet needs, so that they are on their way. The value means nothing.
     pub fn glance(&self) -> u64 {
         u64::from(self.status.load(Ordering::Relaxed)) ^ self.life.deadline().as_nanos()
-    }
-
-    /// Whether a packet is one that goes through it this way.
-    pub fn has(&self, key: &FlowKey, direction: Direction) -> bool {
-        self.protocol == key.protocol
-            && match direction {
-                Direction::In => self.ends.are_of_request(key),
-                Direction::Out => self.ends.are_of_reply(key, self.forward == Forward::Masquerade),
-            }
     }
 
     /// The state.

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::net::flow::FlowKey;
+use crate::net::addr::Protocol;
+use crate::net::flow::{FlowKey, FlowWords};
 
 /// Client, virtual address and server. Client and virtual address are of one family; the server may be of the other.
 #[derive(Debug)]
@@ -83,6 +84,7 @@ impl Ends {
     }
 
     /// The client.
+    #[inline]
     pub fn client(&self) -> SocketAddr {
         let address = match self {
             Ends::V4(ends) => ends.client.into(),
@@ -92,6 +94,7 @@ impl Ends {
     }
 
     /// The virtual address.
+    #[inline]
     pub fn virtual_address(&self) -> SocketAddr {
         let address = match self {
             Ends::V4(ends) => ends.virtual_address.into(),
@@ -101,6 +104,7 @@ impl Ends {
     }
 
     /// The server.
+    #[inline]
     pub fn server_address(&self) -> SocketAddr {
         let address = match self {
             Ends::V4(ends) => ends.server.into(),
@@ -109,42 +113,23 @@ impl Ends {
         SocketAddr::new(address, self.ports().server)
     }
 
-    /// Whether a packet goes from the client to the virtual address.
-    pub fn are_of_request(&self, key: &FlowKey) -> bool {
-        let Ports { client, virtual_address, .. } = *self.ports();
-        client == key.source_port
-            && virtual_address == key.destination_port
-            && match self {
-                Ends::V4(ends) => ends.client == key.source && ends.virtual_address == key.destination,
-                Ends::V6(ends) => {
-                    ends.near(ends.client) == key.source && ends.near(ends.virtual_address) == key.destination
-                }
-            }
+    /// What the client's packets look like.
+    #[inline]
+    pub fn request(&self, protocol: Protocol) -> FlowWords {
+        FlowWords::new(protocol, self.client(), self.virtual_address())
     }
 
-    /// Whether a packet goes from the server (`from_server`) or else the virtual address to the client.
-    pub fn are_of_reply(&self, key: &FlowKey, from_server: bool) -> bool {
-        let Ports { client, virtual_address, server } = *self.ports();
-        let source_port = if from_server { server } else { virtual_address };
-        client == key.destination_port
-            && source_port == key.source_port
-            && match self {
-                Ends::V4(ends) => {
-                    let source = if from_server { ends.server } else { ends.virtual_address };
-                    ends.client == key.destination && source == key.source
-                }
-                Ends::V6(ends) => {
-                    let source = if from_server { ends.server } else { ends.near(ends.virtual_address) };
-                    ends.near(ends.client) == key.destination && source == key.source
-                }
-            }
+    /// What packets to the client look like, from the server (`from_server`) or else the virtual address.
+    #[inline]
+    pub fn reply(&self, protocol: Protocol, from_server: bool) -> FlowWords {
+        let source = if from_server { self.server_address() } else { self.virtual_address() };
+        FlowWords::new(protocol, source, self.client())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::addr::Protocol;
 
     #[test]
     fn ends_take_little_memory() {
@@ -152,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_show_what_they_were_made_of_and_know_their_packets() {
+    fn ends_show_what_they_were_made_of_and_what_their_packets_look_like() {
         let ends = [
             ("192.0.2.7:1000", "10.0.0.1:80", "10.8.8.33:8080"),
             ("192.0.2.7:1000", "10.0.0.1:80", "[fd00::33]:8080"),
@@ -167,20 +152,9 @@ mod tests {
             let ends = Ends::new(&request, server);
             let shown = (ends.client(), ends.virtual_address(), ends.server_address());
             assert_eq!(shown, (client, virtual_address, server));
-            let translated = FlowKey::new(Protocol::TCP, server, client);
-            let direct = request.reversed();
-            for (key, expected) in [
-                (request, [true, false, false]),
-                (direct, [false, false, true]),
-                (translated, [false, true, false]),
-            ] {
-                let known = [
-                    ends.are_of_request(&key),
-                    ends.are_of_reply(&key, true),
-                    ends.are_of_reply(&key, false),
-                ];
-                assert_eq!(known, expected, "{key:?} of {ends:?}");
-            }
+            assert_eq!(ends.request(Protocol::TCP), FlowWords::from(&request));
+            assert_eq!(ends.reply(Protocol::TCP, false), FlowWords::from(&request.reversed()));
+            assert_eq!(ends.reply(Protocol::TCP, true), FlowWords::new(Protocol::TCP, server, client));
         }
     }
 }

@@ -3,14 +3,14 @@
 //!
 //! An entry is a pointer to a connection, in a bucket of one cache line with seven of them and a few bits of each one's hash;
 //! the key is the connection's own. What overflows a bucket is in the next ones. Changes lock one of many shards. A shard that
-//! fills up is copied into a larger one; readers see the old one or the new one, and what they see is freed only after they have
-//! let go of their [`Guard`].
+//! fills up moves to more buckets; who finds nothing there meanwhile waits for the end of that. What readers have found is freed
+//! only after they have let go of their [`Guard`].
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Deref;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam::utils::CachePadded;
@@ -20,7 +20,7 @@ use sdd::{AtomicShared, Guard, Ptr, Shared, Tag};
 use crate::ipvs::bucket::{Buckets, Place};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::protocol::Direction;
-use crate::net::flow::FlowKey;
+use crate::net::flow::FlowWords;
 
 /// Among a million connections a shard has eight thousand entries.
 const SHARDS: usize = 256;
@@ -84,20 +84,28 @@ struct Way {
     direction: Direction,
 }
 
+/// What readers look at.
+#[derive(Debug, Default)]
+struct Shard {
+    buckets: AtomicShared<Buckets>,
+    /// Whether the entries are on their way to more buckets.
+    moving: AtomicBool,
+}
+
 /// What who changes a shard has to lock.
 #[derive(Debug, Default)]
 struct Writer {
     used: usize,
     /// Older connections with the key of one that is in a bucket, oldest first: two services on one server and one client port
     /// can collide. The newest one hides the others, which show again afterwards, as in the kernel's hash chains.
-    hidden: HashMap<FlowKey, VecDeque<Way>, RandomState>,
+    hidden: HashMap<FlowWords, VecDeque<Way>, RandomState>,
 }
 
 /// All connections, each under what its client's and its server's packets look like.
 #[derive(Debug)]
 pub struct ConnectionTable {
     /// The shards, for readers.
-    shards: Box<[AtomicShared<Buckets>]>,
+    shards: Box<[Shard]>,
     writers: Box<[CachePadded<Mutex<Writer>>]>,
     hasher: RandomState,
     count: AtomicU64,
@@ -108,7 +116,7 @@ pub struct ConnectionTable {
 impl Default for ConnectionTable {
     fn default() -> Self {
         ConnectionTable {
-            shards: (0..SHARDS).map(|_| AtomicShared::null()).collect(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             writers: (0..SHARDS).map(|_| CachePadded::default()).collect(),
             hasher: RandomState::default(),
             count: AtomicU64::new(0),
@@ -120,19 +128,26 @@ impl Default for ConnectionTable {
 /// The key of a packet with its hash, so that it is computed once.
 #[derive(Clone, Copy, Debug)]
 pub struct HashedKey {
-    /// The key.
-    pub key: FlowKey,
+    key: FlowWords,
     hash: u64,
+}
+
+impl HashedKey {
+    /// Source port.
+    pub fn source_port(&self) -> u16 {
+        self.key.source_port()
+    }
 }
 
 impl ConnectionTable {
     /// To look a key up by.
-    pub fn hashed(&self, key: FlowKey) -> HashedKey {
-        HashedKey { hash: self.hasher.hash_one(key), key }
+    #[inline]
+    pub fn hashed(&self, key: FlowWords) -> HashedKey {
+        HashedKey { hash: key.hash_with(self.hasher.build_hasher()), key }
     }
 
     fn buckets<'g>(&self, hash: u64, guard: &'g Guard) -> Option<&'g Buckets> {
-        self.shards[shard_of(hash)].load(Ordering::Acquire, guard).as_ref()
+        self.shards[shard_of(hash)].buckets.load(Ordering::Acquire, guard).as_ref()
     }
 
     fn writer(&self, shard: usize) -> MutexGuard<'_, Writer> {
@@ -141,31 +156,43 @@ impl ConnectionTable {
 
     /// Begins to fetch what [`ConnectionTable::find`] will read, for all keys of a burst at once: their memory accesses overlap,
     /// because none waits for another. Returns a sum of no meaning that the caller must not leave unused.
-    pub fn fetch(&self, keys: &[HashedKey], guard: &Guard) -> u64 {
-        let marks = |buckets: &Buckets, hash| buckets.first_marks(hash);
+    pub fn fetch(&self, keys: impl Iterator<Item = HashedKey> + Clone, guard: &Guard) -> u64 {
+        let marks = |key: HashedKey| Some(self.buckets(key.hash, guard)?.first_marks(key.hash));
         let glance =
-            |buckets: &Buckets, hash| buckets.candidate(hash, guard).map_or(0, |found| found.glance());
-        let read = |what: &dyn Fn(&Buckets, u64) -> u64, key: &HashedKey| {
-            self.buckets(key.hash, guard).map_or(0, |buckets| what(buckets, key.hash))
-        };
-        let first = keys.iter().fold(0, |sum: u64, key| sum.wrapping_add(read(&marks, key)));
-        keys.iter().fold(first, |sum, key| sum.wrapping_add(read(&glance, key)))
+            |key: HashedKey| Some(self.buckets(key.hash, guard)?.candidate(key.hash, guard)?.glance());
+        let first = keys.clone().filter_map(marks).fold(0, u64::wrapping_add);
+        keys.filter_map(glance).fold(first, u64::wrapping_add)
     }
 
     /// The connection that a packet belongs to, and which way the packet goes.
     pub fn find<'g>(&self, key: &HashedKey, guard: &'g Guard) -> Option<(Found<'g>, Direction)> {
-        let buckets = self.buckets(key.hash, guard)?;
-        let place =
-            buckets.find(key.hash, guard, |connection, direction| connection.has(&key.key, direction))?;
-        Some((place.found, place.direction))
+        loop {
+            let buckets = self.buckets(key.hash, guard)?;
+            let is_it = |connection: &Connection, direction| connection.words(direction) == key.key;
+            if let Some(Place { found, direction, .. }) = buckets.find(key.hash, guard, is_it) {
+                return Some((found, direction));
+            }
+            if !self.has_moved(key.hash, buckets, guard) {
+                return None;
+            }
+        }
+    }
+
+    /// Whether entries may have been moved out of `buckets`. If they are being moved, waits until they have been.
+    #[inline]
+    fn has_moved(&self, hash: u64, buckets: &Buckets, guard: &Guard) -> bool {
+        if self.shards[shard_of(hash)].moving.load(Ordering::Acquire) {
+            drop(self.writer(shard_of(hash)));
+        }
+        !self.buckets(hash, guard).is_some_and(|present| ptr::eq(present, buckets))
     }
 
     /// The data connection that awaits its client's port and that a client's packet may belong to.
-    pub fn find_awaiting<'g>(&self, key: &FlowKey, guard: &'g Guard) -> Option<Found<'g>> {
+    pub fn find_awaiting<'g>(&self, key: &HashedKey, guard: &'g Guard) -> Option<Found<'g>> {
         if self.awaiting.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let key = self.hashed(FlowKey { source_port: 0, ..*key });
+        let key = self.hashed(key.key.with_source_port(0));
         let (found, direction) = self.find(&key, guard)?;
         (direction == Direction::In && found.awaits_port()).then_some(found)
     }
@@ -173,8 +200,8 @@ impl ConnectionTable {
     /// Puts a connection in.
     pub fn insert(&self, connection: &Shared<Connection>) {
         let guard = Guard::new();
-        self.link(connection.request_key(), connection, Direction::In, &guard);
-        self.link(connection.reply_key(), connection, Direction::Out, &guard);
+        self.link(connection, Direction::In, &guard);
+        self.link(connection, Direction::Out, &guard);
         self.count.fetch_add(1, Ordering::Relaxed);
         if connection.awaits_port() {
             self.awaiting.fetch_add(1, Ordering::Relaxed);
@@ -186,8 +213,8 @@ impl ConnectionTable {
         let first = connection.unbind();
         if first {
             let guard = Guard::new();
-            self.unlink(connection.request_key(), connection, &guard);
-            self.unlink(connection.reply_key(), connection, &guard);
+            self.unlink(connection, Direction::In, &guard);
+            self.unlink(connection, Direction::Out, &guard);
             self.count.fetch_sub(1, Ordering::Relaxed);
             if connection.awaits_port() {
                 self.awaiting.fetch_sub(1, Ordering::Relaxed);
@@ -196,30 +223,35 @@ impl ConnectionTable {
         first
     }
 
-    /// The buckets of a shard whose writer is locked, after growth if they are full.
+    /// The buckets of a shard whose writer is locked; more of them if these are full.
     fn with_room<'g>(&self, shard: usize, used: usize, guard: &'g Guard) -> &'g Buckets {
-        let root = &self.shards[shard];
-        let present = root.load(Ordering::Acquire, guard).as_ref();
+        let Shard { buckets, moving } = &self.shards[shard];
+        let present = buckets.load(Ordering::Acquire, guard).as_ref();
         if let Some(buckets) = present.filter(|buckets| !buckets.are_full(used)) {
             return buckets;
         }
-        let hash = |connection: &Connection, direction| match direction {
-            Direction::In => self.hasher.hash_one(connection.request_key()),
-            Direction::Out => self.hasher.hash_one(connection.reply_key()),
-        };
-        let larger = Shared::new(Buckets::larger(present, hash, guard));
-        let buckets = larger.get_guarded_ref(guard);
-        drop(root.swap((Some(larger), Tag::None), Ordering::AcqRel));
-        buckets
+        let larger = Shared::new(Buckets::larger(present));
+        let room = larger.get_guarded_ref(guard);
+        moving.store(true, Ordering::SeqCst);
+        if let Some(present) = present {
+            present.move_to(
+                room,
+                |connection, direction| self.hashed(connection.words(direction)).hash,
+                guard,
+            );
+        }
+        drop(buckets.swap((Some(larger), Tag::None), Ordering::AcqRel));
+        moving.store(false, Ordering::Release);
+        room
     }
 
-    fn link(&self, key: FlowKey, connection: &Shared<Connection>, direction: Direction, guard: &Guard) {
-        let hash = self.hasher.hash_one(key);
+    fn link(&self, connection: &Shared<Connection>, direction: Direction, guard: &Guard) {
+        let HashedKey { key, hash } = self.hashed(connection.words(direction));
         let shard = shard_of(hash);
         let mut writer = self.writer(shard);
         let buckets = self.with_room(shard, writer.used, guard);
         let way = Way { connection: connection.clone(), direction };
-        match buckets.find(hash, guard, |present, direction| present.has(&key, direction)) {
+        match buckets.find(hash, guard, |present, direction| present.words(direction) == key) {
             None => {
                 buckets.put(hash, way.connection, direction);
                 writer.used += 1;
@@ -233,8 +265,8 @@ impl ConnectionTable {
         }
     }
 
-    fn unlink(&self, key: FlowKey, connection: &Connection, guard: &Guard) {
-        let hash = self.hasher.hash_one(key);
+    fn unlink(&self, connection: &Connection, direction: Direction, guard: &Guard) {
+        let HashedKey { key, hash } = self.hashed(connection.words(direction));
         let mut writer = self.writer(shard_of(hash));
         let Some(buckets) = self.buckets(hash, guard) else { return };
         match buckets.find(hash, guard, |present, _| ptr::eq(present, connection)) {
@@ -249,12 +281,12 @@ impl ConnectionTable {
         }
     }
 
-    /// Shows every connection to `visit`.
+    /// Shows every connection to `visit`; a little of the table is locked meanwhile.
     pub fn for_each(&self, mut visit: impl FnMut(Found<'_>)) {
         self.walks().for_each(|walk| walk.for_each(&mut visit));
     }
 
-    /// The same in many walks.
+    /// The same in many walks, between which nothing is locked.
     pub fn walks(&self) -> impl ExactSizeIterator<Item = Walk<'_>> {
         (0..SHARDS).map(|shard| Walk { table: self, shard })
     }
@@ -271,7 +303,7 @@ impl ConnectionTable {
 }
 
 impl Writer {
-    fn take_newest_hidden(&mut self, key: &FlowKey) -> Option<Way> {
+    fn take_newest_hidden(&mut self, key: &FlowWords) -> Option<Way> {
         let ways = self.hidden.get_mut(key)?;
         let newest = ways.pop_back();
         if ways.is_empty() {
@@ -280,7 +312,7 @@ impl Writer {
         newest
     }
 
-    fn forget_hidden(&mut self, key: &FlowKey, connection: &Connection) {
+    fn forget_hidden(&mut self, key: &FlowWords, connection: &Connection) {
         let Some(ways) = self.hidden.get_mut(key) else { return };
         let position = ways.iter().position(|way| ptr::eq(way.connection.as_ptr(), connection));
         position.and_then(|position| ways.remove(position));
@@ -298,19 +330,14 @@ pub struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Shows the part's connections to `visit`.
+    /// Shows the part's connections to `visit`, and locks it meanwhile: be quick, and change nothing.
     pub fn for_each(&self, mut visit: impl FnMut(Found<'_>)) {
         let guard = Guard::new();
-        let buckets = self.table.shards[self.shard].load(Ordering::Acquire, &guard).as_ref();
-        let places = buckets.into_iter().flat_map(|buckets| buckets.places(&guard));
-        let shown = places.filter(|place| place.direction == Direction::In);
-        shown.for_each(|Place { found, .. }| visit(found));
-        self.hidden().iter().for_each(|connection| visit(Found::of(connection, &guard)));
-    }
-
-    fn hidden(&self) -> Vec<Shared<Connection>> {
         let writer = self.table.writer(self.shard);
-        let ways = writer.hidden.values().flatten().filter(|way| way.direction == Direction::In);
-        ways.map(|way| way.connection.clone()).collect()
+        let buckets = self.table.shards[self.shard].buckets.load(Ordering::Acquire, &guard).as_ref();
+        let places = buckets.into_iter().flat_map(|buckets| buckets.places(&guard));
+        places.filter(|place| place.direction == Direction::In).for_each(|place| visit(place.found));
+        let hidden = writer.hidden.values().flatten().filter(|way| way.direction == Direction::In);
+        hidden.for_each(|way| visit(Found::of(&way.connection, &guard)));
     }
 }

@@ -158,7 +158,7 @@ impl Datapath {
     pub(super) fn find_awaiting<'b>(
         &mut self,
         burst: &Burst<'b>,
-        flow: &FlowKey,
+        flow: &HashedKey,
     ) -> Option<(Found<'b>, Direction)> {
         loop {
             let connection = self.tables.connections.find_awaiting(flow, burst.guard)?;
@@ -179,7 +179,7 @@ impl Datapath {
             return connection;
         }
         let Some(parent) = connection.get().parent() else { return connection };
-        let settled = Shared::new(connection.with_client_port(parent, flow.key.source_port));
+        let settled = Shared::new(connection.with_client_port(parent, flow.source_port()));
         if !self.tables.connections.remove(&connection) {
             settled.unbind();
             return self.find(burst, flow).map_or(connection, |(present, _)| present);

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use sdd::{Guard, Shared};
-use smallvec::SmallVec;
 
 use crate::ipvs::connection::Connection;
 use crate::ipvs::outbox::Outbox;
@@ -31,7 +30,7 @@ use crate::net::addr::Family;
 use crate::net::flow::FlowKey;
 use crate::net::frame::Frame;
 use crate::net::icmp::is_flow_error;
-use crate::net::parse::{Fragment, Packet, ParseError, SctpChunk, Transport, parse_frame};
+use crate::net::parse::{Fragment, Packet, ParseError, SctpChunk, Transport, parse_frame_into};
 use crate::net::rewrite;
 use crate::net::time::Instant;
 
@@ -79,6 +78,8 @@ pub struct Datapath {
     icmp_limit: RateLimit,
     next_id: u16,
     fragment_ids: FragmentIds,
+    /// What a burst needs, so that it need not be allocated each time.
+    seen: Box<[Seen]>,
     outbox: Outbox,
 }
 
@@ -90,9 +91,13 @@ struct Burst<'a> {
     guard: &'a Guard,
 }
 
-/// A packet that has been looked at, and the flow that it is of.
+/// A frame that has been looked at.
+#[derive(Debug, Default)]
 struct Seen {
+    /// If it needs no closer look.
+    verdict: Option<Verdict>,
     packet: Packet,
+    /// The packet's flow, if it has one.
     flow: Option<HashedKey>,
 }
 
@@ -147,30 +152,36 @@ impl Datapath {
             icmp_limit,
             next_id: 0x8000,
             fragment_ids: FragmentIds::default(),
+            seen: (0..BURST).map(|_| Seen::default()).collect(),
             outbox: Outbox::default(),
         }
     }
 
     /// First all frames are read, and their connections are on their way from memory, then each is decided about.
     fn process_burst(&mut self, burst: &Burst<'_>, frames: &mut [Frame<'_>], verdicts: &mut Vec<Verdict>) {
-        let mut keys = SmallVec::<[HashedKey; BURST]>::new();
-        let mut seen = SmallVec::<[Result<Seen, Verdict>; BURST]>::new();
-        for frame in frames.iter() {
-            let packet = examine(burst, frame);
-            seen.push(packet.map(|packet| {
-                let flow = ipsec::flow_of(&packet).map(|flow| self.tables.connections.hashed(flow));
-                keys.extend(flow);
-                Seen { packet, flow }
-            }));
+        let mut seen = std::mem::take(&mut self.seen);
+        for (frame, seen) in frames.iter().zip(seen.iter_mut()) {
+            seen.verdict = examine(burst, frame, &mut seen.packet);
+            seen.flow = match seen.verdict {
+                None => self.flow_of(frame, &seen.packet),
+                Some(_) => None,
+            };
         }
-        std::hint::black_box(self.tables.connections.fetch(&keys, burst.guard));
-        for (frame, seen) in frames.iter_mut().zip(seen) {
-            verdicts.push(seen.map_or_else(|verdict| verdict, |seen| self.decide(burst, frame, seen)));
+        let flows = seen[..frames.len()].iter().filter_map(|seen| seen.flow);
+        std::hint::black_box(self.tables.connections.fetch(flows, burst.guard));
+        for (frame, seen) in frames.iter_mut().zip(seen.iter()) {
+            verdicts.push(seen.verdict.unwrap_or_else(|| self.decide(burst, frame, seen)));
         }
+        self.seen = seen;
     }
 
-    fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>, seen: Seen) -> Verdict {
-        let Seen { packet, flow } = seen;
+    #[inline]
+    fn flow_of(&self, frame: &Frame<'_>, packet: &Packet) -> Option<HashedKey> {
+        ipsec::words_of(frame.bytes(), packet).map(|words| self.tables.connections.hashed(words))
+    }
+
+    fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>, seen: &Seen) -> Verdict {
+        let Seen { packet, flow, .. } = *seen;
         if packet.fragment != Fragment::Whole {
             return self.fragment(burst, frame, packet);
         }
@@ -180,7 +191,7 @@ impl Datapath {
 
     /// A packet that was not looked at before: it has been put together.
     fn whole_packet(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
-        let flow = ipsec::flow_of(&passage.packet).map(|flow| self.tables.connections.hashed(flow));
+        let flow = self.flow_of(passage.frame, &passage.packet);
         self.packet(passage, flow)
     }
 
@@ -195,7 +206,7 @@ impl Datapath {
 
     fn flow_packet(&mut self, passage: &mut Passage<'_, '_>, flow: &HashedKey) -> Verdict {
         let burst = passage.burst;
-        match self.find(burst, flow).or_else(|| self.find_awaiting(burst, &flow.key)) {
+        match self.find(burst, flow).or_else(|| self.find_awaiting(burst, flow)) {
             Some((connection, Direction::Out)) => self.forward_reply(passage, connection),
             Some((connection, Direction::In)) => match self.fitness(passage, &connection) {
                 Fitness::Good => {
@@ -203,16 +214,16 @@ impl Datapath {
                     self.forward_request(passage, connection)
                 }
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
-                Fitness::Over => self.reopen(passage, &flow.key, connection),
+                Fitness::Over => self.reopen(passage, connection),
             },
-            None => self.open(passage, &flow.key),
+            None => self.open(passage),
         }
     }
 
     /// A new connection in place of one that is over. That one ends only afterwards, so that schedulers still count it
     /// (golden `reuse-counts-former`), or hidden with its last child (golden `ftp-control-closed`).
-    fn reopen(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey, former: Found<'_>) -> Verdict {
-        let verdict = self.open(passage, flow);
+    fn reopen(&mut self, passage: &mut Passage<'_, '_>, former: Found<'_>) -> Verdict {
+        let verdict = self.open(passage);
         if !former.has_children() {
             self.tables.connections.remove(&former);
         }
@@ -224,7 +235,7 @@ impl Datapath {
     fn find<'b>(&mut self, burst: &Burst<'b>, flow: &HashedKey) -> Option<(Found<'b>, Direction)> {
         loop {
             let (connection, direction) = self.tables.connections.find(flow, burst.guard)?;
-            if direction == Direction::In && flow.key.source_port == 0 {
+            if direction == Direction::In && flow.source_port() == 0 {
                 return None;
             }
             if self.is_alive(burst, &connection) {
@@ -235,7 +246,7 @@ impl Datapath {
 
     /// The same by a key that no packet of the burst has.
     fn find_key<'b>(&mut self, burst: &Burst<'b>, flow: &FlowKey) -> Option<(Found<'b>, Direction)> {
-        let flow = self.tables.connections.hashed(*flow);
+        let flow = self.tables.connections.hashed(flow.into());
         self.find(burst, &flow)
     }
 
@@ -297,23 +308,21 @@ impl Datapath {
 /// Without any service of the packet's family IPVS has no hooks: even the connections that are left are not translated
 /// (goldens `clear`, `one-family-left`). And it takes only what is addressed to this machine, which a promiscuous interface
 /// does not guarantee.
-fn examine(burst: &Burst<'_>, frame: &Frame<'_>) -> Result<Packet, Verdict> {
+#[inline]
+fn examine(burst: &Burst<'_>, frame: &Frame<'_>, packet: &mut Packet) -> Option<Verdict> {
     let snapshot = burst.snapshot;
     let port_mac = snapshot.routes.port_mac(frame.port());
     if frame.is_outgoing() && frame.source() != port_mac {
-        return Err(Verdict::Drop(DropReason::Stray));
+        return Some(Verdict::Drop(DropReason::Stray));
     }
     if snapshot.services.is_empty() || (!frame.is_outgoing() && frame.destination() != port_mac) {
-        return Err(Verdict::Pass);
+        return Some(Verdict::Pass);
     }
-    let packet = parse_frame(frame.bytes()).map_err(|error| match error {
-        ParseError::NotIp => Verdict::Pass,
-        error => Verdict::Drop(reason_of(error)),
-    })?;
-    if !snapshot.services.serve(Family::from(packet.source)) {
-        return Err(Verdict::Pass);
+    match parse_frame_into(frame.bytes(), packet) {
+        Ok(()) if snapshot.services.serve(Family::from(packet.source)) => None,
+        Ok(()) | Err(ParseError::NotIp) => Some(Verdict::Pass),
+        Err(error) => Some(Verdict::Drop(reason_of(error))),
     }
-    Ok(packet)
 }
 
 /// What a connection is worth to a client's packet.

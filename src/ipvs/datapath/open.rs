@@ -14,7 +14,7 @@ use crate::ipvs::edit::{Persistence, ServerId};
 use crate::ipvs::helper::ftp::{CONTROL_PORT, DATA_PORT};
 use crate::ipvs::mark::MarkPacket;
 use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
-use crate::ipvs::protocol::Direction;
+use crate::ipvs::protocol::{Direction, ipsec};
 use crate::ipvs::scheduler::Arrival;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
@@ -64,7 +64,8 @@ impl Passage<'_, '_> {
 }
 
 impl Datapath {
-    pub(super) fn open(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
+    pub(super) fn open(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
+        let Some(flow) = &ipsec::flow_of(&passage.packet) else { return Verdict::Pass };
         let burst = passage.burst;
         let Snapshot { sysctls, routes, .. } = burst.snapshot;
         if let Some(verdict) = self.originate(passage, flow) {

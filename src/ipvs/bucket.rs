@@ -144,7 +144,7 @@ impl Buckets {
     }
 
     /// The entry with this hash that `is_it` accepts.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find<'g>(
         &self,
         hash: u64,

@@ -33,8 +33,9 @@ const KNOWN: u64 = 1 << 32;
 /// How long a connection whose time is up lives on for its children's sake, again and again.
 const CHILDREN_TIME: Duration = Duration::from_secs(60);
 
-/// A connection.
+/// A connection. What each packet needs comes first, next to each other: a connection begins anywhere in a cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Connection {
     ends: Ends,
     status: AtomicU32,
@@ -196,9 +197,21 @@ impl Connection {
         }
     }
 
+    /// Whether its packets in this direction look so.
+    #[inline]
+    pub fn has(&self, words: &FlowWords, direction: Direction) -> bool {
+        match direction {
+            Direction::In => self.ends.are_of_request(self.protocol, words),
+            Direction::Out => {
+                self.ends.are_of_reply(self.protocol, self.forward == Forward::Masquerade, words)
+            }
+        }
+    }
+
     /// Reads a word of each cache line that a packet needs, so that they are on their way. The value means nothing.
+    #[inline]
     pub fn glance(&self) -> u64 {
-        u64::from(self.status.load(Ordering::Relaxed)) ^ self.life.deadline().as_nanos()
+        u64::from(self.status.load(Ordering::Relaxed)) ^ Arc::as_ptr(&self.server) as u64
     }
 
     /// The state.

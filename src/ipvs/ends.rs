@@ -119,11 +119,36 @@ impl Ends {
         FlowWords::new(protocol, self.client(), self.virtual_address())
     }
 
+    /// Whether that is what a packet looks like.
+    #[inline]
+    pub fn are_of_request(&self, protocol: Protocol, words: &FlowWords) -> bool {
+        match self {
+            Ends::V4(ends) => {
+                let (client, virtual_address) = (ends.client, ends.virtual_address);
+                let Ports { client: from, virtual_address: to, .. } = ends.ports;
+                words.are_of_ipv4(protocol, (client, from), (virtual_address, to))
+            }
+            Ends::V6(_) => self.request(protocol) == *words,
+        }
+    }
+
     /// What packets to the client look like, from the server (`from_server`) or else the virtual address.
     #[inline]
     pub fn reply(&self, protocol: Protocol, from_server: bool) -> FlowWords {
         let source = if from_server { self.server_address() } else { self.virtual_address() };
         FlowWords::new(protocol, source, self.client())
+    }
+
+    /// Whether that is what a packet looks like.
+    #[inline]
+    pub fn are_of_reply(&self, protocol: Protocol, from_server: bool, words: &FlowWords) -> bool {
+        match self {
+            Ends::V4(ends) if from_server => {
+                let Ports { client: to, server: from, .. } = ends.ports;
+                words.are_of_ipv4(protocol, (ends.server, from), (ends.client, to))
+            }
+            _ => self.reply(protocol, from_server) == *words,
+        }
     }
 }
 
@@ -152,7 +177,15 @@ mod tests {
             let ends = Ends::new(&request, server);
             let shown = (ends.client(), ends.virtual_address(), ends.server_address());
             assert_eq!(shown, (client, virtual_address, server));
+            let answers = [(request.reversed(), false), (FlowKey::new(Protocol::TCP, server, client), true)];
             assert_eq!(ends.request(Protocol::TCP), FlowWords::from(&request));
+            assert!(ends.are_of_request(Protocol::TCP, &FlowWords::from(&request)));
+            assert!(!ends.are_of_request(Protocol::UDP, &FlowWords::from(&request)));
+            for (answer, from_server) in answers {
+                assert!(ends.are_of_reply(Protocol::TCP, from_server, &FlowWords::from(&answer)));
+                assert!(!ends.are_of_reply(Protocol::TCP, !from_server, &FlowWords::from(&answer)));
+                assert!(!ends.are_of_request(Protocol::TCP, &FlowWords::from(&answer)));
+            }
             assert_eq!(ends.reply(Protocol::TCP, false), FlowWords::from(&request.reversed()));
             assert_eq!(ends.reply(Protocol::TCP, true), FlowWords::new(Protocol::TCP, server, client));
         }

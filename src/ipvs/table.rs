@@ -165,10 +165,11 @@ impl ConnectionTable {
     }
 
     /// The connection that a packet belongs to, and which way the packet goes.
+    #[inline(always)]
     pub fn find<'g>(&self, key: &HashedKey, guard: &'g Guard) -> Option<(Found<'g>, Direction)> {
         loop {
             let buckets = self.buckets(key.hash, guard)?;
-            let is_it = |connection: &Connection, direction| connection.words(direction) == key.key;
+            let is_it = |connection: &Connection, direction| connection.has(&key.key, direction);
             if let Some(Place { found, direction, .. }) = buckets.find(key.hash, guard, is_it) {
                 return Some((found, direction));
             }
@@ -179,7 +180,7 @@ impl ConnectionTable {
     }
 
     /// Whether entries may have been moved out of `buckets`. If they are being moved, waits until they have been.
-    #[inline]
+    #[cold]
     fn has_moved(&self, hash: u64, buckets: &Buckets, guard: &Guard) -> bool {
         if self.shards[shard_of(hash)].moving.load(Ordering::Acquire) {
             drop(self.writer(shard_of(hash)));
@@ -251,7 +252,7 @@ impl ConnectionTable {
         let mut writer = self.writer(shard);
         let buckets = self.with_room(shard, writer.used, guard);
         let way = Way { connection: connection.clone(), direction };
-        match buckets.find(hash, guard, |present, direction| present.words(direction) == key) {
+        match buckets.find(hash, guard, |present, direction| present.has(&key, direction)) {
             None => {
                 buckets.put(hash, way.connection, direction);
                 writer.used += 1;

@@ -1,7 +1,7 @@
 //! What identifies a flow: protocol, and both ends as the packet shows them.
 
 use std::hash::Hasher;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::net::addr::Protocol;
 
@@ -102,6 +102,7 @@ impl FlowWords {
         }
     }
 
+    #[inline]
     fn rest(protocol: Protocol, source_port: u16, destination_port: u16) -> u64 {
         u64::from(protocol.0) << PROTOCOL_SHIFT
             | u64::from(source_port) << SOURCE_PORT_SHIFT
@@ -126,6 +127,19 @@ impl FlowWords {
             _ => return None,
         };
         Some(FlowWords { addresses, rest: FlowWords::rest(protocol, source_port, destination_port) })
+    }
+
+    /// Whether they are those of an IPv4 flow, given as its ends; in one comparison of each word.
+    #[inline(always)]
+    pub fn are_of_ipv4(
+        &self,
+        protocol: Protocol,
+        (source, source_port): (Ipv4Addr, u16),
+        (destination, destination_port): (Ipv4Addr, u16),
+    ) -> bool {
+        let addresses = u64::from(u32::from(source)) << 32 | u64::from(u32::from(destination));
+        self.rest == FlowWords::rest(protocol, source_port, destination_port)
+            && matches!(self.addresses, AddressWords::V4(words) if words == addresses)
     }
 
     /// Source port.

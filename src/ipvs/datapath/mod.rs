@@ -232,6 +232,7 @@ impl Datapath {
 
     /// The live connection of a flow; one whose time is up goes first. What a client sends from port 0 never finds its
     /// connection, its answers do (golden `source-port-0`).
+    #[inline(always)]
     fn find<'b>(&mut self, burst: &Burst<'b>, flow: &HashedKey) -> Option<(Found<'b>, Direction)> {
         loop {
             let (connection, direction) = self.tables.connections.find(flow, burst.guard)?;

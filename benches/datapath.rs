@@ -1,6 +1,7 @@
 //! Packets through the engine in bursts of 64: established flows, picked at random, and new connections.
 
 use std::cell::{OnceCell, RefCell};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::rig;
@@ -72,4 +73,33 @@ fn new_connections(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, established, new_connections);
+/// Connections whose time is up, as many at once as there are when a hundred thousand a second come and go.
+fn expiry(criterion: &mut Criterion) {
+    const CONNECTIONS: u32 = 6_400;
+    let mut group = criterion.benchmark_group("expiry");
+    group.throughput(Throughput::Elements(u64::from(CONNECTIONS)));
+    let tables = rig::tables(false);
+    let mut datapath = Datapath::new(Arc::clone(&tables), 0, Instant::START);
+    let mut now = Instant::START;
+    group.bench_function("of a connection", |bencher| {
+        bencher.iter_custom(|times| {
+            let mut buffers = rig::Buffers::default();
+            let mut taken = Duration::ZERO;
+            for _ in 0..times {
+                for first in (0..CONNECTIONS).step_by(rig::BURST) {
+                    let frames: [_; rig::BURST] =
+                        std::array::from_fn(|i| rig::tcp(first + i as u32, rig::SYN));
+                    buffers.send(&mut datapath, now, &frames);
+                }
+                // A SYN lasts a minute; the wheel looks a tick later.
+                now = now + Duration::from_millis(60_200);
+                taken += rig::advance(&mut datapath, now);
+                assert!(tables.connections.is_empty());
+            }
+            taken
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, established, new_connections, expiry);

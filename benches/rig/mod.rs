@@ -189,6 +189,14 @@ pub fn server_of(frame: &[u8]) -> u8 {
     frame[5]
 }
 
+/// How long the timers take.
+#[expect(clippy::disallowed_methods, reason = "it measures")]
+pub fn advance(datapath: &mut Datapath, now: Instant) -> Duration {
+    let start = std::time::Instant::now();
+    datapath.advance(now);
+    start.elapsed()
+}
+
 /// Frame buffers, used again and again as those of a NIC are.
 pub struct Buffers {
     buffers: Vec<[u8; FRAME]>,

@@ -80,7 +80,7 @@ impl Connection {
         let forward = server.forward();
         let no_output = if forward == Forward::Masquerade { 0 } else { NO_OUTPUT };
         Connection {
-            ends: Ends::new(flow, server_address),
+            ends: Ends::new(flow, &server, server_address),
             status: AtomicU32::new(no_output),
             timeout: AtomicU32::new(NEW),
             packets_in: AtomicU32::new(0),
@@ -130,12 +130,12 @@ impl Connection {
 
     /// Virtual address and port that the client talks to.
     pub fn virtual_address(&self) -> SocketAddr {
-        self.ends.virtual_address()
+        self.ends.virtual_address(&self.server)
     }
 
     /// Address and port at the real server.
     pub fn server_address(&self) -> SocketAddr {
-        self.ends.server_address()
+        self.ends.server_address(&self.server)
     }
 
     /// The control connection that made it as a data connection; it is kept alive until this one ends.
@@ -192,8 +192,10 @@ impl Connection {
     #[inline]
     pub fn words(&self, direction: Direction) -> FlowWords {
         match direction {
-            Direction::In => self.ends.request(self.protocol),
-            Direction::Out => self.ends.reply(self.protocol, self.forward == Forward::Masquerade),
+            Direction::In => self.ends.request(self.protocol, &self.server),
+            Direction::Out => {
+                self.ends.reply(self.protocol, &self.server, self.forward == Forward::Masquerade)
+            }
         }
     }
 
@@ -201,9 +203,10 @@ impl Connection {
     #[inline]
     pub fn has(&self, words: &FlowWords, direction: Direction) -> bool {
         match direction {
-            Direction::In => self.ends.are_of_request(self.protocol, words),
+            Direction::In => self.ends.are_of_request(self.protocol, &self.server, words),
             Direction::Out => {
-                self.ends.are_of_reply(self.protocol, self.forward == Forward::Masquerade, words)
+                let translated = self.forward == Forward::Masquerade;
+                self.ends.are_of_reply(self.protocol, &self.server, translated, words)
             }
         }
     }
@@ -236,9 +239,11 @@ impl Connection {
         }
     }
 
-    /// One more packet of the client.
+    /// One more packet of the client. NICs keep those of a flow on one queue, so that one worker counts; an addition in one step
+    /// would take as long as the rest of a packet's bookkeeping.
+    #[inline]
     pub fn count_packet(&self) {
-        self.packets_in.fetch_add(1, Ordering::Relaxed);
+        self.packets_in.store(self.packets_in().wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Packets of the client so far.

@@ -1,0 +1,315 @@
+"""The rig's wires, in network namespaces, and who of the kernel's threads does the router's work.
+
+    xlvs-bench-source            xlvs-bench-router                    xlvs-bench-sink
+    198.18.1.2            xbc0 - xbr0 198.18.1.1
+    198.18.64.0/18 flows              198.18.2.1 xbr1 -          xbs0 198.18.2.11, 198.18.2.12
+
+198.18.0.0/15 is for benchmarks (RFC 2544). A veth is served where its sender runs, unless its NAPI is threaded: then
+that thread can be pinned, and its CPU time is that of the receiving side alone.
+"""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+SOURCE, ROUTER, SINK = NAMESPACES = ("xlvs-bench-source", "xlvs-bench-router", "xlvs-bench-sink")
+CLIENT, FLOWS, ROUTER_OUTSIDE, ROUTER_INSIDE = "198.18.1.2", "198.18.64.0", "198.18.1.1", "198.18.2.1"
+VIRTUAL = "198.18.1.100"
+SERVERS = ("198.18.2.11", "198.18.2.12")
+SOURCE_PORT, OUTSIDE, INSIDE, SINK_PORT = "xbc0", "xbr0", "xbr1", "xbs0"
+MACS = {
+    SOURCE_PORT: "02:00:00:12:01:02",
+    OUTSIDE: "02:00:00:12:01:01",
+    INSIDE: "02:00:00:12:02:01",
+    SINK_PORT: "02:00:00:12:02:02",
+}
+# Real-time, above all else on its core: a sink that waits for the source's batch to end would lose packets.
+SINK_PRIORITY = "50"
+# Niceness of what is measured: as much for the kernel's threads as for a balancer's, so that neither starves the other.
+FAVOURED = -20
+
+
+class RigError(Exception):
+    """What went wrong and what to do about it, for the user to read."""
+
+
+def call(*command, text=None):
+    """Runs a command to its end and returns what it printed."""
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    if done.returncode:
+        raise RigError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip() or done.returncode}")
+    return done.stdout
+
+
+def within(namespace, *command, text=None):
+    """The same in a namespace."""
+    return call("ip", "netns", "exec", namespace, *command, text=text)
+
+
+def wait_until(seconds, what, ready):
+    """Tries until it is so, or says what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise RigError(f"waited {seconds} s in vain for {what}")
+        time.sleep(0.02)
+
+
+def remove_leftovers():
+    """Namespaces of a run that was killed; its processes ended with it."""
+    for namespace in NAMESPACES:
+        if Path("/run/netns", namespace).exists():
+            call("ip", "netns", "del", namespace)
+
+
+class Cores:
+    """Which CPU does what. The router has one of its own, the last; with just two, the end hosts of streams share it."""
+
+    def __init__(self):
+        allowed = sorted(os.sched_getaffinity(0))
+        if len(allowed) < 2:
+            raise RigError("two CPUs are needed: one for the router, one for source and sink")
+        self.router = allowed[-1]
+        self.source = allowed[0]
+        self.shared = len(allowed) == 2
+        self.ends = allowed if self.shared else allowed[:-1]
+
+
+class Process:
+    """A program in a namespace. It ends with the rig, however that ends."""
+
+    def __init__(self, namespace, command, cpus, log, favoured=False, pipes=False):
+        wrapped = ["ip", "netns", "exec", namespace, "taskset", "-c", ",".join(map(str, cpus))]
+        wrapped += ["setpriv", "--pdeathsig", "KILL", *command]
+        self.name = Path(command[0]).name
+        self.log = Path(log)
+        with open(log, "a") as errors:
+            self.process = subprocess.Popen(
+                wrapped, stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if pipes else errors, stderr=errors, text=True, start_new_session=True)
+        self.pid = self.process.pid
+        if favoured:
+            self.favour()
+
+    def favour(self):
+        """Before all that the rig has not started. A session of its own has its own share of the CPU where the kernel groups by
+        session, so its niceness is set there too."""
+        os.setpriority(os.PRIO_PROCESS, self.pid, FAVOURED)
+        group = Path(f"/proc/{self.pid}/autogroup")
+        if group.exists():
+            group.write_text(str(FAVOURED))
+
+    def running(self):
+        """Whether it has not ended by itself."""
+        return self.process.poll() is None
+
+    def require(self):
+        """Fails with the end of its log if it has ended."""
+        if not self.running():
+            raise RigError(f"{self.name} ended with {self.process.returncode}: {self.last_words()}")
+
+    def last_words(self):
+        """The last lines of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
+
+    def ask(self, line):
+        """Writes a line to its input and returns the line that it answers."""
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.hear()
+
+    def hear(self):
+        """The next line that it prints."""
+        answer = self.process.stdout.readline()
+        if not answer:
+            self.process.wait(5)
+            self.require()
+        return answer
+
+    def stop(self):
+        """In order, or by force. Returns whether it went in order."""
+        if not self.running():
+            return False
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+            return True
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return False
+
+
+def interface_script(port, *addresses):
+    """Lines for `ip -batch`."""
+    lines = [f"addr add {address} dev {port}" for address in addresses]
+    return "\n".join(["link set lo up", *lines, f"link set {port} up", ""])
+
+
+class Lab:
+    """The three namespaces, wired through the router or, `direct`, the source's cable straight to the sink."""
+
+    def __init__(self, cores, directory, direct=False):
+        self.cores, self.directory, self.direct = cores, Path(directory), direct
+        self.processes = []
+        self.threads = {}
+
+    def __enter__(self):
+        try:
+            self.build()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for process in reversed(self.processes):
+            process.stop()
+        remove_leftovers()
+
+    def build(self):
+        """Namespaces, cables, addresses, neighbours, threads."""
+        remove_leftovers()
+        for namespace in NAMESPACES:
+            call("ip", "netns", "add", namespace)
+            within(namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+        if self.direct:
+            self.cable(SOURCE, SOURCE_PORT, SINK, SINK_PORT)
+        else:
+            self.cable(SOURCE, SOURCE_PORT, ROUTER, OUTSIDE)
+            self.cable(ROUTER, INSIDE, SINK, SINK_PORT)
+        self.configure_ends()
+        if not self.direct:
+            self.configure_router()
+        for namespace, port in self.ports():
+            self.serve_by_thread(namespace, port)
+        self.find_threads()
+        self.place_ends([self.cores.source], real_time=True)
+
+    def ports(self):
+        """Every interface with its namespace."""
+        router = [] if self.direct else [(ROUTER, OUTSIDE), (ROUTER, INSIDE)]
+        return [(SOURCE, SOURCE_PORT), *router, (SINK, SINK_PORT)]
+
+    @staticmethod
+    def cable(one, port, other, peer):
+        """One queue each, as only threads of queues in use are pinned."""
+        queues = ("numtxqueues", "1", "numrxqueues", "1")
+        call("ip", "link", "add", port, "netns", one, "address", MACS[port], *queues,
+             "type", "veth", "peer", "name", peer, "netns", other, "address", MACS[peer], *queues)
+
+    def configure_ends(self):
+        """The hosts complete their checksums, as frames on a wire have them."""
+        call("ip", "-n", SOURCE, "-batch", "-", text=interface_script(SOURCE_PORT, f"{CLIENT}/24"))
+        call("ip", "-n", SINK, "-batch", "-", text=interface_script(SINK_PORT, *(f"{server}/24" for server in SERVERS)))
+        inside = f"dev {SINK_PORT}" if self.direct else f"via {ROUTER_INSIDE}"
+        outside = f"dev {SOURCE_PORT}" if self.direct else f"via {ROUTER_OUTSIDE}"
+        call("ip", "-n", SOURCE, "-batch", "-", text=f"route add default {outside}\n")
+        call("ip", "-n", SINK, "-batch", "-", text=f"route add default {inside}\n")
+        for namespace, port in ((SOURCE, SOURCE_PORT), (SINK, SINK_PORT)):
+            within(namespace, "ethtool", "-K", port, "tx", "off")
+            within(namespace, "sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1",
+                   "net.core.somaxconn=16384", "net.ipv4.tcp_max_syn_backlog=16384")
+
+    def configure_router(self):
+        """A router as administrators have it, with its neighbours known."""
+        lines = [interface_script(OUTSIDE, f"{ROUTER_OUTSIDE}/24", f"{VIRTUAL}/32"), interface_script(INSIDE, f"{ROUTER_INSIDE}/24"),
+                 f"route add {FLOWS}/18 via {CLIENT}\n", f"neigh replace {CLIENT} lladdr {MACS[SOURCE_PORT]} dev {OUTSIDE}\n"]
+        lines += [f"neigh replace {server} lladdr {MACS[SINK_PORT]} dev {INSIDE}\n" for server in SERVERS]
+        call("ip", "-n", ROUTER, "-batch", "-", text="".join(lines))
+        within(ROUTER, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0",
+               f"net.ipv4.conf.{OUTSIDE}.rp_filter=0", "net.ipv4.ip_local_port_range=1024 65535", "net.core.somaxconn=16384")
+        call("ip", "-n", SOURCE, "neigh", "replace", ROUTER_OUTSIDE, "lladdr", MACS[OUTSIDE], "dev", SOURCE_PORT)
+        call("ip", "-n", SINK, "neigh", "replace", ROUTER_INSIDE, "lladdr", MACS[INSIDE], "dev", SINK_PORT)
+
+    @staticmethod
+    def serve_by_thread(namespace, port):
+        """GRO is what gives a veth a NAPI without an XDP program, and it must be switched on when the interface is up."""
+        within(namespace, "ethtool", "-K", port, "gro", "off")
+        within(namespace, "ethtool", "-K", port, "gro", "on")
+        within(namespace, "sh", "-c", f"echo 1 >/sys/class/net/{port}/threaded")
+
+    def find_threads(self):
+        """The NAPI threads by interface."""
+        for comm in Path("/proc").glob("[0-9]*/comm"):
+            try:
+                name = comm.read_text().strip()
+            except OSError:
+                continue
+            for _, port in self.ports():
+                if name.startswith(f"napi/{port}-"):
+                    self.threads.setdefault(port, []).append(int(comm.parent.name))
+        for _, port in self.ports():
+            if port not in self.threads:
+                raise RigError(f"{port} has no NAPI thread: Linux 5.12 or newer is needed")
+        for port in (OUTSIDE, INSIDE):
+            for thread in self.threads.get(port, []):
+                call("taskset", "-pc", str(self.cores.router), str(thread))
+                os.setpriority(os.PRIO_PROCESS, thread, FAVOURED)
+
+    def place_ends(self, cpus, real_time):
+        """Where the source's and the sink's kernel sides run."""
+        for port in (SOURCE_PORT, SINK_PORT):
+            for thread in self.threads[port]:
+                call("taskset", "-pc", ",".join(map(str, cpus)), str(thread))
+                call("chrt", *(("-f", "-p", SINK_PRIORITY) if real_time else ("-o", "-p", "0")), str(thread))
+
+    def spawn(self, namespace, command, cpus, **options):
+        """A process that ends with the lab."""
+        log = self.directory / f"{Path(command[0]).name}.log"
+        process = Process(namespace, [str(word) for word in command], cpus, log, **options)
+        self.processes.append(process)
+        return process
+
+    def stop(self, process):
+        """Ends one process before the lab. Returns whether it went in order."""
+        self.processes.remove(process)
+        return process.stop()
+
+
+def cpu_nanoseconds(thread_directory):
+    """CPU time of one thread, or 0 once it is gone."""
+    try:
+        return int(Path(thread_directory, "schedstat").read_text().split()[0])
+    except OSError:
+        return 0
+
+
+def core_nanoseconds(cpu):
+    """Time that a CPU was not idle, for whomever, the hypervisor's other guests included."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{cpu}":
+            user, nice, system, _, _, interrupts, softirqs, stolen = map(int, ticks[:8])
+            return (user + nice + system + interrupts + softirqs + stolen) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    raise RigError(f"/proc/stat has no cpu{cpu}")
+
+
+class RouterClock:
+    """CPU time of the router: its NAPI threads and the balancer's own threads. What other threads ran on its core meanwhile
+    is not in it."""
+
+    def __init__(self, lab, balancer):
+        self.cpu = lab.cores.router
+        self.kernel = [f"/proc/{thread}" for port in (OUTSIDE, INSIDE) for thread in lab.threads.get(port, [])]
+        self.balancer = balancer
+        self.start()
+
+    def threads(self):
+        """Directories of all threads that count."""
+        own = Path(f"/proc/{self.balancer.pid}/task").glob("*") if self.balancer else []
+        return [*self.kernel, *own]
+
+    def start(self):
+        """Measures from now."""
+        self.core_began = core_nanoseconds(self.cpu)
+        self.began = {str(thread): cpu_nanoseconds(thread) for thread in self.threads()}
+
+    def nanoseconds(self):
+        """CPU time since the start."""
+        return sum(max(0, cpu_nanoseconds(thread) - self.began.get(str(thread), 0)) for thread in self.threads())
+
+    def foreign_nanoseconds(self, own):
+        """Time since the start that the router's core spent on others, if `own` was the router's. To a tick or two."""
+        return max(0, core_nanoseconds(self.cpu) - self.core_began - own)

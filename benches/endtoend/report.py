@@ -1,0 +1,174 @@
+"""The table: medians over the rounds with the least and the greatest, ratios within each round, and what the goals say."""
+
+import json
+from statistics import median
+
+from packets import LOADS, PERCENTILES, SATURATED
+
+MICRO, MILLION, GIGA = 1e3, 1e6, 1e9
+PACKETS = [
+    ("CPU a packet, ns", "cost", 1),
+    ("delivered, Mpps", "delivered", MILLION),
+    ("of its peak, %", "kept", 0.01),
+    ("loss-free, Mpps", "loss_free", MILLION),
+    ("CPU a packet there, ns", "loss_free_cost", 1),
+    ("and at 10 %, ns", "cost_10", 1),
+]
+STREAMS = [
+    ("new connections/s", "connections", 1),
+    ("CPU each, µs", "connection_cost", MICRO),
+    ("requests/s", "requests", 1),
+    ("CPU each, µs", "request_cost", MICRO),
+    ("bulk, Gbit/s", "bulk", GIGA),
+    ("CPU a KiB, ns", "bulk_cost", 1),
+]
+BUSY = {"delivered": "busy", "connections": "connections_busy", "requests": "requests_busy", "bulk": "bulk_busy"}
+MEMORY = [("bytes a connection", "memory", 1), ("connections", "memory_connections", 1)]
+
+
+def latency_columns(kind):
+    """Microseconds at each load."""
+    return [(f"{name.replace('p999', 'p99.9')} at {load} %", f"{kind}_{load}_{name}", MICRO) for load in LOADS for name in PERCENTILES]
+
+
+def number(value):
+    """Three digits that mean something."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+class Results:
+    """What every round of every path found."""
+
+    def __init__(self, labels):
+        self.labels = labels
+        self.rounds = {name: [] for name in labels}
+        self.notes = []
+        self.failures = []
+
+    def add(self, name, number, found):
+        """Measurements of one round."""
+        rounds = self.rounds[name]
+        while len(rounds) <= number:
+            rounds.append({})
+        rounds[number].update(found)
+
+    def values(self, name, key):
+        """Of all rounds that have it."""
+        return [found[key] for found in self.rounds.get(name, []) if found.get(key) is not None]
+
+    def middle(self, name, key):
+        """The median, or None."""
+        values = self.values(name, key)
+        return median(values) if values else None
+
+    def paired(self, name, other, key):
+        """Ratios of two paths within each round: what changed between rounds cancels."""
+        pairs = zip(self.rounds.get(name, []), self.rounds.get(other, []))
+        return [one[key] / two[key] for one, two in pairs if one.get(key) is not None and two.get(key)]
+
+
+def spread(values, unit=1):
+    """Median, and the least and the greatest of several."""
+    if not values:
+        return "–"
+    text = number(median(values) / unit)
+    return text if len(values) == 1 else f"{text} ({number(min(values) / unit)}–{number(max(values) / unit)})"
+
+
+def table(header, rows):
+    """Markdown."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] + ["---:"] * (len(header) - 1), *rows]]
+    return "\n".join(lines) + "\n"
+
+
+def cell(results, name, key, unit):
+    """A spread, with a mark where the router's core had time left and so was not what bounded it."""
+    text = spread(results.values(name, key), unit)
+    share = results.middle(name, BUSY[key]) if key in BUSY else None
+    return f"{text} °{share * 100:.0f}" if share is not None and name != "cable" and share < SATURATED else text
+
+
+def section(results, columns):
+    """The paths that have any of these, in their order."""
+    names = [name for name in results.labels if any(results.values(name, key) for _, key, _ in columns)]
+    rows = [[results.labels[name], *(cell(results, name, key, unit) for _, key, unit in columns)] for name in names]
+    return table(["", *(title for title, _, _ in columns)], rows) if rows else ""
+
+
+def added(results, kind):
+    """Copies of latencies less what the same source and sink take without a router."""
+    bare = Results({name: label for name, label in results.labels.items() if name != "cable"})
+    for name in bare.labels:
+        for number_, found in enumerate(results.rounds[name]):
+            less = {key: found[key] - (results.middle("cable", key) or 0) for _, key, _ in latency_columns(kind) if found.get(key) is not None}
+            bare.add(name, number_, {key: max(0, value) for key, value in less.items()})
+    return bare
+
+
+def bound(results, title, values, limit, below=True):
+    """One goal: what was found beside it."""
+    if not values:
+        return [title, "–", f"{'≤' if below else '≥'} {limit:.2f}", "not measured"]
+    good = median(values) <= limit if below else median(values) >= limit
+    return [title, spread(values), f"{'≤' if below else '≥'} {limit:.2f}", "holds" if good else "missed"]
+
+
+def bounds(results):
+    """The goals, each as a ratio."""
+    answers = added(results, "answer")
+    rows = [
+        bound(results, "CPU a packet: xlvs / bare AF_XDP forwarder", results.paired("xlvs", "afxdp", "cost"), 1.1),
+        bound(results, "CPU a packet: xlvs / nftables DNAT", results.paired("xlvs", "nft", "cost"), 1.0),
+        bound(results, "CPU a packet: shortcut / XDP rewrite and redirect", results.paired("shortcut", "xdp", "cost"), 1.3),
+        bound(results, "CPU a packet: shortcut / nftables DNAT", results.paired("shortcut", "nft", "cost"), 1 / 3),
+    ]
+    for name in ("xlvs", "shortcut"):
+        label = results.labels.get(name, name)
+        rows += [
+            bound(results, f"new connections/s: {label} / nftables DNAT", results.paired(name, "nft", "connections"), 1.0, False),
+            bound(results, f"new connections/s: {label} / HAProxy", results.paired(name, "haproxy", "connections"), 1.7, False),
+            *(bound(results, f"added p99 of an answer at {load} %: {label} / HAProxy", answers.paired(name, "haproxy", f"answer_{load}_p99"), 1.0)
+              for load in LOADS),
+            bound(results, f"delivered in a flood / at its peak: {label}", results.values(name, "kept"), 0.8, False),
+        ]
+    return rows
+
+
+def ratios(results):
+    """xlvs beside every other path."""
+    keys = [("CPU a packet", "cost"), ("delivered", "delivered"), ("loss-free", "loss_free"), ("new connections/s", "connections"),
+            ("CPU a connection", "connection_cost"), ("requests/s", "requests"), ("CPU a request", "request_cost"), ("bulk", "bulk"),
+            ("CPU a KiB", "bulk_cost")]
+    rows = []
+    for name in ("xlvs", "shortcut"):
+        for other in results.labels:
+            if other in (name, "cable") or not results.values(name, "cost") + results.values(name, "connections"):
+                continue
+            rows.append([f"{results.labels[name]} / {results.labels[other]}", *(spread(results.paired(name, other, key)) for _, key in keys)])
+    return table(["", *(title for title, _ in keys)], rows) if rows else ""
+
+
+def markdown(results, machine, parameters):
+    """The whole page."""
+    latency = added(results, "latency"), added(results, "answer")
+    parts = [
+        ("", "# End to end\n\n" + "".join(f"* {name}: {value}\n" for name, value in {**machine, **parameters}.items())),
+        ("Notes", "".join(f"* {note}\n" for note in results.failures + results.notes)),
+        ("Small packets, one way, all that the source can send", section(results, PACKETS)),
+        ("Latency of packets added by the router, µs, one way", section(latency[0], latency_columns("latency"))),
+        ("Connections, requests, bulk", section(results, STREAMS)),
+        ("Latency of answers added by the router, µs, there and back", section(latency[1], latency_columns("answer"))),
+        ("Memory", section(results, MEMORY)),
+        ("xlvs beside each path, ratios within each round", ratios(results)),
+        ("Goals", table(["", "found", "goal", ""], bounds(results))),
+    ]
+    text = "\n".join(f"## {title}\n\n{body}" if title else body for title, body in parts if body)
+    return text + "\n°N: the router used N % of its core; something else was the limit, and the path can do more.\n"
+
+
+def as_json(results, machine, parameters):
+    """Every value of every round, in the units of the program: nanoseconds, bits, a second."""
+    return json.dumps({"machine": machine, "parameters": parameters, "labels": results.labels, "rounds": results.rounds,
+                       "notes": results.notes, "failures": results.failures}, indent=1, ensure_ascii=False)

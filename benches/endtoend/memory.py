@@ -1,12 +1,9 @@
-"""What a connection of xlvs takes: growth of its resident memory, by connections of UDP opened from many addresses."""
+"""What a connection of xlvs takes: growth of its resident memory, by connections opened from many addresses."""
 
 from pathlib import Path
 
 from lab import RigError
 from packets import Traffic
-
-# Slow enough that none is lost on the way, and then once more for those that were.
-OPENING_RATE = 100_000
 
 
 def resident(process):
@@ -25,12 +22,11 @@ def connections(lab, path):
 
 def measure(lab, path, process, tools, options, say):
     """Bytes for each connection, as {measurement: value}."""
-    traffic = Traffic(lab, path, process, tools, options.flows)
-    traffic.require(traffic.send(OPENING_RATE, 0.1), "opening the first flows")
+    traffic = Traffic(lab, path, process, tools, options)
+    traffic.open(options.flows)
     before, had = resident(process), connections(lab, path)
     say(f"{options.connections} connections")
-    for _ in range(2):
-        traffic.send(OPENING_RATE, options.connections / OPENING_RATE * 1.05, flows=options.connections)
+    traffic.open(options.connections)
     grown, have = resident(process) - before, connections(lab, path)
     if have < options.connections * 0.9:
         raise RigError(f"{path.label}: {have} connections in the table after packets of {options.connections} flows")

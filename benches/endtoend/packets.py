@@ -1,4 +1,4 @@
-"""What small packets cost: UDP of many flows, one way, sent by tools/traffic.c."""
+"""What small packets cost: those of many established flows, one way, sent by tools/traffic.c."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,6 +10,9 @@ from lab import FLOWS, MACS, OUTSIDE, SINK, SINK_PORT, SOURCE, SOURCE_PORT, RigE
 LOSS_ALLOWED = 0.001
 # What the source can do at most; nothing is asked of it beyond.
 FASTEST = 5e6
+# Slow enough for any path.
+OPENING_RATE = 50_000
+WARM_UP_PACKETS = 20
 # Of a path's own capacity, in hundredths.
 LOADS = (10, 80)
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
@@ -27,7 +30,7 @@ class Trial:
     checked: int
     seconds: float
     router: int
-    foreign: int
+    foreign: float
     latency: list = field(repr=False, default_factory=list)
 
     @property
@@ -69,10 +72,11 @@ def percentile(histogram, share):
 class Traffic:
     """Source and sink of one lab."""
 
-    def __init__(self, lab, path, process, tools, flows):
-        self.path, self.flows, self.peak = path, flows, 0
+    def __init__(self, lab, path, process, tools, options):
+        self.path, self.flows, self.peak = path, options.flows, 0
+        self.tcp = options.protocol == "tcp"
         next_port = SINK_PORT if lab.direct else OUTSIDE
-        command = [tools / "traffic", tools / "traffic.bpf.o", SOURCE, SOURCE_PORT, SINK, SINK_PORT, MACS[SOURCE_PORT],
+        command = [tools / "traffic", options.protocol, tools / "traffic.bpf.o", SOURCE, SOURCE_PORT, SINK, SINK_PORT, MACS[SOURCE_PORT],
                    MACS[next_port], FLOWS, path.destination, *expected(path)]
         self.traffic = lab.spawn(SOURCE, command, [lab.cores.source], favoured=True, pipes=True)
         self.traffic.hear()
@@ -80,14 +84,29 @@ class Traffic:
 
     def send(self, rate, seconds, flows=None, stamped=False):
         """Sends at a rate, 0 for all that goes, and waits until the rest has arrived."""
-        self.clock.start()
-        said = json.loads(self.traffic.ask(f"send {rate} {seconds} {flows or self.flows} {int(stamped)}"))
-        router = self.clock.nanoseconds()
-        trial = Trial(router=router, foreign=self.clock.foreign_nanoseconds(router), **said)
+        trial = self.order("send", rate, seconds, flows or self.flows, stamped)
         self.peak = max(self.peak, trial.rate)
+        return trial
+
+    def order(self, verb, rate, seconds, flows, stamped):
+        """One trial of tools/traffic.c."""
+        self.clock.start()
+        said = json.loads(self.traffic.ask(f"{verb} {rate} {seconds} {flows} {int(stamped)}"))
+        router = self.clock.nanoseconds()
+        trial = Trial(router=router, foreign=self.clock.foreign_share(router), **said)
         if trial.bad:
             raise RigError(f"{self.path.label}: {trial.bad} of {trial.checked} packets arrived with a wrong address or checksum")
         return trial
+
+    def open(self, flows):
+        """Establishes flows, slowly, and twice for those that were lost on the way."""
+        seconds = max(0.05, flows / OPENING_RATE * 1.05)
+        for verb in ["open", "send"] * 2 if self.tcp else ["send"] * 2:
+            self.require(self.order(verb, OPENING_RATE, seconds, flows, stamped=False), f"opening {flows} flows")
+
+    def warm_up(self):
+        """Some packets of each flow, for those who treat a flow otherwise once they know it."""
+        self.send(OPENING_RATE, WARM_UP_PACKETS * self.flows / OPENING_RATE)
 
     def require(self, trial, what):
         """A path that delivers nothing is broken, however fast it is."""
@@ -132,8 +151,9 @@ def latencies(traffic, capacity, seconds, say):
 
 def measure(lab, path, process, tools, options, say):
     """One round of the packet rows of one path, as {measurement: value}."""
-    traffic = Traffic(lab, path, process, tools, options.flows)
-    traffic.require(traffic.send(options.flows * 20, max(0.1, options.packet_seconds / 4)), "opening the flows")
+    traffic = Traffic(lab, path, process, tools, options)
+    traffic.open(options.flows)
+    traffic.warm_up()
     say("flood")
     flood = traffic.require(traffic.send(0, options.packet_seconds), "flood")
     say("loss-free rate")
@@ -143,7 +163,7 @@ def measure(lab, path, process, tools, options, say):
         "offered": flood.offered,
         "cost": flood.cost,
         "busy": flood.busy,
-        "foreign": flood.foreign / 1e9 / flood.seconds,
+        "foreign": flood.foreign,
         "kept": flood.rate / traffic.peak,
         "loss_free": best.rate if best else 0,
         "loss_free_cost": best.cost if best else None,

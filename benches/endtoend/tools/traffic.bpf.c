@@ -129,18 +129,25 @@ SEC("xdp") int source(struct xdp_md *context)
 	return XDP_TX;
 }
 
+// Sum over a transport header of `length` bytes and its pseudo header; 0xffff where the checksum is right.
+static __always_inline __u16 transport_sum(struct headers *frame, __be32 *words, __u32 length)
+{
+	__u64 sum = bpf_htonl(frame->ip.protocol << 16 | length);
+
+	sum += (__u64)frame->ip.saddr + frame->ip.daddr;
+	return fold((__u32)bpf_csum_diff(0, 0, words, length, 0) + sum);
+}
+
 static __always_inline int intact(struct headers *frame, const struct settings *wanted)
 {
 	__be32 ip[5], transport[sizeof(frame->bytes) / 4];
-	__u64 pseudo = bpf_htonl(frame->ip.protocol << 16 | sizeof(transport));
 
 	if (frame->ip.daddr != wanted->expected[0] && frame->ip.daddr != wanted->expected[1])
 		return 0;
 	__builtin_memcpy(ip, &frame->ip, sizeof(ip));
 	__builtin_memcpy(transport, frame->bytes, sizeof(transport));
-	pseudo += (__u64)frame->ip.saddr + frame->ip.daddr;
 	return fold((__u32)bpf_csum_diff(0, 0, ip, sizeof(ip), 0)) == 0xffff &&
-	       fold((__u32)bpf_csum_diff(0, 0, transport, sizeof(transport), 0) + pseudo) == 0xffff;
+	       transport_sum(frame, transport, sizeof(transport)) == 0xffff;
 }
 
 // Position of the highest bit.
@@ -167,6 +174,24 @@ static __always_inline void note_latency(struct arrived *count, __u64 latency)
 		count->latency[bucket]++;
 }
 
+// Turns a SYN into the answer of a server that has nothing else to say.
+static __always_inline void accept(struct headers *frame)
+{
+	struct tcphdr answer = { .source = frame->tcp.header.dest, .dest = frame->tcp.header.source, .doff = sizeof(answer) / 4,
+				 .syn = 1, .ack = 1, .seq = bpf_htonl(SERVER_SEQUENCE), .window = 0xffff };
+	__be32 source = frame->ip.saddr;
+	__u8 mac[ETH_ALEN];
+
+	answer.ack_seq = bpf_htonl(bpf_ntohl(frame->tcp.header.seq) + 1);
+	__builtin_memcpy(mac, frame->ethernet.h_source, ETH_ALEN);
+	__builtin_memcpy(frame->ethernet.h_source, frame->ethernet.h_dest, ETH_ALEN);
+	__builtin_memcpy(frame->ethernet.h_dest, mac, ETH_ALEN);
+	frame->ip.saddr = frame->ip.daddr;
+	frame->ip.daddr = source;
+	answer.check = ~transport_sum(frame, (void *)&answer, sizeof(answer));
+	frame->tcp.header = answer;
+}
+
 SEC("xdp") int sink(struct xdp_md *context)
 {
 	struct headers *frame = (void *)(long)context->data;
@@ -174,13 +199,20 @@ SEC("xdp") int sink(struct xdp_md *context)
 	struct arrived *count = bpf_map_lookup_elem(&arrived, &only);
 	__u64 sent_at;
 
-	if (!wanted || !count || (void *)(frame + 1) > (void *)(long)context->data_end)
+	if (!wanted || !count || (void *)&frame->tcp.stamp > (void *)(long)context->data_end)
 		return XDP_PASS;
 	if (frame->ethernet.h_proto != bpf_htons(ETH_P_IP) || frame->udp.header.dest != bpf_htons(SERVICE_PORT))
 		return XDP_PASS;
 	if (frame->ip.protocol != (wanted->tcp ? IPPROTO_TCP : IPPROTO_UDP))
 		return XDP_PASS;
 	count->frames++;
+	if (wanted->tcp && frame->tcp.header.syn) {
+		accept(frame);
+		// XDP_TX wakes only a veth that has an XDP program itself.
+		return bpf_redirect(context->ingress_ifindex, 0);
+	}
+	if ((void *)(frame + 1) > (void *)(long)context->data_end)
+		return XDP_PASS;
 	sent_at = wanted->tcp ? frame->tcp.stamp[0] : frame->udp.stamp[0];
 	if (sent_at)
 		note_latency(count, bpf_ktime_get_ns() - sent_at);

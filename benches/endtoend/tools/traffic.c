@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// traffic OBJECT SOURCE_NAMESPACE SOURCE_INTERFACE SINK_NAMESPACE SINK_INTERFACE SOURCE_MAC NEXT_MAC SOURCE DESTINATION EXPECTED EXPECTED
+// traffic udp|tcp OBJECT SOURCE_NAMESPACE SOURCE_INTERFACE SINK_NAMESPACE SINK_INTERFACE SOURCE_MAC NEXT_MAC SOURCE DESTINATION EXPECTED EXPECTED
 // Sends frames from one namespace and counts what arrives in another. Commands come by stdin, one a line:
 //   send FRAMES_PER_SECOND SECONDS FLOWS STAMPED     (0 frames a second: as many as go)
+//   open FRAMES_PER_SECOND SECONDS FLOWS 0           (SYNs, which the sink answers; the first frame with data does the rest)
 // and each is answered by a line of JSON. The end of stdin is the end.
 
 #define _GNU_SOURCE
@@ -10,12 +11,15 @@
 #include <fcntl.h>
 #include <linux/if_ether.h>
 #include <linux/if_link.h>
+#include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/tcp.h>
 #include <linux/udp.h>
 #include <net/if.h>
 #include <netinet/ether.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +42,7 @@
 
 static struct bpf_object *object;
 static struct settings settings;
+static __u32 source, destination;
 static const __u32 only;
 
 static void die(const char *what)
@@ -145,23 +150,54 @@ static void set_mac(__u8 *field, const char *text)
 	memcpy(field, parsed, ETH_ALEN);
 }
 
-static void make_frame(char **argument)
+static void make_ethernet(const char *source, const char *next)
 {
 	struct ethhdr *ethernet = (void *)settings.frame;
-	struct iphdr ip = { .version = 4, .ihl = 5, .tot_len = htons(FRAME_LENGTH - ETH_HLEN), .ttl = 64, .protocol = IPPROTO_UDP };
+
+	set_mac(ethernet->h_source, source);
+	set_mac(ethernet->h_dest, next);
+	ethernet->h_proto = htons(ETH_P_IP);
+}
+
+static size_t make_udp(__u8 *to)
+{
 	struct udphdr udp = { .dest = htons(SERVICE_PORT), .len = htons(FRAME_LENGTH - TRANSPORT_OFFSET) };
 
-	set_mac(ethernet->h_source, argument[0]);
-	set_mac(ethernet->h_dest, argument[1]);
-	ethernet->h_proto = htons(ETH_P_IP);
-	ip.saddr = address(argument[2]);
-	ip.daddr = address(argument[3]);
+	memcpy(to, &udp, sizeof(udp));
+	return FRAME_LENGTH - TRANSPORT_OFFSET;
+}
+
+static size_t make_tcp(__u8 *to, int opening)
+{
+	struct tcphdr tcp = { .dest = htons(SERVICE_PORT), .doff = sizeof(tcp) / 4, .window = 0xffff, .seq = htonl(CLIENT_SEQUENCE) };
+
+	if (opening) {
+		tcp.syn = 1;
+	} else {
+		tcp.seq = htonl(CLIENT_SEQUENCE + 1);
+		tcp.ack_seq = htonl(SERVER_SEQUENCE + 1);
+		tcp.ack = 1;
+	}
+	memcpy(to, &tcp, sizeof(tcp));
+	return opening ? sizeof(tcp) : FRAME_LENGTH - TRANSPORT_OFFSET;
+}
+
+// A SYN has no data; what is left of its frame is padding.
+static void make_packet(int opening)
+{
+	__u8 *transport = settings.frame + TRANSPORT_OFFSET;
+	struct iphdr ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = settings.tcp ? IPPROTO_TCP : IPPROTO_UDP, .saddr = source,
+			    .daddr = destination };
+	size_t length, field = settings.tcp ? offsetof(struct tcphdr, check) : offsetof(struct udphdr, check);
+	__u16 sum;
+
+	memset(transport, 0, FRAME_LENGTH - TRANSPORT_OFFSET);
+	length = settings.tcp ? make_tcp(transport, opening) : make_udp(transport);
+	ip.tot_len = htons(sizeof(ip) + length);
 	ip.check = checksum(add(0, &ip, sizeof(ip)));
-	udp.check = checksum(add(add(ip.protocol + ntohs(udp.len), &ip.saddr, 8), &udp, sizeof(udp)));
 	memcpy(settings.frame + ETH_HLEN, &ip, sizeof(ip));
-	memcpy(settings.frame + TRANSPORT_OFFSET, &udp, sizeof(udp));
-	settings.expected[0] = address(argument[4]);
-	settings.expected[1] = address(argument[5]);
+	sum = checksum(add(add(ip.protocol + length, &ip.saddr, 8), transport, length));
+	memcpy(transport + field, &sum, sizeof(sum));
 }
 
 static __u64 now(void)
@@ -244,32 +280,44 @@ static void ignore(int signal)
 	(void)signal;
 }
 
+static void obey(const char *line, unsigned int index)
+{
+	double rate, seconds;
+	char verb[8];
+
+	if (sscanf(line, "%7s %lf %lf %u %u", verb, &rate, &seconds, &settings.flows, &settings.stamped) != 5 || !settings.flows) {
+		fprintf(stderr, "traffic: what is %s", line);
+		exit(2);
+	}
+	make_packet(!strcmp(verb, "open"));
+	send_frames(index, rate, seconds);
+}
+
 int main(int count, char **argument)
 {
 	struct sigaction on_alarm = { .sa_handler = ignore };
 	char line[256];
-	double rate, seconds;
 	unsigned int index;
 
-	if (count != 12) {
-		fprintf(stderr, "traffic: eleven arguments are needed, see the head of traffic.c\n");
+	if (count != 13) {
+		fprintf(stderr, "traffic: twelve arguments are needed, see the head of traffic.c\n");
 		return 2;
 	}
 	sigaction(SIGALRM, &on_alarm, NULL);
-	load(argument[1]);
-	enter(argument[4]);
-	attach_sink(argument[5]);
-	enter(argument[2]);
-	index = interface(argument[3]);
-	make_frame(argument + 6);
+	settings.tcp = !strcmp(argument[1], "tcp");
+	load(argument[2]);
+	enter(argument[5]);
+	attach_sink(argument[6]);
+	enter(argument[3]);
+	index = interface(argument[4]);
+	make_ethernet(argument[7], argument[8]);
+	source = address(argument[9]);
+	destination = address(argument[10]);
+	settings.expected[0] = address(argument[11]);
+	settings.expected[1] = address(argument[12]);
 	printf("{\"ready\": true}\n");
 	fflush(stdout);
-	while (fgets(line, sizeof(line), stdin)) {
-		if (sscanf(line, "send %lf %lf %u %u", &rate, &seconds, &settings.flows, &settings.stamped) != 4 || !settings.flows) {
-			fprintf(stderr, "traffic: what is %s", line);
-			return 2;
-		}
-		send_frames(index, rate, seconds);
-	}
+	while (fgets(line, sizeof(line), stdin))
+		obey(line, index);
 	return 0;
 }

@@ -13,6 +13,9 @@
 // Flows of one source address; the next have the next address.
 #define FLOWS_PER_ADDRESS 16384
 #define SERVERS 2
+// Where client and server begin to count; a client's frame with data is the first of its connection again and again.
+#define CLIENT_SEQUENCE 1000
+#define SERVER_SEQUENCE 5000
 // Powers of two, each in steps: 1 part in 32.
 #define LATENCY_STEPS 32
 #define LATENCY_BUCKETS (40 * LATENCY_STEPS)

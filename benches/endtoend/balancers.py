@@ -37,7 +37,7 @@ class Unavailable(Exception):
     """This path cannot be had here, and why."""
 
 
-class Path_:
+class Balancer:
     """One way through the router. `destination` is where clients send to; what arrives has one of `arrivals`."""
 
     packets = streams = True
@@ -45,8 +45,8 @@ class Path_:
     destination = VIRTUAL
     arrivals = SERVERS
 
-    def __init__(self, name, label):
-        self.name, self.label = name, label
+    def __init__(self, name, label, short):
+        self.name, self.label, self.short = name, label, short
 
     def start(self, lab):
         """Sets it up in the lab's router. Returns the process that does the work, if there is one."""
@@ -55,27 +55,27 @@ class Path_:
         """Checks what can only be seen at the end."""
 
 
-class Cable(Path_):
+class Cable(Balancer):
     """No router at all: what source, sink and end hosts take by themselves."""
 
     direct = True
     destination = SERVERS[0]
 
 
-class Forwarding(Path_):
+class Forwarding(Balancer):
     """The kernel's routing to a server's own address."""
 
     destination = SERVERS[0]
 
 
-class Nft(Path_):
+class Nft(Balancer):
     """DNAT by nftables with the kernel's connection tracking."""
 
     def start(self, lab):
         within(ROUTER, "nft", "-f", "-", text=NFT.format(virtual=VIRTUAL, one=SERVERS[0], two=SERVERS[1]))
 
 
-class HaProxy(Path_):
+class HaProxy(Balancer):
     """A TCP proxy: no packets of its own accord."""
 
     packets = False
@@ -88,11 +88,11 @@ class HaProxy(Path_):
         return process
 
 
-class Peer(Path_):
+class Peer(Balancer):
     """Our own bounds, tools/peer.c: `rewrite` within XDP, `forward` over bare AF_XDP."""
 
-    def __init__(self, name, label, mode, tools):
-        super().__init__(name, label)
+    def __init__(self, name, label, short, mode, tools):
+        super().__init__(name, label, short)
         self.mode, self.tools = mode, tools
         if mode == "forward":
             self.destination = SERVERS[0]
@@ -106,11 +106,11 @@ class Peer(Path_):
         return process
 
 
-class Xlvs(Path_):
+class Xlvs(Balancer):
     """The daemon with a table made by ipvsadm."""
 
-    def __init__(self, name, label, programs, shortcut):
-        super().__init__(name, label)
+    def __init__(self, name, label, short, programs, shortcut):
+        super().__init__(name, label, short)
         self.programs, self.shortcut = Path(programs), shortcut
 
     def run(self, lab, program, *arguments):
@@ -158,12 +158,12 @@ class Xlvs(Path_):
 def all_paths(tools, programs):
     """Every path of the rig, in the order of the table."""
     return [
-        Cable("cable", "no router"),
-        Forwarding("forward", "kernel forwarding"),
-        Nft("nft", "nftables DNAT"),
-        HaProxy("haproxy", "HAProxy TCP"),
-        Peer("afxdp", "bare AF_XDP forwarder", "forward", tools),
-        Xlvs("xlvs", "xlvs", programs, shortcut=False),
-        Peer("xdp", "XDP rewrite and redirect", "rewrite", tools),
-        Xlvs("shortcut", "xlvs with the shortcut", programs, shortcut=True),
+        Cable("cable", "no router", "cable"),
+        Forwarding("forward", "kernel forwarding", "kernel"),
+        Nft("nft", "nftables DNAT", "nft"),
+        HaProxy("haproxy", "HAProxy TCP", "HAProxy"),
+        Peer("afxdp", "bare AF_XDP forwarder", "AF_XDP", "forward", tools),
+        Xlvs("xlvs", "xlvs", "xlvs", programs, shortcut=False),
+        Peer("xdp", "XDP rewrite and redirect", "XDP", "rewrite", tools),
+        Xlvs("shortcut", "xlvs with the shortcut", "shortcut", programs, shortcut=True),
     ]

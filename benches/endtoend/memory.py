@@ -1,5 +1,6 @@
 """What a connection of xlvs takes: growth of its resident memory, by connections opened from many addresses."""
 
+import json
 from pathlib import Path
 
 from lab import RigError
@@ -15,9 +16,8 @@ def resident(process):
 
 
 def connections(lab, path):
-    """As `ipvsadm -Ln` counts them."""
-    rows = (line.split() for line in path.run(lab, "ipvsadm", "-Ln").stdout.splitlines())
-    return sum(int(row[4]) + int(row[5]) for row in rows if row[:1] == ["->"] and row[-1].isdigit())
+    """As `xlvs status` counts them."""
+    return json.loads(path.run(lab, "xlvs", "status", "--json").stdout)["connections"]
 
 
 def measure(lab, path, process, tools, options, say):

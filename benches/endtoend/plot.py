@@ -17,13 +17,17 @@ PANELS = [
     ("added p99 of an answer at 80 %, µs", "answer_80_p99", 1e3, "answer"),
 ]
 HEAD = """\
-set terminal svg size 1500,760 font 'sans,12' background 'white'
+set terminal svg noenhanced size 1500,760 font 'sans,12' background 'white'
 set output '{output}'
 set style fill solid 0.85 noborder
 set boxwidth 0.7
 set grid ytics
 set yrange [0:*]
-set xtics rotate by -30 scale 0 font ',10'
+set xtics rotate by -35 scale 0 font ',11'
+set pointintervalbox 0
+set lmargin 8
+set rmargin 4
+set bmargin 4
 unset key
 set multiplot layout 2,4 title "{title}"
 """
@@ -31,17 +35,16 @@ COLOURS = {"xlvs": 0x1F6F8B, "shortcut": 0x2A9D8F}
 OTHERS = 0xB8B8B8
 
 
-def panel(results, index, panel_):
+def panel(results, shorts, index, about):
     """One chart, or nothing where nothing was measured."""
-    title, key, unit, kind = panel_
+    title, key, unit, kind = about
     source = added(results, kind) if kind else results
     rows = []
     for name in source.labels:
         values = source.values(name, key)
         if values and name != "cable":
-            label = results.labels[name].replace(" ", "\\n", 1)
             middle, least, most = (value / unit for value in (median(values), min(values), max(values)))
-            rows.append(f'{len(rows)} {middle} {least} {most} {COLOURS.get(name, OTHERS)} "{label}"')
+            rows.append(f'{len(rows)} {middle} {least} {most} {COLOURS.get(name, OTHERS)} "{shorts[name]}"')
     if not rows:
         return ""
     data = f"$data{index} << EOD\n" + "\n".join(rows) + "\nEOD\n"
@@ -49,10 +52,10 @@ def panel(results, index, panel_):
             f"'' using 1:2:3:4 with yerrorbars lc rgb 'black' pt 0\n")
 
 
-def draw(results, machine, output):
+def draw(results, shorts, machine, output):
     """Writes the SVG."""
     title = f"{machine['kernel']}, {machine['processor']}, {machine['date']}"
-    script = HEAD.format(output=output, title=title) + "".join(panel(results, index, each) for index, each in enumerate(PANELS))
+    script = HEAD.format(output=output, title=title) + "".join(panel(results, shorts, index, each) for index, each in enumerate(PANELS))
     done = subprocess.run(["gnuplot"], input=script + "unset multiplot\n", capture_output=True, text=True)
     if done.returncode or not output.exists():
         raise RigError(f"gnuplot could not draw: {done.stderr.strip()}")

@@ -8,11 +8,11 @@ from packets import LOADS, PERCENTILES, SATURATED
 MICRO, MILLION, GIGA = 1e3, 1e6, 1e9
 PACKETS = [
     ("CPU a packet, ns", "cost", 1),
+    ("offered, Mpps", "offered", MILLION),
     ("delivered, Mpps", "delivered", MILLION),
     ("of its peak, %", "kept", 0.01),
     ("loss-free, Mpps", "loss_free", MILLION),
     ("CPU a packet there, ns", "loss_free_cost", 1),
-    ("and at 10 %, ns", "cost_10", 1),
 ]
 STREAMS = [
     ("new connections/s", "connections", 1),

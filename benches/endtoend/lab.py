@@ -10,12 +10,14 @@ that thread can be pinned, and its CPU time is that of the receiving side alone.
 
 import ctypes
 import os
+import shutil
 import struct
 import subprocess
 import time
 from pathlib import Path
 
 SOURCE, ROUTER, SINK = NAMESPACES = ("xlvs-bench-source", "xlvs-bench-router", "xlvs-bench-sink")
+RUN = Path("/run/xlvs-bench")
 CLIENT, FLOWS, ROUTER_OUTSIDE, ROUTER_INSIDE = "198.18.1.2", "198.18.64.0", "198.18.1.1", "198.18.2.1"
 VIRTUAL = "198.18.1.100"
 SERVERS = ("198.18.2.11", "198.18.2.12")
@@ -62,10 +64,11 @@ def wait_until(seconds, what, ready):
 
 
 def remove_leftovers():
-    """Namespaces of a run that was killed; its processes ended with it."""
+    """Namespaces and files, also those of a run that was killed; its processes ended with it."""
     for namespace in NAMESPACES:
         if Path("/run/netns", namespace).exists():
             call("ip", "netns", "del", namespace)
+    shutil.rmtree(RUN, ignore_errors=True)
 
 
 class Cores:
@@ -86,7 +89,7 @@ class Process:
 
     def __init__(self, namespace, command, cpus, log, favoured=False, pipes=False):
         wrapped = ["ip", "netns", "exec", namespace, "taskset", "-c", ",".join(map(str, cpus))]
-        wrapped += ["setpriv", "--pdeathsig", "KILL", *command]
+        wrapped += ["setpriv", "--pdeathsig", "TERM", *command]
         self.name = Path(command[0]).name
         self.log = Path(log)
         with open(log, "a") as errors:
@@ -155,8 +158,8 @@ def interface_script(port, *addresses):
 class Lab:
     """The three namespaces, wired through the router or, `direct`, the source's cable straight to the sink."""
 
-    def __init__(self, cores, directory, direct=False):
-        self.cores, self.directory, self.direct = cores, Path(directory), direct
+    def __init__(self, cores, direct=False):
+        self.cores, self.directory, self.direct = cores, RUN, direct
         self.processes = []
         self.threads = {}
 
@@ -176,6 +179,7 @@ class Lab:
     def build(self):
         """Namespaces, cables, addresses, neighbours, threads."""
         remove_leftovers()
+        self.directory.mkdir(mode=0o700)
         for namespace in NAMESPACES:
             call("ip", "netns", "add", namespace)
             within(namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")

@@ -21,10 +21,10 @@ set terminal svg noenhanced size 1500,760 font 'sans,12' background 'white'
 set output '{output}'
 set style fill solid 0.85 noborder
 set boxwidth 0.7
+set errorbars 1 lc rgb 'black' lw 1.5
 set grid ytics
 set yrange [0:*]
 set xtics rotate by -35 scale 0 font ',11'
-set pointintervalbox 0
 set lmargin 8
 set rmargin 4
 set bmargin 4
@@ -48,8 +48,8 @@ def panel(results, shorts, index, about):
     if not rows:
         return ""
     data = f"$data{index} << EOD\n" + "\n".join(rows) + "\nEOD\n"
-    return (f'{data}set title "{title}"\nplot [-0.6:{len(rows) - 0.4}] $data{index} using 1:2:5:xtic(6) with boxes lc rgb variable, '
-            f"'' using 1:2:3:4 with yerrorbars lc rgb 'black' pt 0\n")
+    return (f'{data}set title "{title}"\nplot [-0.6:{len(rows) - 0.4}] $data{index} using 1:2:3:4:(0.7):5:xtic(6) '
+            "with boxerrorbars lc rgb variable\n")
 
 
 def draw(results, shorts, machine, output):

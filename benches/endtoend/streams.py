@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import subprocess
-import tempfile
-from pathlib import Path
 
 from lab import SERVERS, SINK, SOURCE, RigError, RouterClock, wait_until, within
 from packets import LOADS, PERCENTILES, percentile
@@ -43,7 +41,8 @@ class WebServer:
     """nginx on both server addresses, with a page of three bytes and a body of 16 MiB."""
 
     def __init__(self, lab):
-        directory = Path(tempfile.mkdtemp(dir=lab.directory))
+        directory = lab.directory / "web"
+        directory.mkdir()
         self.body = os.urandom(BODY_LENGTH)
         (directory / "body").write_bytes(self.body)
         workers = max(1, len(lab.cores.ends))

@@ -32,6 +32,8 @@ MACS = {
 SINK_PRIORITY = "50"
 # Niceness of what is measured: as much for the kernel's threads as for a balancer's, so that neither starves the other.
 FAVOURED = -20
+# And of the end hosts: after the router where they share its core, before all that the rig has not started.
+PREFERRED = -10
 SLICE_NS = 100_000
 # The system call, which no library of Debian 12 wraps.
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
@@ -84,6 +86,14 @@ class Cores:
         self.ends = allowed if self.shared else allowed[:-1]
 
 
+def prefer(pid, niceness):
+    """Sets the niceness of a process, and of its session, which has a share of its own where the kernel groups by session."""
+    os.setpriority(os.PRIO_PROCESS, pid, niceness)
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.exists():
+        group.write_text(str(niceness))
+
+
 class Process:
     """A program in a namespace. It ends with the rig, however that ends."""
 
@@ -97,16 +107,7 @@ class Process:
                 wrapped, stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if pipes else errors, stderr=errors, text=True, start_new_session=True)
         self.pid = self.process.pid
-        if favoured:
-            self.favour()
-
-    def favour(self):
-        """Before all that the rig has not started. A session of its own has its own share of the CPU where the kernel groups by
-        session, so its niceness is set there too."""
-        os.setpriority(os.PRIO_PROCESS, self.pid, FAVOURED)
-        group = Path(f"/proc/{self.pid}/autogroup")
-        if group.exists():
-            group.write_text(str(FAVOURED))
+        prefer(self.pid, FAVOURED if favoured else PREFERRED)
 
     def running(self):
         """Whether it has not ended by itself."""
@@ -262,7 +263,10 @@ class Lab:
         for port in (SOURCE_PORT, SINK_PORT):
             for thread in self.threads[port]:
                 call("taskset", "-pc", ",".join(map(str, cpus)), str(thread))
-                call("chrt", *(("-f", "-p", SINK_PRIORITY) if real_time else ("-o", "-p", "0")), str(thread))
+                if real_time:
+                    call("chrt", "-f", "-p", SINK_PRIORITY, str(thread))
+                else:
+                    act_as_softirq(thread)
 
     def spawn(self, namespace, command, cpus, **options):
         """A process that ends with the lab."""

@@ -34,7 +34,8 @@ SINK_PRIORITY = "50"
 FAVOURED = -20
 # And of the end hosts: after the router where they share its core, before all that the rig has not started.
 PREFERRED = -10
-SLICE_NS = 100_000
+# A NIC's softirq comes before the balancer, but not for ever.
+SOFTIRQ_SLICE_NS, PROGRAM_SLICE_NS = 100_000, 500_000
 # The system call, which no library of Debian 12 wraps.
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 
@@ -73,6 +74,19 @@ def remove_leftovers():
     shutil.rmtree(RUN, ignore_errors=True)
 
 
+def napi_threads():
+    """Every thread that serves an interface, with its name."""
+    found = {}
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            name = comm.read_text().strip()
+        except OSError:
+            continue
+        if name.startswith("napi/"):
+            found[int(comm.parent.name)] = name
+    return found
+
+
 class Cores:
     """Which CPU does what. The router has one of its own, the last; with just two, the end hosts of streams share it."""
 
@@ -86,9 +100,17 @@ class Cores:
         self.ends = allowed if self.shared else allowed[:-1]
 
 
+def schedule(thread, niceness, slice_ns):
+    """A thread's share of its core, and how long it may keep others of the same share waiting; kernels before 6.12 know no
+    slices and let it be a few ms."""
+    attributes = struct.pack("=IIQiIQQQ", 48, 0, 0, niceness, 0, slice_ns, 0, 0)
+    if ctypes.CDLL(None, use_errno=True).syscall(SCHED_SETATTR[os.uname().machine], thread, attributes, 0):
+        raise RigError(f"cannot set the priority of thread {thread}: {os.strerror(ctypes.get_errno())}")
+
+
 def prefer(pid, niceness):
-    """Sets the niceness of a process, and of its session, which has a share of its own where the kernel groups by session."""
-    os.setpriority(os.PRIO_PROCESS, pid, niceness)
+    """The same for a process and its session, which has a share of its own where the kernel groups by session."""
+    schedule(pid, niceness, PROGRAM_SLICE_NS)
     group = Path(f"/proc/{pid}/autogroup")
     if group.exists():
         group.write_text(str(niceness))
@@ -180,6 +202,7 @@ class Lab:
     def build(self):
         """Namespaces, cables, addresses, neighbours, threads."""
         remove_leftovers()
+        others = napi_threads()
         self.directory.mkdir(mode=0o700)
         for namespace in NAMESPACES:
             call("ip", "netns", "add", namespace)
@@ -194,7 +217,7 @@ class Lab:
             self.configure_router()
         for namespace, port in self.ports():
             self.serve_by_thread(namespace, port)
-        self.find_threads()
+        self.find_threads(others)
         self.place_ends([self.cores.source], real_time=True)
 
     def ports(self):
@@ -240,23 +263,31 @@ class Lab:
         within(namespace, "ethtool", "-K", port, "gro", "on")
         within(namespace, "sh", "-c", f"echo 1 >/sys/class/net/{port}/threaded")
 
-    def find_threads(self):
-        """The NAPI threads by interface."""
-        for comm in Path("/proc").glob("[0-9]*/comm"):
-            try:
-                name = comm.read_text().strip()
-            except OSError:
-                continue
+    def find_threads(self, others):
+        """The NAPI threads by interface, but for those of a lab that the kernel is still taking down."""
+        for thread, name in napi_threads().items():
             for _, port in self.ports():
-                if name.startswith(f"napi/{port}-"):
-                    self.threads.setdefault(port, []).append(int(comm.parent.name))
+                if thread not in others and name.startswith(f"napi/{port}-"):
+                    self.threads.setdefault(port, []).append(thread)
         for _, port in self.ports():
             if port not in self.threads:
                 raise RigError(f"{port} has no NAPI thread: Linux 5.12 or newer is needed")
         for port in (OUTSIDE, INSIDE):
             for thread in self.threads.get(port, []):
                 call("taskset", "-pc", str(self.cores.router), str(thread))
-                act_as_softirq(thread)
+                schedule(thread, FAVOURED, SOFTIRQ_SLICE_NS)
+
+    def at_once(self, balancer, wanted):
+        """Below what it can bear, the router's threads run the moment they have work, its softirqs first. Beyond, the kernel has
+        softirq and balancer share the core, lest one starve the other."""
+        own = [int(task.name) for task in Path(f"/proc/{balancer.pid}/task").iterdir()] if balancer else []
+        kernel = [thread for port in (OUTSIDE, INSIDE) for thread in self.threads.get(port, [])]
+        for priority, slice_ns, threads in ((40, SOFTIRQ_SLICE_NS, kernel), (30, PROGRAM_SLICE_NS, own)):
+            for thread in threads:
+                if wanted:
+                    os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(priority))
+                else:
+                    schedule(thread, FAVOURED, slice_ns)
 
     def place_ends(self, cpus, real_time):
         """Where the source's and the sink's kernel sides run."""
@@ -266,7 +297,7 @@ class Lab:
                 if real_time:
                     call("chrt", "-f", "-p", SINK_PRIORITY, str(thread))
                 else:
-                    act_as_softirq(thread)
+                    schedule(thread, FAVOURED, SOFTIRQ_SLICE_NS)
 
     def spawn(self, namespace, command, cpus, **options):
         """A process that ends with the lab."""
@@ -279,14 +310,6 @@ class Lab:
         """Ends one process before the lab. Returns whether it went in order."""
         self.processes.remove(process)
         return process.stop()
-
-
-def act_as_softirq(thread):
-    """A NIC's softirq interrupts the balancer, and under load, as ksoftirqd, shares the core with it evenly. So does a thread
-    of the same weight with a short slice, on kernels that know slices (6.12); before, it may have to wait for a few ms."""
-    attributes = struct.pack("=IIQiIQQQ", 48, 0, 0, FAVOURED, 0, SLICE_NS, 0, 0)
-    if ctypes.CDLL(None, use_errno=True).syscall(SCHED_SETATTR[os.uname().machine], thread, attributes, 0):
-        raise RigError(f"cannot set the priority of thread {thread}: {os.strerror(ctypes.get_errno())}")
 
 
 def cpu_nanoseconds(thread_directory):

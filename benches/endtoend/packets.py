@@ -156,6 +156,7 @@ def measure(lab, path, process, tools, options, say):
     traffic.warm_up()
     say("flood")
     flood = traffic.require(traffic.send(0, options.packet_seconds), "flood")
+    lab.at_once(process, True)
     say("loss-free rate")
     best = free_of_loss(traffic, min(FASTEST, flood.rate * 1.3), options.steps, options.packet_seconds / 2)
     found = {

@@ -67,11 +67,12 @@ class Clients:
         self.clock = RouterClock(lab, process)
         self.cpus = lab.cores.ends
 
-    def place(self, cpus):
-        """Where clients, servers and their kernel sides run from now on."""
+    def place(self, cpus, at_once):
+        """Where clients, servers and their kernel sides run from now on, and whether the router's and theirs do so at once."""
         self.cpus = cpus
         self.server.place(cpus)
-        self.lab.place_ends(cpus, real_time=False)
+        self.lab.place_ends(cpus, real_time=at_once)
+        self.lab.at_once(self.process, at_once)
 
     def run(self, *command):
         """A client program to its end: what it printed as JSON."""
@@ -115,7 +116,7 @@ def busy(said):
 
 def throughput(clients, options, say):
     """As many as go, the end hosts on every core they may have."""
-    clients.place(clients.lab.cores.ends)
+    clients.place(clients.lab.cores.ends, at_once=False)
     say("new connections")
     opened = clients.wrk(OPENING, options.stream_seconds, "/", "Connection: close")
     say("requests")
@@ -138,7 +139,7 @@ def throughput(clients, options, say):
 def request_latency(clients, options, say):
     """At parts of the path's own capacity, the router alone on its core."""
     cores = clients.lab.cores
-    clients.place([cpu for cpu in cores.ends if cpu != cores.router])
+    clients.place([cpu for cpu in cores.ends if cpu != cores.router], at_once=True)
     say("capacity for requests")
     kept = clients.wrk(ASKING, options.stream_seconds / 2)
     capacity = kept["requests"] / kept["seconds"]

@@ -15,6 +15,7 @@ OPENING_RATE = 50_000
 WARM_UP_PACKETS = 20
 # Of a path's own capacity, in hundredths.
 LOADS = (10, 80)
+CURVE = (2, 10, 30, 55, 80)
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 # From this share of its core on the router has nothing left.
 SATURATED = 0.95
@@ -137,16 +138,22 @@ def free_of_loss(traffic, highest, steps, seconds):
     return best
 
 
-def latencies(traffic, capacity, seconds, say):
-    """One way, source to sink, at parts of the path's own capacity."""
+def at_loads(kind, loads, capacity, histogram_at):
+    """Percentiles at parts of a capacity, as {measurement: value}; `histogram_at(rate)` measures. Each with its rate, since what
+    source and sink take by themselves depends on it."""
     found = {}
-    for load in LOADS:
-        say(f"latency at {load} %")
-        trial = traffic.require(traffic.send(capacity * load / 100, seconds, stamped=True), f"{load} % load")
-        found[f"cost_{load}"] = trial.cost
+    for load in loads:
+        rate = capacity * load / 100
+        histogram = histogram_at(rate)
+        found[f"{kind}_{load}_rate"] = rate
         for name, share in PERCENTILES.items():
-            found[f"latency_{load}_{name}"] = percentile(trial.latency, share)
+            found[f"{kind}_{load}_{name}"] = percentile(histogram, share)
     return found
+
+
+def loads_of(path):
+    """The path without a router is looked at more closely: it is what the others are held against."""
+    return CURVE if path.direct else LOADS
 
 
 def measure(lab, path, process, tools, options, say):
@@ -169,4 +176,9 @@ def measure(lab, path, process, tools, options, say):
         "loss_free": best.rate if best else 0,
         "loss_free_cost": best.cost if best else None,
     }
-    return found | latencies(traffic, best.rate if best else flood.rate / 2, options.packet_seconds, say)
+    say("latency")
+
+    def histogram_at(rate):
+        return traffic.require(traffic.send(rate, options.packet_seconds, stamped=True), f"{rate:.0f} packets/s").latency
+
+    return found | at_loads("latency", loads_of(path), best.rate if best else flood.rate / 2, histogram_at)

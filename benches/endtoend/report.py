@@ -3,7 +3,7 @@
 import json
 from statistics import median
 
-from packets import LOADS, PERCENTILES, SATURATED
+from packets import CURVE, LOADS, PERCENTILES, SATURATED
 
 MICRO, MILLION, GIGA = 1e3, 1e6, 1e9
 PACKETS = [
@@ -97,13 +97,32 @@ def section(results, columns):
     return table(["", *(title for title, _, _ in columns)], rows) if rows else ""
 
 
+def interpolate(points, at):
+    """The value of a curve of (position, value), level beyond its ends."""
+    for (low, first), (high, second) in zip(points, points[1:]):
+        if low <= at <= high:
+            return first + (second - first) * (at - low) / (high - low)
+    return points[0][1] if at < points[0][0] else points[-1][1]
+
+
+def curve(results, kind, name):
+    """What source and sink take by themselves, by rate: medians."""
+    points = [(results.middle("cable", f"{kind}_{load}_rate"), results.middle("cable", f"{kind}_{load}_{name}")) for load in CURVE]
+    return sorted(point for point in points if None not in point) or [(0, 0)]
+
+
 def added(results, kind):
-    """Copies of latencies less what the same source and sink take without a router."""
+    """Copies of latencies less what the same source and sink take without a router at the same rate."""
     bare = Results({name: label for name, label in results.labels.items() if name != "cable"})
-    for name in bare.labels:
-        for number_, found in enumerate(results.rounds[name]):
-            less = {key: found[key] - (results.middle("cable", key) or 0) for _, key, _ in latency_columns(kind) if found.get(key) is not None}
-            bare.add(name, number_, {key: max(0, value) for key, value in less.items()})
+    bases = {name: curve(results, kind, name) for name in PERCENTILES}
+    for path in bare.labels:
+        for number_, found in enumerate(results.rounds[path]):
+            for load in LOADS:
+                for name, base in bases.items():
+                    value = found.get(f"{kind}_{load}_{name}")
+                    if value is not None:
+                        less = max(0, value - interpolate(base, found[f"{kind}_{load}_rate"]))
+                        bare.add(path, number_, {f"{kind}_{load}_{name}": less})
     return bare
 
 
@@ -117,7 +136,6 @@ def bound(results, title, values, limit, below=True):
 
 def bounds(results):
     """The goals, each as a ratio."""
-    answers = added(results, "answer")
     rows = [
         bound(results, "CPU a packet: xlvs / bare AF_XDP forwarder", results.paired("xlvs", "afxdp", "cost"), 1.1),
         bound(results, "CPU a packet: xlvs / nftables DNAT", results.paired("xlvs", "nft", "cost"), 1.0),
@@ -129,7 +147,8 @@ def bounds(results):
         rows += [
             bound(results, f"new connections/s: {label} / nftables DNAT", results.paired(name, "nft", "connections"), 1.0, False),
             bound(results, f"new connections/s: {label} / HAProxy", results.paired(name, "haproxy", "connections"), 1.7, False),
-            *(bound(results, f"added p99 of an answer at {load} %: {label} / HAProxy", answers.paired(name, "haproxy", f"answer_{load}_p99"), 1.0)
+            *(bound(results, f"p99 of an answer at {load} %, the ends' part included: {label} / HAProxy",
+                    results.paired(name, "haproxy", f"answer_{load}_p99"), 1.0)
               for load in LOADS),
             bound(results, f"delivered in a flood / at its peak: {label}", results.values(name, "kept"), 0.8, False),
         ]

@@ -6,7 +6,7 @@ import os
 import subprocess
 
 from lab import SERVERS, SINK, SOURCE, RigError, RouterClock, wait_until, within
-from packets import LOADS, PERCENTILES, percentile
+from packets import at_loads, loads_of
 
 # Clients at once. Ones that open a connection for each request; ones that keep theirs; ones that load a large file.
 OPENING, KEEPING, LOADING, ASKING = 128, 64, 8, 32
@@ -142,14 +142,9 @@ def request_latency(clients, options, say):
     clients.place([cpu for cpu in cores.ends if cpu != cores.router], at_once=True)
     say("capacity for requests")
     kept = clients.wrk(ASKING, options.stream_seconds / 2)
-    capacity = kept["requests"] / kept["seconds"]
-    found = {}
-    for load in LOADS:
-        say(f"request latency at {load} %")
-        histogram = clients.ask(capacity * load / 100, options.stream_seconds)
-        for name, share in PERCENTILES.items():
-            found[f"answer_{load}_{name}"] = percentile(histogram, share)
-    return found
+    say("latency of answers")
+    return at_loads("answer", loads_of(clients.path), kept["requests"] / kept["seconds"],
+                    lambda rate: clients.ask(rate, options.stream_seconds))
 
 
 def measure(lab, path, process, tools, options, say):

@@ -84,7 +84,7 @@ class HaProxy(Balancer):
         config = lab.directory / "haproxy.cfg"
         config.write_text(HAPROXY.format(virtual=VIRTUAL, one=SERVERS[0], two=SERVERS[1]))
         process = lab.spawn(ROUTER, ["haproxy", "-db", "-f", config], [lab.cores.router], favoured=True)
-        wait_until(5, "haproxy to listen", lambda: process.require() or ":80 " in within(ROUTER, "ss", "-Hltn"))
+        wait_until("haproxy to listen", lambda: process.require() or ":80 " in within(ROUTER, "ss", "-Hltn"))
         return process
 
 
@@ -137,7 +137,7 @@ class Xlvs(Balancer):
         command = [self.programs / "xlvs", "run", "--bare", "--settings", settings,
                    "--marks", lab.directory / "iptables", "--marks6", lab.directory / "ip6tables"]
         process = lab.spawn(ROUTER, command, [lab.cores.router], favoured=True)
-        wait_until(10, "xlvs to answer", lambda: process.require() or self.run(lab, "xlvs", "status").returncode == 0)
+        wait_until("xlvs to answer", lambda: process.require() or self.run(lab, "xlvs", "status").returncode == 0)
         for option in ("-t", "-u"):
             self.edit(lab, "-A", option, f"{VIRTUAL}:80", "-s", "wlc")
             for server in SERVERS:

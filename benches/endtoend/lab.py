@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 
 SOURCE, ROUTER, SINK = NAMESPACES = ("xlvs-bench-source", "xlvs-bench-router", "xlvs-bench-sink")
+# For what takes a moment on a quiet machine.
+PATIENCE_S = 30
 RUN = Path("/run/xlvs-bench")
 CLIENT, FLOWS, ROUTER_OUTSIDE, ROUTER_INSIDE = "198.18.1.2", "198.18.64.0", "198.18.1.1", "198.18.2.1"
 VIRTUAL = "198.18.1.100"
@@ -57,12 +59,12 @@ def within(namespace, *command, text=None):
     return call("ip", "netns", "exec", namespace, *command, text=text)
 
 
-def wait_until(seconds, what, ready):
+def wait_until(what, ready):
     """Tries until it is so, or says what was waited for."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE_S
     while not ready():
         if time.monotonic() > deadline:
-            raise RigError(f"waited {seconds} s in vain for {what}")
+            raise RigError(f"waited {PATIENCE_S} s in vain for {what}")
         time.sleep(0.02)
 
 
@@ -88,16 +90,16 @@ def napi_threads():
 
 
 class Cores:
-    """Which CPU does what. The router has one of its own, the last; with just two, the end hosts of streams share it."""
+    """Which CPU does what. The router has one of its own, the last; with just two, the end hosts of streams share it while
+    throughput is measured."""
 
     def __init__(self):
         allowed = sorted(os.sched_getaffinity(0))
-        if len(allowed) < 2:
-            raise RigError("two CPUs are needed: one for the router, one for source and sink")
+        self.alone = len(allowed) == 1
         self.router = allowed[-1]
         self.source = allowed[0]
-        self.shared = len(allowed) == 2
-        self.ends = allowed if self.shared else allowed[:-1]
+        self.ends = allowed if len(allowed) <= 2 else allowed[:-1]
+        self.ends_apart = allowed[:-1] or allowed
 
 
 def schedule(thread, niceness, slice_ns):
@@ -164,7 +166,7 @@ class Process:
             return False
         self.process.terminate()
         try:
-            self.process.wait(5)
+            self.process.wait(PATIENCE_S)
             return True
         except subprocess.TimeoutExpired:
             self.process.kill()

@@ -50,7 +50,7 @@ class WebServer:
         config.write_text(NGINX.format(workers=workers, one=SERVERS[0], two=SERVERS[1], directory=directory))
         command = ["nginx", "-e", directory / "error.log", "-p", directory, "-c", config]
         self.process = lab.spawn(SINK, command, lab.cores.ends)
-        wait_until(5, "nginx to listen", lambda: self.process.require() or ":80 " in within(SINK, "ss", "-Hltn"))
+        wait_until("nginx to listen", lambda: self.process.require() or ":80 " in within(SINK, "ss", "-Hltn"))
 
     def place(self, cpus):
         """Moves master and workers."""
@@ -122,7 +122,7 @@ def throughput(clients, options, say):
     say("requests")
     kept = clients.wrk(KEEPING, options.stream_seconds)
     say("bulk")
-    loaded = clients.wrk(LOADING, options.stream_seconds, "/body")
+    loaded = clients.wrk(LOADING, options.stream_seconds / 2, "/body")
     return {
         "connections": opened["requests"] / opened["seconds"],
         "connection_cost": opened["router"] / opened["requests"],
@@ -138,8 +138,7 @@ def throughput(clients, options, say):
 
 def request_latency(clients, options, say):
     """At parts of the path's own capacity, the router alone on its core."""
-    cores = clients.lab.cores
-    clients.place([cpu for cpu in cores.ends if cpu != cores.router], at_once=True)
+    clients.place(clients.lab.cores.ends_apart, at_once=True)
     say("capacity for requests")
     kept = clients.wrk(ASKING, options.stream_seconds / 2)
     say("latency of answers")

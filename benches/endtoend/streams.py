@@ -19,15 +19,15 @@ worker_processes {workers};
 pid nginx.pid;
 error_log error.log;
 user root;
-events {{ worker_connections 4000; multi_accept on; }}
+events {{ worker_connections 4000; }}
 http {{
     access_log off;
     keepalive_requests 1000000000;
     sendfile on;
     tcp_nopush on;
     server {{
-        listen {one}:80 backlog=4000;
-        listen {two}:80 backlog=4000;
+        listen {one}:80 backlog=4000 reuseport;
+        listen {two}:80 backlog=4000 reuseport;
         location = /body {{ root {directory}; }}
         location / {{ return 200 "ok\\n"; }}
     }}

@@ -31,7 +31,7 @@ MACS = {
     SINK_PORT: "02:00:00:12:02:02",
 }
 # Real-time, above all else on its core: a sink that waits for the source's batch to end would lose packets.
-SINK_PRIORITY = "50"
+SINK_PRIORITY = 50
 # Niceness of what is measured: as much for the kernel's threads as for a balancer's, so that neither starves the other.
 FAVOURED = -20
 # And of the end hosts: after the router where they share its core, before all that the rig has not started.
@@ -220,6 +220,7 @@ class Lab:
         for namespace, port in self.ports():
             self.serve_by_thread(namespace, port)
         self.find_threads(others)
+        self.offload(False)
         self.place_ends([self.cores.source], real_time=True)
 
     def ports(self):
@@ -265,6 +266,15 @@ class Lab:
         within(namespace, "ethtool", "-K", port, "gro", "on")
         within(namespace, "sh", "-c", f"echo 1 >/sys/class/net/{port}/threaded")
 
+    def offload(self, wanted):
+        """Whether the router's interfaces take segments to cut up, as NICs do. A veth that does hands packets to its peer past the
+        peer's NAPI, and then the end hosts' part has to be kept from the router's CPU otherwise."""
+        for port in [] if self.direct else (OUTSIDE, INSIDE):
+            within(ROUTER, "ethtool", "-K", port, "tso", "on" if wanted else "off")
+        cpus = 1 << self.cores.source if wanted else 0
+        for namespace, port in ((SOURCE, SOURCE_PORT), (SINK, SINK_PORT)):
+            within(namespace, "sh", "-c", f"echo {cpus:x} >/sys/class/net/{port}/queues/rx-0/rps_cpus")
+
     def find_threads(self, others):
         """The NAPI threads by interface, but for those of a lab that the kernel is still taking down."""
         for thread, name in napi_threads().items():
@@ -276,7 +286,7 @@ class Lab:
                 raise RigError(f"{port} has no NAPI thread: Linux 5.12 or newer is needed")
         for port in (OUTSIDE, INSIDE):
             for thread in self.threads.get(port, []):
-                call("taskset", "-pc", str(self.cores.router), str(thread))
+                os.sched_setaffinity(thread, [self.cores.router])
                 schedule(thread, FAVOURED, SOFTIRQ_SLICE_NS)
 
     def at_once(self, balancer, wanted):
@@ -292,12 +302,12 @@ class Lab:
                     schedule(thread, FAVOURED, slice_ns)
 
     def place_ends(self, cpus, real_time):
-        """Where the source's and the sink's kernel sides run."""
+        """Where and how the source's and the sink's kernel sides run."""
         for port in (SOURCE_PORT, SINK_PORT):
             for thread in self.threads[port]:
-                call("taskset", "-pc", ",".join(map(str, cpus)), str(thread))
+                os.sched_setaffinity(thread, cpus)
                 if real_time:
-                    call("chrt", "-f", "-p", SINK_PRIORITY, str(thread))
+                    os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(SINK_PRIORITY))
                 else:
                     schedule(thread, FAVOURED, SOFTIRQ_SLICE_NS)
 

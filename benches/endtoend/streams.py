@@ -68,7 +68,7 @@ class Clients:
         self.cpus = lab.cores.ends
 
     def place(self, cpus, at_once):
-        """Where clients, servers and their kernel sides run from now on, and whether the router's and theirs do so at once."""
+        """Where clients, servers and their kernel sides run from now on, and whether all kernel sides do so at once."""
         self.cpus = cpus
         self.server.place(cpus)
         self.lab.place_ends(cpus, real_time=at_once)
@@ -122,7 +122,9 @@ def throughput(clients, options, say):
     say("requests")
     kept = clients.wrk(KEEPING, options.stream_seconds)
     say("bulk")
+    clients.lab.offload(True)
     loaded = clients.wrk(LOADING, options.stream_seconds / 2, "/body")
+    clients.lab.offload(False)
     return {
         "connections": opened["requests"] / opened["seconds"],
         "connection_cost": opened["router"] / opened["requests"],

@@ -4,7 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from lab import INSIDE, MACS, OUTSIDE, ROUTER, SERVERS, SINK_PORT, SOURCE_PORT, VIRTUAL, RigError, wait_until, within
+from commands import RigError, wait_until, within
+from lab import INSIDE, MACS, OUTSIDE, ROUTER, SERVERS, SINK_PORT, SOURCE_PORT, VIRTUAL
 
 HAPROXY = """\
 global
@@ -98,8 +99,17 @@ class Peer(Balancer):
             self.destination = SERVERS[0]
 
     def start(self, lab):
-        command = [self.tools / "peer", self.mode, self.tools / "peer.bpf.o", OUTSIDE, MACS[SOURCE_PORT], INSIDE, MACS[SINK_PORT],
-                   VIRTUAL, *SERVERS]
+        command = [
+            self.tools / "peer",
+            self.mode,
+            self.tools / "peer.bpf.o",
+            OUTSIDE,
+            MACS[SOURCE_PORT],
+            INSIDE,
+            MACS[SINK_PORT],
+            VIRTUAL,
+            *SERVERS,
+        ]
         process = lab.spawn(ROUTER, command, [lab.cores.router], favoured=True, pipes=True)
         if process.hear().strip() != "ready":
             raise RigError(f"{self.label} did not start: {process.last_words()}")
@@ -116,7 +126,9 @@ class Xlvs(Balancer):
     def run(self, lab, program, *arguments):
         """A client of the daemon."""
         environment = dict(os.environ, XLVS_SOCKET=str(lab.directory / "control.sock"))
-        return subprocess.run([self.programs / program, *arguments], env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            [self.programs / program, *arguments], env=environment, capture_output=True, text=True
+        )
 
     def write_files(self, lab):
         """Settings, and no marks."""
@@ -134,10 +146,21 @@ class Xlvs(Balancer):
 
     def start(self, lab):
         settings = self.write_files(lab)
-        command = [self.programs / "xlvs", "run", "--bare", "--settings", settings,
-                   "--marks", lab.directory / "iptables", "--marks6", lab.directory / "ip6tables"]
+        command = [
+            self.programs / "xlvs",
+            "run",
+            "--bare",
+            "--settings",
+            settings,
+            "--marks",
+            lab.directory / "iptables",
+            "--marks6",
+            lab.directory / "ip6tables",
+        ]
         process = lab.spawn(ROUTER, command, [lab.cores.router], favoured=True)
-        wait_until("xlvs to answer", lambda: process.require() or self.run(lab, "xlvs", "status").returncode == 0)
+        wait_until(
+            "xlvs to answer", lambda: process.require() or self.run(lab, "xlvs", "status").returncode == 0
+        )
         for option in ("-t", "-u"):
             self.edit(lab, "-A", option, f"{VIRTUAL}:80", "-s", "wlc")
             for server in SERVERS:

@@ -5,12 +5,18 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from lab import RigError
+from commands import RigError
 
 SOURCES = Path(__file__).parent / "tools"
 WARNINGS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror")
 # XDP programs look at headers where they lie.
-BPF = ("-target", "bpf", "-Wno-address-of-packed-member", f"-I/usr/include/{os.uname().machine}-linux-gnu", "-c")
+BPF = (
+    "-target",
+    "bpf",
+    "-Wno-address-of-packed-member",
+    f"-I/usr/include/{os.uname().machine}-linux-gnu",
+    "-c",
+)
 PROGRAMS = {
     "traffic": (["traffic.c"], ["-lbpf"]),
     "traffic.bpf.o": (["traffic.bpf.c"], BPF),
@@ -22,7 +28,9 @@ PROGRAMS = {
 
 def outdated(target):
     """Whether any source is newer; headers belong to all of them."""
-    return not target.exists() or any(source.stat().st_mtime > target.stat().st_mtime for source in SOURCES.iterdir())
+    return not target.exists() or any(
+        source.stat().st_mtime > target.stat().st_mtime for source in SOURCES.iterdir()
+    )
 
 
 def compile_tools(directory):
@@ -35,6 +43,8 @@ def compile_tools(directory):
         command = ["clang", *WARNINGS, *(SOURCES / source for source in sources), "-o", target, *options]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise RigError(f"cannot compile {name} (tests/install.sh bench installs what it needs):\n{done.stderr}")
+            raise RigError(
+                f"cannot compile {name} (tests/install.sh bench installs what it needs):\n{done.stderr}"
+            )
     shutil.copy(SOURCES / "wrk.lua", directory)
     return directory

@@ -8,17 +8,25 @@
 that thread can be pinned, and its CPU time is that of the receiving side alone.
 """
 
-import ctypes
 import os
 import shutil
-import struct
-import subprocess
 import time
 from pathlib import Path
 
+from commands import RigError, call, within
+from cpu import (
+    FAVOURED,
+    PROGRAM_SLICE_NS,
+    SINK_PRIORITY,
+    SOFTIRQ_SLICE_NS,
+    core_nanoseconds,
+    cpu_nanoseconds,
+    napi_threads,
+    schedule,
+)
+from process import Process
+
 SOURCE, ROUTER, SINK = NAMESPACES = ("xlvs-bench-source", "xlvs-bench-router", "xlvs-bench-sink")
-# For what takes a moment on a quiet machine.
-PATIENCE_S = 30
 RUN = Path("/run/xlvs-bench")
 CLIENT, FLOWS, ROUTER_OUTSIDE, ROUTER_INSIDE = "198.18.1.2", "198.18.64.0", "198.18.1.1", "198.18.2.1"
 VIRTUAL = "198.18.1.100"
@@ -30,42 +38,6 @@ MACS = {
     INSIDE: "02:00:00:12:02:01",
     SINK_PORT: "02:00:00:12:02:02",
 }
-# Real-time, above all else on its core: a sink that waits for the source's batch to end would lose packets.
-SINK_PRIORITY = 50
-# Niceness of what is measured: as much for the kernel's threads as for a balancer's, so that neither starves the other.
-FAVOURED = -20
-# And of the end hosts: after the router where they share its core, before all that the rig has not started.
-PREFERRED = -10
-# A NIC's softirq comes before the balancer, but not for ever.
-SOFTIRQ_SLICE_NS, PROGRAM_SLICE_NS = 100_000, 500_000
-# The system call, which no library of Debian 12 wraps.
-SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
-
-
-class RigError(Exception):
-    """What went wrong and what to do about it, for the user to read."""
-
-
-def call(*command, text=None):
-    """Runs a command to its end and returns what it printed."""
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    if done.returncode:
-        raise RigError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip() or done.returncode}")
-    return done.stdout
-
-
-def within(namespace, *command, text=None):
-    """The same in a namespace."""
-    return call("ip", "netns", "exec", namespace, *command, text=text)
-
-
-def wait_until(what, ready):
-    """Tries until it is so, or says what was waited for."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not ready():
-        if time.monotonic() > deadline:
-            raise RigError(f"waited {PATIENCE_S} s in vain for {what}")
-        time.sleep(0.02)
 
 
 def remove_leftovers():
@@ -74,104 +46,6 @@ def remove_leftovers():
         if Path("/run/netns", namespace).exists():
             call("ip", "netns", "del", namespace)
     shutil.rmtree(RUN, ignore_errors=True)
-
-
-def napi_threads():
-    """Every thread that serves an interface, with its name."""
-    found = {}
-    for comm in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            name = comm.read_text().strip()
-        except OSError:
-            continue
-        if name.startswith("napi/"):
-            found[int(comm.parent.name)] = name
-    return found
-
-
-class Cores:
-    """Which CPU does what. The router has one of its own, the last; with just two, the end hosts of streams share it while
-    throughput is measured."""
-
-    def __init__(self):
-        allowed = sorted(os.sched_getaffinity(0))
-        self.alone = len(allowed) == 1
-        self.router = allowed[-1]
-        self.source = allowed[0]
-        self.ends = allowed if len(allowed) <= 2 else allowed[:-1]
-        self.ends_apart = allowed[:-1] or allowed
-
-
-def schedule(thread, niceness, slice_ns):
-    """A thread's share of its core, and how long it may keep others of the same share waiting; kernels before 6.12 know no
-    slices and let it be a few ms."""
-    attributes = struct.pack("=IIQiIQQQ", 48, 0, 0, niceness, 0, slice_ns, 0, 0)
-    if ctypes.CDLL(None, use_errno=True).syscall(SCHED_SETATTR[os.uname().machine], thread, attributes, 0):
-        raise RigError(f"cannot set the priority of thread {thread}: {os.strerror(ctypes.get_errno())}")
-
-
-def prefer(pid, niceness):
-    """The same for a process and its session, which has a share of its own where the kernel groups by session."""
-    schedule(pid, niceness, PROGRAM_SLICE_NS)
-    group = Path(f"/proc/{pid}/autogroup")
-    if group.exists():
-        group.write_text(str(niceness))
-
-
-class Process:
-    """A program in a namespace. It ends with the rig, however that ends."""
-
-    def __init__(self, namespace, command, cpus, log, favoured=False, pipes=False):
-        wrapped = ["ip", "netns", "exec", namespace, "taskset", "-c", ",".join(map(str, cpus))]
-        wrapped += ["setpriv", "--pdeathsig", "TERM", *command]
-        self.name = Path(command[0]).name
-        self.log = Path(log)
-        with open(log, "a") as errors:
-            self.process = subprocess.Popen(
-                wrapped, stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if pipes else errors, stderr=errors, text=True, start_new_session=True)
-        self.pid = self.process.pid
-        prefer(self.pid, FAVOURED if favoured else PREFERRED)
-
-    def running(self):
-        """Whether it has not ended by itself."""
-        return self.process.poll() is None
-
-    def require(self):
-        """Fails with the end of its log if it has ended."""
-        if not self.running():
-            raise RigError(f"{self.name} ended with {self.process.returncode}: {self.last_words()}")
-
-    def last_words(self):
-        """The last lines of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
-
-    def ask(self, line):
-        """Writes a line to its input and returns the line that it answers."""
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self.hear()
-
-    def hear(self):
-        """The next line that it prints."""
-        answer = self.process.stdout.readline()
-        if not answer:
-            self.process.wait(5)
-            self.require()
-        return answer
-
-    def stop(self):
-        """In order, or by force. Returns whether it went in order."""
-        if not self.running():
-            return False
-        self.process.terminate()
-        try:
-            self.process.wait(PATIENCE_S)
-            return True
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            return False
 
 
 def interface_script(port, *addresses):
@@ -208,7 +82,13 @@ class Lab:
         self.directory.mkdir(mode=0o700)
         for namespace in NAMESPACES:
             call("ip", "netns", "add", namespace)
-            within(namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+            within(
+                namespace,
+                "sysctl",
+                "-qw",
+                "net.ipv6.conf.all.disable_ipv6=1",
+                "net.ipv6.conf.default.disable_ipv6=1",
+            )
         if self.direct:
             self.cable(SOURCE, SOURCE_PORT, SINK, SINK_PORT)
         else:
@@ -232,31 +112,87 @@ class Lab:
     def cable(one, port, other, peer):
         """One queue each, as only threads of queues in use are pinned."""
         queues = ("numtxqueues", "1", "numrxqueues", "1")
-        call("ip", "link", "add", port, "netns", one, "address", MACS[port], *queues,
-             "type", "veth", "peer", "name", peer, "netns", other, "address", MACS[peer], *queues)
+        call(
+            "ip",
+            "link",
+            "add",
+            port,
+            "netns",
+            one,
+            "address",
+            MACS[port],
+            *queues,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            peer,
+            "netns",
+            other,
+            "address",
+            MACS[peer],
+            *queues,
+        )
 
     def configure_ends(self):
         """The hosts complete their checksums, as frames on a wire have them."""
         call("ip", "-n", SOURCE, "-batch", "-", text=interface_script(SOURCE_PORT, f"{CLIENT}/24"))
-        call("ip", "-n", SINK, "-batch", "-", text=interface_script(SINK_PORT, *(f"{server}/24" for server in SERVERS)))
+        call(
+            "ip",
+            "-n",
+            SINK,
+            "-batch",
+            "-",
+            text=interface_script(SINK_PORT, *(f"{server}/24" for server in SERVERS)),
+        )
         inside = f"dev {SINK_PORT}" if self.direct else f"via {ROUTER_INSIDE}"
         outside = f"dev {SOURCE_PORT}" if self.direct else f"via {ROUTER_OUTSIDE}"
         call("ip", "-n", SOURCE, "-batch", "-", text=f"route add default {outside}\n")
         call("ip", "-n", SINK, "-batch", "-", text=f"route add default {inside}\n")
         for namespace, port in ((SOURCE, SOURCE_PORT), (SINK, SINK_PORT)):
             within(namespace, "ethtool", "-K", port, "tx", "off")
-            within(namespace, "sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1",
-                   "net.core.somaxconn=16384", "net.ipv4.tcp_max_syn_backlog=16384")
+            within(
+                namespace,
+                "sysctl",
+                "-qw",
+                "net.ipv4.ip_local_port_range=1024 65535",
+                "net.ipv4.tcp_tw_reuse=1",
+                "net.core.somaxconn=16384",
+                "net.ipv4.tcp_max_syn_backlog=16384",
+            )
 
     def configure_router(self):
         """A router as administrators have it, with its neighbours known."""
-        lines = [interface_script(OUTSIDE, f"{ROUTER_OUTSIDE}/24", f"{VIRTUAL}/32"), interface_script(INSIDE, f"{ROUTER_INSIDE}/24"),
-                 f"route add {FLOWS}/18 via {CLIENT}\n", f"neigh replace {CLIENT} lladdr {MACS[SOURCE_PORT]} dev {OUTSIDE}\n"]
+        lines = [
+            interface_script(OUTSIDE, f"{ROUTER_OUTSIDE}/24", f"{VIRTUAL}/32"),
+            interface_script(INSIDE, f"{ROUTER_INSIDE}/24"),
+            f"route add {FLOWS}/18 via {CLIENT}\n",
+            f"neigh replace {CLIENT} lladdr {MACS[SOURCE_PORT]} dev {OUTSIDE}\n",
+        ]
         lines += [f"neigh replace {server} lladdr {MACS[SINK_PORT]} dev {INSIDE}\n" for server in SERVERS]
         call("ip", "-n", ROUTER, "-batch", "-", text="".join(lines))
-        within(ROUTER, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0",
-               f"net.ipv4.conf.{OUTSIDE}.rp_filter=0", "net.ipv4.ip_local_port_range=1024 65535", "net.core.somaxconn=16384")
-        call("ip", "-n", SOURCE, "neigh", "replace", ROUTER_OUTSIDE, "lladdr", MACS[OUTSIDE], "dev", SOURCE_PORT)
+        within(
+            ROUTER,
+            "sysctl",
+            "-qw",
+            "net.ipv4.ip_forward=1",
+            "net.ipv4.conf.all.rp_filter=0",
+            f"net.ipv4.conf.{OUTSIDE}.rp_filter=0",
+            "net.ipv4.ip_local_port_range=1024 65535",
+            "net.core.somaxconn=16384",
+        )
+        call(
+            "ip",
+            "-n",
+            SOURCE,
+            "neigh",
+            "replace",
+            ROUTER_OUTSIDE,
+            "lladdr",
+            MACS[OUTSIDE],
+            "dev",
+            SOURCE_PORT,
+        )
         call("ip", "-n", SINK, "neigh", "replace", ROUTER_INSIDE, "lladdr", MACS[INSIDE], "dev", SINK_PORT)
 
     @staticmethod
@@ -324,31 +260,15 @@ class Lab:
         return process.stop()
 
 
-def cpu_nanoseconds(thread_directory):
-    """CPU time of one thread, or 0 once it is gone."""
-    try:
-        return int(Path(thread_directory, "schedstat").read_text().split()[0])
-    except OSError:
-        return 0
-
-
-def core_nanoseconds(cpu):
-    """Time that a CPU was not idle, for whomever, the hypervisor's other guests included."""
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *ticks = line.split()
-        if name == f"cpu{cpu}":
-            user, nice, system, _, _, interrupts, softirqs, stolen = map(int, ticks[:8])
-            return (user + nice + system + interrupts + softirqs + stolen) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-    raise RigError(f"/proc/stat has no cpu{cpu}")
-
-
 class RouterClock:
     """CPU time of the router: its NAPI threads and the balancer's own threads. What other threads ran on its core meanwhile
     is not in it."""
 
     def __init__(self, lab, balancer):
         self.cpu = lab.cores.router
-        self.kernel = [f"/proc/{thread}" for port in (OUTSIDE, INSIDE) for thread in lab.threads.get(port, [])]
+        self.kernel = [
+            f"/proc/{thread}" for port in (OUTSIDE, INSIDE) for thread in lab.threads.get(port, [])
+        ]
         self.balancer = balancer
         self.start()
 
@@ -365,7 +285,9 @@ class RouterClock:
 
     def nanoseconds(self):
         """CPU time since the start."""
-        return sum(max(0, cpu_nanoseconds(thread) - self.began.get(str(thread), 0)) for thread in self.threads())
+        return sum(
+            max(0, cpu_nanoseconds(thread) - self.began.get(str(thread), 0)) for thread in self.threads()
+        )
 
     def foreign_share(self, own):
         """Share of the router's core that others had since the start, if `own` was the router's time. To a tick or two."""

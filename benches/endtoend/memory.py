@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from lab import RigError
+from commands import RigError
 from packets import Traffic
 
 
@@ -29,5 +29,7 @@ def measure(lab, path, process, tools, options, say):
     traffic.open(options.connections)
     grown, have = resident(process) - before, connections(lab, path)
     if have <= had:
-        raise RigError(f"{path.label}: {had} connections in the table, and {have} after packets of {options.connections} flows")
+        raise RigError(
+            f"{path.label}: {had} connections in the table, and {have} after packets of {options.connections} flows"
+        )
     return {"memory": grown / (have - had), "memory_connections": have}

@@ -3,7 +3,8 @@
 import json
 from dataclasses import dataclass, field
 
-from lab import FLOWS, MACS, OUTSIDE, SINK, SINK_PORT, SOURCE, SOURCE_PORT, RigError, RouterClock
+from commands import RigError
+from lab import FLOWS, MACS, OUTSIDE, SINK, SINK_PORT, SOURCE, SOURCE_PORT, RouterClock
 
 # A rate at which no more than this share is lost counts as free of loss: the rings of a veth hold 256 packets, so a core
 # that is taken away for a millisecond loses some whatever the balancer does.
@@ -77,8 +78,20 @@ class Traffic:
         self.path, self.flows, self.peak = path, options.flows, 0
         self.tcp = options.protocol == "tcp"
         next_port = SINK_PORT if lab.direct else OUTSIDE
-        command = [tools / "traffic", options.protocol, tools / "traffic.bpf.o", SOURCE, SOURCE_PORT, SINK, SINK_PORT, MACS[SOURCE_PORT],
-                   MACS[next_port], FLOWS, path.destination, *expected(path)]
+        command = [
+            tools / "traffic",
+            options.protocol,
+            tools / "traffic.bpf.o",
+            SOURCE,
+            SOURCE_PORT,
+            SINK,
+            SINK_PORT,
+            MACS[SOURCE_PORT],
+            MACS[next_port],
+            FLOWS,
+            path.destination,
+            *expected(path),
+        ]
         self.traffic = lab.spawn(SOURCE, command, [lab.cores.source], favoured=True, pipes=True)
         self.traffic.hear()
         self.clock = RouterClock(lab, process)
@@ -96,14 +109,18 @@ class Traffic:
         router = self.clock.nanoseconds()
         trial = Trial(router=router, foreign=self.clock.foreign_share(router), **said)
         if trial.bad:
-            raise RigError(f"{self.path.label}: {trial.bad} of {trial.checked} packets arrived with a wrong address or checksum")
+            raise RigError(
+                f"{self.path.label}: {trial.bad} of {trial.checked} packets arrived with a wrong address or checksum"
+            )
         return trial
 
     def open(self, flows):
         """Establishes flows, slowly, and twice for those that were lost on the way."""
         seconds = max(0.05, flows / OPENING_RATE * 1.05)
         for verb in ["open", "send"] * 2 if self.tcp else ["send"] * 2:
-            self.require(self.order(verb, OPENING_RATE, seconds, flows, stamped=False), f"opening {flows} flows")
+            self.require(
+                self.order(verb, OPENING_RATE, seconds, flows, stamped=False), f"opening {flows} flows"
+            )
 
     def warm_up(self):
         """Some packets of each flow, for those who treat a flow otherwise once they know it."""
@@ -179,6 +196,8 @@ def measure(lab, path, process, tools, options, say):
     say("latency")
 
     def histogram_at(rate):
-        return traffic.require(traffic.send(rate, options.packet_seconds, stamped=True), f"{rate:.0f} packets/s").latency
+        return traffic.require(
+            traffic.send(rate, options.packet_seconds, stamped=True), f"{rate:.0f} packets/s"
+        ).latency
 
     return found | at_loads("latency", loads_of(path), best.rate if best else flood.rate / 2, histogram_at)

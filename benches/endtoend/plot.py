@@ -3,7 +3,7 @@
 import subprocess
 from statistics import median
 
-from lab import RigError
+from commands import RigError
 from report import added
 
 PANELS = [
@@ -48,14 +48,18 @@ def panel(results, shorts, index, about):
     if not rows:
         return ""
     data = f"$data{index} << EOD\n" + "\n".join(rows) + "\nEOD\n"
-    return (f'{data}set title "{title}"\nplot [-0.6:{len(rows) - 0.4}] $data{index} using 1:2:3:4:(0.7):5:xtic(6) '
-            "with boxerrorbars lc rgb variable\n")
+    return (
+        f'{data}set title "{title}"\nplot [-0.6:{len(rows) - 0.4}] $data{index} using 1:2:3:4:(0.7):5:xtic(6) '
+        "with boxerrorbars lc rgb variable\n"
+    )
 
 
 def draw(results, shorts, machine, output):
     """Writes the SVG."""
     title = f"{machine['kernel']}, {machine['processor']}, {machine['date']}"
-    script = HEAD.format(output=output, title=title) + "".join(panel(results, shorts, index, each) for index, each in enumerate(PANELS))
+    script = HEAD.format(output=output, title=title) + "".join(
+        panel(results, shorts, index, each) for index, each in enumerate(PANELS)
+    )
     done = subprocess.run(["gnuplot"], input=script + "unset multiplot\n", capture_output=True, text=True)
     if done.returncode or not output.exists():
         raise RigError(f"gnuplot could not draw: {done.stderr.strip()}")

@@ -22,13 +22,22 @@ STREAMS = [
     ("bulk, Gbit/s", "bulk", GIGA),
     ("CPU a KiB, ns", "bulk_cost", 1),
 ]
-BUSY = {"delivered": "busy", "connections": "connections_busy", "requests": "requests_busy", "bulk": "bulk_busy"}
+BUSY = {
+    "delivered": "busy",
+    "connections": "connections_busy",
+    "requests": "requests_busy",
+    "bulk": "bulk_busy",
+}
 MEMORY = [("bytes a connection", "memory", 1), ("connections", "memory_connections", 1)]
 
 
 def latency_columns(kind):
     """Microseconds at each load."""
-    return [(f"{name.replace('p999', 'p99.9')} at {load} %", f"{kind}_{load}_{name}", MICRO) for load in LOADS for name in PERCENTILES]
+    return [
+        (f"{name.replace('p999', 'p99.9')} at {load} %", f"{kind}_{load}_{name}", MICRO)
+        for load in LOADS
+        for name in PERCENTILES
+    ]
 
 
 def number(value):
@@ -79,7 +88,9 @@ def spread(values, unit=1):
 
 def table(header, rows):
     """Markdown."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in [header, ["---"] + ["---:"] * (len(header) - 1), *rows]]
+    lines = [
+        "| " + " | ".join(cells) + " |" for cells in [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -87,13 +98,18 @@ def cell(results, name, key, unit):
     """A spread, with a mark where the router's core had time left and so was not what bounded it."""
     text = spread(results.values(name, key), unit)
     share = results.middle(name, BUSY[key]) if key in BUSY else None
-    return f"{text} °{share * 100:.0f}" if share is not None and name != "cable" and share < SATURATED else text
+    return (
+        f"{text} °{share * 100:.0f}" if share is not None and name != "cable" and share < SATURATED else text
+    )
 
 
 def section(results, columns):
     """The paths that have any of these, in their order."""
     names = [name for name in results.labels if any(results.values(name, key) for _, key, _ in columns)]
-    rows = [[results.labels[name], *(cell(results, name, key, unit) for _, key, unit in columns)] for name in names]
+    rows = [
+        [results.labels[name], *(cell(results, name, key, unit) for _, key, unit in columns)]
+        for name in names
+    ]
     return table(["", *(title for title, _, _ in columns)], rows) if rows else ""
 
 
@@ -107,7 +123,10 @@ def interpolate(points, at):
 
 def curve(results, kind, name):
     """What source and sink take by themselves, by rate: medians."""
-    points = [(results.middle("cable", f"{kind}_{load}_rate"), results.middle("cable", f"{kind}_{load}_{name}")) for load in CURVE]
+    points = [
+        (results.middle("cable", f"{kind}_{load}_rate"), results.middle("cable", f"{kind}_{load}_{name}"))
+        for load in CURVE
+    ]
     return sorted(point for point in points if None not in point) or [(0, 0)]
 
 
@@ -137,35 +156,89 @@ def bound(results, title, values, limit, below=True):
 def bounds(results):
     """The goals, each as a ratio."""
     rows = [
-        bound(results, "CPU a packet: xlvs / bare AF_XDP forwarder", results.paired("xlvs", "afxdp", "cost"), 1.1),
+        bound(
+            results,
+            "CPU a packet: xlvs / bare AF_XDP forwarder",
+            results.paired("xlvs", "afxdp", "cost"),
+            1.1,
+        ),
         bound(results, "CPU a packet: xlvs / nftables DNAT", results.paired("xlvs", "nft", "cost"), 1.0),
-        bound(results, "CPU a packet: shortcut / XDP rewrite and redirect", results.paired("shortcut", "xdp", "cost"), 1.3),
-        bound(results, "CPU a packet: shortcut / nftables DNAT", results.paired("shortcut", "nft", "cost"), 1 / 3),
+        bound(
+            results,
+            "CPU a packet: shortcut / XDP rewrite and redirect",
+            results.paired("shortcut", "xdp", "cost"),
+            1.3,
+        ),
+        bound(
+            results,
+            "CPU a packet: shortcut / nftables DNAT",
+            results.paired("shortcut", "nft", "cost"),
+            1 / 3,
+        ),
     ]
     for name in ("xlvs", "shortcut"):
         label = results.labels.get(name, name)
         rows += [
-            bound(results, f"new connections/s: {label} / nftables DNAT", results.paired(name, "nft", "connections"), 1.0, False),
-            bound(results, f"new connections/s: {label} / HAProxy", results.paired(name, "haproxy", "connections"), 1.7, False),
-            *(bound(results, f"p99 of an answer at {load} %, the ends' part included: {label} / HAProxy",
-                    results.paired(name, "haproxy", f"answer_{load}_p99"), 1.0)
-              for load in LOADS),
-            bound(results, f"delivered in a flood / at its peak: {label}", results.values(name, "kept"), 0.8, False),
+            bound(
+                results,
+                f"new connections/s: {label} / nftables DNAT",
+                results.paired(name, "nft", "connections"),
+                1.0,
+                False,
+            ),
+            bound(
+                results,
+                f"new connections/s: {label} / HAProxy",
+                results.paired(name, "haproxy", "connections"),
+                1.7,
+                False,
+            ),
+            *(
+                bound(
+                    results,
+                    f"p99 of an answer at {load} %, the ends' part included: {label} / HAProxy",
+                    results.paired(name, "haproxy", f"answer_{load}_p99"),
+                    1.0,
+                )
+                for load in LOADS
+            ),
+            bound(
+                results,
+                f"delivered in a flood / at its peak: {label}",
+                results.values(name, "kept"),
+                0.8,
+                False,
+            ),
         ]
     return rows
 
 
 def ratios(results):
     """xlvs beside every other path."""
-    keys = [("CPU a packet", "cost"), ("delivered", "delivered"), ("loss-free", "loss_free"), ("new connections/s", "connections"),
-            ("CPU a connection", "connection_cost"), ("requests/s", "requests"), ("CPU a request", "request_cost"), ("bulk", "bulk"),
-            ("CPU a KiB", "bulk_cost")]
+    keys = [
+        ("CPU a packet", "cost"),
+        ("delivered", "delivered"),
+        ("loss-free", "loss_free"),
+        ("new connections/s", "connections"),
+        ("CPU a connection", "connection_cost"),
+        ("requests/s", "requests"),
+        ("CPU a request", "request_cost"),
+        ("bulk", "bulk"),
+        ("CPU a KiB", "bulk_cost"),
+    ]
     rows = []
     for name in ("xlvs", "shortcut"):
         for other in results.labels:
-            if other in (name, "cable") or not results.values(name, "cost") + results.values(name, "connections"):
+            if other in (name, "cable") or not results.values(name, "cost") + results.values(
+                name, "connections"
+            ):
                 continue
-            rows.append([f"{results.labels[name]} / {results.labels[other]}", *(spread(results.paired(name, other, key)) for _, key in keys)])
+            rows.append(
+                [
+                    f"{results.labels[name]} / {results.labels[other]}",
+                    *(spread(results.paired(name, other, key)) for _, key in keys),
+                ]
+            )
     return table(["", *(title for title, _ in keys)], rows) if rows else ""
 
 
@@ -173,21 +246,44 @@ def markdown(results, machine, parameters):
     """The whole page."""
     latency = added(results, "latency"), added(results, "answer")
     parts = [
-        ("", "# End to end\n\n" + "".join(f"* {name}: {value}\n" for name, value in {**machine, **parameters}.items())),
+        (
+            "",
+            "# End to end\n\n"
+            + "".join(f"* {name}: {value}\n" for name, value in {**machine, **parameters}.items()),
+        ),
         ("Notes", "".join(f"* {note}\n" for note in results.failures + results.notes)),
         ("Small packets, one way, all that the source can send", section(results, PACKETS)),
-        ("Latency of packets added by the router, µs, one way", section(latency[0], latency_columns("latency"))),
+        (
+            "Latency of packets added by the router, µs, one way",
+            section(latency[0], latency_columns("latency")),
+        ),
         ("Connections, requests, bulk", section(results, STREAMS)),
-        ("Latency of answers added by the router, µs, there and back", section(latency[1], latency_columns("answer"))),
+        (
+            "Latency of answers added by the router, µs, there and back",
+            section(latency[1], latency_columns("answer")),
+        ),
         ("Memory", section(results, MEMORY)),
         ("xlvs beside each path, ratios within each round", ratios(results)),
         ("Goals", table(["", "found", "goal", ""], bounds(results))),
     ]
     text = "\n".join(f"## {title}\n\n{body}" if title else body for title, body in parts if body)
-    return text + "\n°N: the router used N % of its core; something else was the limit, and the path can do more.\n"
+    return (
+        text
+        + "\n°N: the router used N % of its core; something else was the limit, and the path can do more.\n"
+    )
 
 
 def as_json(results, machine, parameters):
     """Every value of every round, in the units of the program: nanoseconds, bits, a second."""
-    return json.dumps({"machine": machine, "parameters": parameters, "labels": results.labels, "rounds": results.rounds,
-                       "notes": results.notes, "failures": results.failures}, indent=1, ensure_ascii=False)
+    return json.dumps(
+        {
+            "machine": machine,
+            "parameters": parameters,
+            "labels": results.labels,
+            "rounds": results.rounds,
+            "notes": results.notes,
+            "failures": results.failures,
+        },
+        indent=1,
+        ensure_ascii=False,
+    )

@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 
-from lab import SERVERS, SINK, SOURCE, RigError, RouterClock, wait_until, within
+from commands import RigError, wait_until, within
+from lab import SERVERS, SINK, SOURCE, RouterClock
 from packets import at_loads, loads_of
 
 # Clients at once. Ones that open a connection for each request; ones that keep theirs; ones that load a large file.
@@ -54,7 +55,9 @@ class WebServer:
 
     def place(self, cpus):
         """Moves master and workers."""
-        for pid in subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout.split():
+        for pid in subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True
+        ).stdout.split():
             os.sched_setaffinity(int(pid), cpus)
 
 
@@ -85,11 +88,23 @@ class Clients:
         self.clock.start()
         options = [word for header in headers for word in ("-H", header)]
         threads = min(len(self.cpus), connections)
-        said = self.run("wrk", f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds))}", "--timeout", f"{TIMEOUT_S}s", *options,
-                        "-s", self.tools / "wrk.lua", f"http://{self.path.destination}{target}")
+        said = self.run(
+            "wrk",
+            f"-t{threads}",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}",
+            "--timeout",
+            f"{TIMEOUT_S}s",
+            *options,
+            "-s",
+            self.tools / "wrk.lua",
+            f"http://{self.path.destination}{target}",
+        )
         said["router"] = self.clock.nanoseconds()
         if not said["requests"] or said["status"]:
-            raise RigError(f"{self.path.label}: {target}: {said['requests']} answers, {said['status']} of them not 200")
+            raise RigError(
+                f"{self.path.label}: {target}: {said['requests']} answers, {said['status']} of them not 200"
+            )
         return said
 
     def ask(self, rate, seconds):
@@ -101,12 +116,25 @@ class Clients:
 
     def check_body(self):
         """A large body arrives as it was sent."""
-        command = ["ip", "netns", "exec", SOURCE, "curl", "-sS", "--noproxy", "*", "--max-time", str(TIMEOUT_S),
-                   f"http://{self.path.destination}/body"]
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            SOURCE,
+            "curl",
+            "-sS",
+            "--noproxy",
+            "*",
+            "--max-time",
+            str(TIMEOUT_S),
+            f"http://{self.path.destination}/body",
+        ]
         done = subprocess.run(command, capture_output=True)
         if hashlib.sha256(done.stdout).digest() != hashlib.sha256(self.server.body).digest():
-            raise RigError(f"{self.path.label}: of a body of {BODY_LENGTH} bytes {len(done.stdout)} came, and not as they were "
-                           f"sent: {done.stderr.decode().strip()}")
+            raise RigError(
+                f"{self.path.label}: of a body of {BODY_LENGTH} bytes {len(done.stdout)} came, and not as they were "
+                f"sent: {done.stderr.decode().strip()}"
+            )
 
 
 def busy(said):
@@ -144,8 +172,12 @@ def request_latency(clients, options, say):
     say("capacity for requests")
     kept = clients.wrk(ASKING, options.stream_seconds / 2)
     say("latency of answers")
-    return at_loads("answer", loads_of(clients.path), kept["requests"] / kept["seconds"],
-                    lambda rate: clients.ask(rate, options.stream_seconds))
+    return at_loads(
+        "answer",
+        loads_of(clients.path),
+        kept["requests"] / kept["seconds"],
+        lambda rate: clients.ask(rate, options.stream_seconds),
+    )
 
 
 def measure(lab, path, process, tools, options, say):

@@ -228,6 +228,8 @@ class Lab:
     def at_once(self, balancer, wanted):
         """Below what it can bear, the router's threads run the moment they have work, its softirqs first. Beyond, the kernel has
         softirq and balancer share the core, lest one starve the other."""
+        if balancer:
+            balancer.require()
         own = [int(task.name) for task in Path(f"/proc/{balancer.pid}/task").iterdir()] if balancer else []
         kernel = [thread for port in (OUTSIDE, INSIDE) for thread in self.threads.get(port, [])]
         for priority, slice_ns, threads in ((40, SOFTIRQ_SLICE_NS, kernel), (30, PROGRAM_SLICE_NS, own)):

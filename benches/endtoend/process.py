@@ -1,5 +1,6 @@
 """Programs that run while something is measured."""
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -42,8 +43,9 @@ class Process:
 
     def ask(self, line):
         """Writes a line to its input and returns the line that it answers."""
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
         return self.hear()
 
     def hear(self):

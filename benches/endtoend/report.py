@@ -28,6 +28,12 @@ BUSY = {
     "requests": "requests_busy",
     "bulk": "bulk_busy",
 }
+COST_GOALS = [
+    ("CPU a packet", "cost", "xlvs", "afxdp", 1.1, True),
+    ("CPU a packet", "cost", "xlvs", "nft", 1.0, True),
+    ("CPU a packet", "cost", "shortcut", "xdp", 1.3, True),
+    ("CPU a packet", "cost", "shortcut", "nft", 1 / 3, True),
+]
 MEMORY = [("bytes a connection", "memory", 1), ("connections", "memory_connections", 1)]
 
 
@@ -98,9 +104,9 @@ def cell(results, name, key, unit):
     """A spread, with a mark where the router's core had time left and so was not what bounded it."""
     text = spread(results.values(name, key), unit)
     share = results.middle(name, BUSY[key]) if key in BUSY else None
-    return (
-        f"{text} °{share * 100:.0f}" if share is not None and name != "cable" and share < SATURATED else text
-    )
+    if share is None or name == "cable" or share >= SATURATED:
+        return text
+    return f"{text} °{share * 100:.0f}"
 
 
 def section(results, columns):
@@ -145,72 +151,40 @@ def added(results, kind):
     return bare
 
 
-def bound(results, title, values, limit, below=True):
-    """One goal: what was found beside it."""
+def goal(results, what, key, name, other, limit, below):
+    """One row: what was found beside the goal. Without another path it is a figure of this path alone."""
+    values = results.paired(name, other, key) if other else results.values(name, key)
+    title = f"{what}: " + " / ".join(results.labels.get(each, each) for each in (name, other) if each)
+    wanted = f"{'≤' if below else '≥'} {limit:.2f}"
     if not values:
-        return [title, "–", f"{'≤' if below else '≥'} {limit:.2f}", "not measured"]
+        return [title, "–", wanted, "not measured"]
     good = median(values) <= limit if below else median(values) >= limit
-    return [title, spread(values), f"{'≤' if below else '≥'} {limit:.2f}", "holds" if good else "missed"]
+    return [title, spread(values), wanted, "holds" if good else "missed"]
 
 
-def bounds(results):
-    """The goals, each as a ratio."""
-    rows = [
-        bound(
-            results,
-            "CPU a packet: xlvs / bare AF_XDP forwarder",
-            results.paired("xlvs", "afxdp", "cost"),
-            1.1,
-        ),
-        bound(results, "CPU a packet: xlvs / nftables DNAT", results.paired("xlvs", "nft", "cost"), 1.0),
-        bound(
-            results,
-            "CPU a packet: shortcut / XDP rewrite and redirect",
-            results.paired("shortcut", "xdp", "cost"),
-            1.3,
-        ),
-        bound(
-            results,
-            "CPU a packet: shortcut / nftables DNAT",
-            results.paired("shortcut", "nft", "cost"),
-            1 / 3,
-        ),
-    ]
-    for name in ("xlvs", "shortcut"):
-        label = results.labels.get(name, name)
-        rows += [
-            bound(
-                results,
-                f"new connections/s: {label} / nftables DNAT",
-                results.paired(name, "nft", "connections"),
-                1.0,
-                False,
-            ),
-            bound(
-                results,
-                f"new connections/s: {label} / HAProxy",
-                results.paired(name, "haproxy", "connections"),
-                1.7,
-                False,
-            ),
+def goals(results):
+    """All of them."""
+    both = [
+        row
+        for name in ("xlvs", "shortcut")
+        for row in [
+            ("new connections/s", "connections", name, "nft", 1.0, False),
+            ("new connections/s", "connections", name, "haproxy", 1.7, False),
             *(
-                bound(
-                    results,
-                    f"p99 of an answer at {load} %, the ends' part included: {label} / HAProxy",
-                    results.paired(name, "haproxy", f"answer_{load}_p99"),
+                (
+                    f"p99 of an answer at {load} %, the ends' part too",
+                    f"answer_{load}_p99",
+                    name,
+                    "haproxy",
                     1.0,
+                    True,
                 )
                 for load in LOADS
             ),
-            bound(
-                results,
-                f"delivered in a flood / at its peak: {label}",
-                results.values(name, "kept"),
-                0.8,
-                False,
-            ),
+            ("delivered in a flood, of its peak", "kept", name, None, 0.8, False),
         ]
-    return rows
+    ]
+    return [goal(results, *row) for row in [*COST_GOALS, *both]]
 
 
 def ratios(results):
@@ -229,16 +203,9 @@ def ratios(results):
     rows = []
     for name in ("xlvs", "shortcut"):
         for other in results.labels:
-            if other in (name, "cable") or not results.values(name, "cost") + results.values(
-                name, "connections"
-            ):
-                continue
-            rows.append(
-                [
-                    f"{results.labels[name]} / {results.labels[other]}",
-                    *(spread(results.paired(name, other, key)) for _, key in keys),
-                ]
-            )
+            cells = [spread(results.paired(name, other, key)) for _, key in keys]
+            if other not in (name, "cable") and any(cell != "–" for cell in cells):
+                rows.append([f"{results.labels[name]} / {results.labels[other]}", *cells])
     return table(["", *(title for title, _ in keys)], rows) if rows else ""
 
 
@@ -264,7 +231,7 @@ def markdown(results, machine, parameters):
         ),
         ("Memory", section(results, MEMORY)),
         ("xlvs beside each path, ratios within each round", ratios(results)),
-        ("Goals", table(["", "found", "goal", ""], bounds(results))),
+        ("Goals", table(["", "found", "goal", ""], goals(results))),
     ]
     text = "\n".join(f"## {title}\n\n{body}" if title else body for title, body in parts if body)
     return (

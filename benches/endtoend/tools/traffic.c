@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// traffic udp|tcp OBJECT SOURCE_NAMESPACE SOURCE_INTERFACE SINK_NAMESPACE SINK_INTERFACE SOURCE_MAC NEXT_MAC SOURCE DESTINATION EXPECTED EXPECTED
+// traffic udp|tcp OBJECT SOURCE_NAMESPACE SOURCE_INTERFACE SINK_NAMESPACE SINK_INTERFACE SOURCE_MAC NEXT_MAC
+//         SOURCE DESTINATION EXPECTED EXPECTED
 // Sends frames from one namespace and counts what arrives in another. Commands come by stdin, one a line:
 //   send FRAMES_PER_SECOND SECONDS FLOWS STAMPED     (0 frames a second: as many as go)
 //   open FRAMES_PER_SECOND SECONDS FLOWS 0           (SYNs, which the sink answers; the first frame with data does the rest)

@@ -45,12 +45,12 @@ check: tools-check ## formatting, clippy, shellcheck
 	cargo clippy --all-targets -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
 
-bench: tools-bench ## measure the engine alone, then end to end beside what else one might take; a quarter of an hour (RIG=OPTIONS: see benches/endtoend/run --help)
+bench: tools-bench ## measure the engine alone, then end to end beside its peers; a quarter of an hour (docs/benchmarks.md)
 	cargo build --release --bins
 	cargo bench
 	@$(ROOT) benches/endtoend/run --programs "$(PROGRAMS)/release" $(RIG)
 
-bench-quick: tools-bench ## end to end in short, to see that every path works (PROFILE=debug: on the programs that the tests have built)
+bench-quick: tools-bench ## end to end in short, to see that it works (PROFILE=debug: with the programs that the tests have built)
 	cargo build $(if $(filter debug,$(PROFILE)),,--release) --bins
 	@$(ROOT) benches/endtoend/run --quick --programs "$(PROGRAMS)/$(or $(PROFILE),release)" $(RIG)
 

@@ -38,6 +38,6 @@ def describe(root, programs):
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": processor(),
         "xlvs": first_line([programs / "xlvs", "version"]),
-        "commit": first_line(["git", "-C", str(root), "describe", "--always", "--dirty"]),
+        "commit": first_line(["git", "-c", "safe.directory=*", "-C", str(root), "describe", "--always", "--dirty"]),
         **{name: first_line(command) for name, command in VERSIONS.items()},
     }

@@ -3,11 +3,11 @@
 PROGRAMS := $(or $(CARGO_TARGET_DIR),target)
 # Network namespaces, AF_XDP and apt need root; cargo builds as whoever calls.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
-SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh tests/completion/*.bash)
+SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh benches/guest/*.sh tests/completion/*.bash)
 
 .DEFAULT_GOAL := help
-TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz
-.PHONY: help demo demo-down test fuzz build man check bench $(TOOLS)
+TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz tools-guest
+.PHONY: help demo demo-down test fuzz build man check bench bench-vm $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -47,6 +47,9 @@ check: tools-check ## formatting, clippy, shellcheck
 
 bench: tools-build ## run the benchmarks
 	cargo bench
+
+bench-vm: tools-guest build ## count the router's instructions per packet beside kernel IPVS, in a virtual machine without KVM (OPTIONS=--help)
+	@$(ROOT) benches/guest/run.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
 $(TOOLS): tools-%:
 	@tests/install.sh $*

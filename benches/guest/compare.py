@@ -14,16 +14,11 @@ import sys
 import tempfile
 import time
 
+import counting
 import lab
 import profiling
 import report
 import routers
-
-# Of SCHED_FIFO. The source has none.
-INTERFACE, PROCESS, SINK = 50, 40, 30
-SINK_FIRST = 45
-ROUTER_THREADS = ("napi/r0", "napi/r1", "process")
-
 
 def read_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -34,47 +29,9 @@ def read_arguments():
     parser.add_argument("--flows", type=int, default=1000, help="they belong to, at most 60000 (default 1000)")
     parser.add_argument("--repeats", type=int, default=1, help="of each measurement; the median counts (default 1)")
     parser.add_argument("--rows", help="only these, such as ipvs,xlvs")
-    parser.add_argument("--profile", action="store_true", help="sample each row with perf, into OUT/profile-ROW.txt")
+    parser.add_argument("--profile", type=int, default=0, metavar="PACKETS",
+                        help="and so many in which perf samples where the instructions go (attribute.py reads the result)")
     return parser.parse_args()
-
-
-def name_of(pid):
-    return pathlib.Path("/proc", pid, "comm").read_text().strip()
-
-
-def time_of(pid, task):
-    """In nanoseconds."""
-    return int(pathlib.Path("/proc", pid, "task", task, "schedstat").read_text().split()[0])
-
-
-def threads(processes):
-    """Yields (process id, thread id, name) of what belongs to the interfaces and the processes."""
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            name = "process" if int(pid) in processes else name_of(pid)
-            if name == "process" or name.startswith("napi/"):
-                for task in os.listdir(f"/proc/{pid}/task"):
-                    # napi/INTERFACE-NUMBER
-                    yield pid, task, name.split("-")[0]
-        except (FileNotFoundError, ProcessLookupError):
-            # It has ended meanwhile.
-            continue
-
-
-def used(processes):
-    """Processor time so far by name."""
-    times = {}
-    for pid, task, name in threads(processes):
-        times[name] = times.get(name, 0) + time_of(pid, task)
-    return times
-
-
-def arrange(processes, sink_first):
-    """Gives every thread its priority."""
-    sink = SINK_FIRST if sink_first else SINK
-    priorities = {"process": PROCESS, "napi/s0": sink}
-    for _, task, name in threads(processes):
-        os.sched_setscheduler(int(task), os.SCHED_FIFO, os.sched_param(priorities.get(name, INTERFACE)))
 
 
 def settle():
@@ -84,14 +41,14 @@ def settle():
 
 def measure(programs, processes, packets):
     """One measurement: packets delivered, and instructions per packet by thread."""
-    delivered, before = programs.count("delivered"), used(processes)
+    delivered, before = programs.count("delivered"), counting.used(processes)
     programs.send(packets)
     settle()
-    after, delivered = used(processes), programs.count("delivered") - delivered
+    after, delivered = counting.used(processes), programs.count("delivered") - delivered
     if delivered == 0:
         raise lab.Failure("no packet has arrived at the servers")
     cost = {name: (after[name] - before.get(name, 0)) / delivered for name in after}
-    return {"delivered": delivered, "cost": cost, "router": sum(cost.get(name, 0) for name in ROUTER_THREADS)}
+    return {"delivered": delivered, "cost": cost, "router": sum(cost.get(name, 0) for name in counting.ROUTER_THREADS)}
 
 
 def measure_router(router, programs, options):
@@ -99,13 +56,21 @@ def measure_router(router, programs, options):
     programs.attach("s0", "sink")
     with tempfile.TemporaryDirectory() as directory, router.running(programs, directory) as processes:
         programs.plan(router.destination, options.flows)
-        arrange(processes, router.sink_first)
+        counting.arrange(processes, router.sink_first)
         # Opens all flows, and warms whatever there is to warm.
         programs.send(max(8 * options.flows, 8192))
         settle()
-        with profiling.sampled(router.name, options):
-            results = [measure(programs, processes, options.packets) for _ in range(options.repeats)]
+        results = [measure(programs, processes, options.packets) for _ in range(options.repeats)]
+        if options.profile:
+            profile(router, programs, processes, results[0]["cost"], options)
     return results
+
+
+def profile(router, programs, processes, cost, options):
+    taken = profiling.Profile()
+    with taken.sampling(processes):
+        measure(programs, processes, options.profile)
+    taken.write(pathlib.Path(options.out, f"guest-profile-{router.name}.json"), cost)
 
 
 def measure_all(programs, options):

@@ -7,7 +7,7 @@ SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh b
 
 .DEFAULT_GOAL := help
 TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz tools-guest
-.PHONY: help demo demo-down test fuzz build man check bench bench-vm $(TOOLS)
+.PHONY: help demo demo-down test fuzz build man check bench bench-vm test-guest $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -27,6 +27,9 @@ test: tools-test check ## run every test, those in network namespaces as well (D
 ifdef DEMO
 	@$(ROOT) tests/demo.sh --programs "$(PROGRAMS)/debug"
 endif
+
+test-guest: tools-guest build ## what needs other kernels or devices: virtual machines with Linux 6.12 and 6.1, two queues, VLANs, bonds (2 minutes)
+	@$(ROOT) tests/guest/test.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
 fuzz: tools-fuzz ## fuzz for 15 seconds a target (SECONDS=N for longer, TARGET=NAME for one: see tests/fuzz/targets)
 	tests/fuzz.sh $(or $(SECONDS),15) $(TARGET)

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use crate::xdp::error::XdpError;
 
@@ -32,8 +33,17 @@ struct EthtoolChannels {
 /// ETHTOOL_GCHANNELS of <linux/ethtool.h>.
 const GET_CHANNELS: u32 = 0x3c;
 
-/// The queues of `interface`, from the driver, or from sysfs where the driver does not tell.
+/// The queues of `interface`. What a bond receives has the queue's number of the member that it came by.
 pub(super) fn queues(interface: &str) -> Result<Queues, XdpError> {
+    let mut queues = own_queues(interface)?;
+    let members = bond_members(interface);
+    let receive: Result<Vec<_>, _> = members.iter().map(|member| Ok(own_queues(member)?.receive)).collect();
+    queues.receive = receive?.into_iter().max().unwrap_or(queues.receive);
+    Ok(queues)
+}
+
+/// From the driver, or from sysfs where the driver does not tell.
+fn own_queues(interface: &str) -> Result<Queues, XdpError> {
     let mut channels = EthtoolChannels { command: GET_CHANNELS, ..EthtoolChannels::default() };
     let mut request = request_for(interface);
     request.ifr_ifru.ifru_data = (&raw mut channels).cast();
@@ -56,6 +66,17 @@ fn queues_in_sysfs(interface: &str) -> Result<Queues, XdpError> {
         queues.transmit += u32::from(name.to_string_lossy().starts_with("tx-"));
     }
     Ok(queues)
+}
+
+/// Whether `interface` is a bond of others.
+pub(super) fn is_bond(interface: &str) -> bool {
+    Path::new(&format!("/sys/class/net/{interface}/bonding")).exists()
+}
+
+/// The interfaces that receive for a bond; none if `interface` is something else.
+fn bond_members(interface: &str) -> Vec<String> {
+    let members = fs::read_to_string(format!("/sys/class/net/{interface}/bonding/slaves"));
+    members.unwrap_or_default().split_whitespace().map(String::from).collect()
 }
 
 /// Largest IP packet of `interface` in bytes.

@@ -24,7 +24,6 @@ class Profile:
 
     def __init__(self):
         self.samples = collections.Counter()
-        self.bases = {}
 
     @contextlib.contextmanager
     def sampling(self, processes):
@@ -37,7 +36,6 @@ class Profile:
             # It opens its counters first.
             time.sleep(2)
             names = {task: name for _, task, name in counting.threads(processes)}
-            self.bases = {str(pid): base_of(pid) for pid in processes}
             yield
             perf.send_signal(signal.SIGINT)
             perf.wait()
@@ -53,12 +51,7 @@ class Profile:
     def write(self, path, cost):
         """`cost`: instructions per packet by thread."""
         lines = [[*key, count] for key, count in self.samples.most_common()]
-        path.write_text(json.dumps({"cost": cost, "bases": list(self.bases.values()), "samples": lines}))
-
-
-def base_of(pid):
-    """Where the program itself lies in memory."""
-    return int(pathlib.Path(f"/proc/{pid}/maps").read_text().split("-")[0], 16)
+        path.write_text(json.dumps({"cost": cost, "samples": lines}))
 
 
 def cause(frames):

@@ -15,6 +15,10 @@ while (($#)); do
   case $1 in
   --kernel) KERNEL=${2:?} && shift 2 ;;
   --programs) PROGRAMS=${2:?} && shift 2 ;;
+  --help)
+    sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' benches/guest/run.sh
+    exec /usr/bin/python3 -B benches/guest/compare.py --help
+    ;;
   *) break ;;
   esac
 done

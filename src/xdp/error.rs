@@ -133,6 +133,19 @@ pub enum XdpError {
         /// Interface name.
         interface: String,
     },
+    /// Native mode would lose full-size packets.
+    #[error(
+        "{interface}: the MTU is too large for native mode: {mtu}, where packets of {room} fit a page; run `ip link set dev \
+         {interface} mtu {room}`, or set xdp_mode = \"auto\" or \"skb\" in xlvs.toml"
+    )]
+    MtuNotNative {
+        /// Interface name.
+        interface: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// Largest packet in bytes.
+        room: u32,
+    },
     /// Zero-copy is demanded, and the program runs in generic mode.
     #[error(
         "{interface}: zero_copy = \"on\" in xlvs.toml needs native mode, which this interface {reason}; set zero_copy = \

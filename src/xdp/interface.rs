@@ -92,6 +92,17 @@ pub(super) fn mtu(interface: &str) -> Result<u32, XdpError> {
     Ok(u32::try_from(mtu).unwrap_or(u32::MAX))
 }
 
+/// Largest IP packet in bytes that fits a page in native mode: the kernel keeps room in front of the frame
+/// (XDP_PACKET_HEADROOM) and behind it (its skb_shared_info); the frame has an Ethernet header with up to two VLAN tags.
+pub(super) fn page_room() -> u32 {
+    const HEADROOM: u32 = 256;
+    const TAILROOM: u32 = 320;
+    const ETHERNET: u32 = 14 + 2 * 4;
+    // SAFETY: sysconf takes no pointer and changes nothing.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u32::try_from(page).unwrap_or(u32::MAX).saturating_sub(HEADROOM + TAILROOM + ETHERNET)
+}
+
 /// Whether frames of `interface` have Ethernet headers with real MAC addresses; those of the loopback do not.
 pub(super) fn is_ethernet(interface: &str) -> Result<bool, XdpError> {
     let mut request = request_for(interface);
@@ -149,5 +160,11 @@ mod tests {
         assert!(!is_ethernet("lo").unwrap());
         let error = is_ethernet("no-such").unwrap_err().to_string();
         assert!(error.starts_with("no-such: cannot read its link type: No such device"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_bond_has_its_own_queues() {
+        assert!(!is_bond("lo"));
+        assert_eq!(queues("lo").unwrap(), Queues { receive: 1, transmit: 1 });
     }
 }

@@ -152,10 +152,15 @@ impl Steerer {
         Ok(attachment)
     }
 
-    /// A bond's driver would run the program on its members, whose packets the sockets of the bond do not get.
+    /// A bond's driver would run the program on its members, whose packets the sockets of the bond do not get. Some
+    /// drivers would take the program and drop the packets that do not fit a page.
     fn attach_native(&mut self, interface: &str, ifindex: u32) -> Result<Attachment, XdpError> {
         if interface::is_bond(interface) {
             return Err(XdpError::Bond { interface: interface.into() });
+        }
+        let (mtu, room) = (interface::mtu(interface)?, interface::page_room());
+        if mtu > room {
+            return Err(XdpError::MtuNotNative { interface: interface.into(), mtu, room });
         }
         self.attach_in(AttachedMode::Native, interface, ifindex, None)
     }

@@ -6,8 +6,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 RUN=/run/xlvs-guest
 VIP=10.10.1.30
 PROGRAMS=${PROGRAMS:-target/release}
-CASES=(queues vlans bonds no_zero_copy no_native)
+CASES=(queues vlans trunks bonds no_zero_copy no_native)
 CONNECTIONS=100
+# 20 MB in segments of the largest MTU.
+BODY_PACKETS=5000
 export XLVS_SOCKET=$RUN/control.sock
 . tests/lab/processes.sh
 . tests/lab/claims.sh
@@ -21,7 +23,7 @@ start_daemon() {
   rm -f "$RUN/xlvs.log"
   printf '*mangle\nCOMMIT\n' | tee "$RUN/iptables" >"$RUN/ip6tables"
   {
-    printf 'ports = ["%s", "%s"]\ncontrol_socket = "%s"\n' "$FRONT" "$BACK" "$XLVS_SOCKET"
+    printf 'ports = ["%s", "%s"]\ncontrol_socket = "%s"\n' "${FRONT_CARD:-$FRONT}" "${BACK_CARD:-$BACK}" "$XLVS_SOCKET"
     (($# == 0)) || printf '%s\n' "$@"
   } >"$RUN/xlvs.toml"
   spawn xlvs-router xlvs "$PROGRAMS/xlvs" run --bare --marks "$RUN/iptables" --marks6 "$RUN/ip6tables" --settings "$RUN/xlvs.toml"
@@ -68,21 +70,39 @@ body_intact() {
   [[ $sum == "$(<"$RUN/site/body.sha256")" ]] || expected 'the sum of what the server has'
 }
 
+# settled COMMAND...: within five seconds; tells what the last try said.
+settled() {
+  local result=0
+  within 5 saying "$@" || result=1
+  cat "$RUN/said"
+  return "$result"
+}
+
+saying() {
+  "$@" >"$RUN/said"
+}
+
 # stats_of SERVER: its line of ipvsadm --stats: connections, packets in and out.
 stats_of() {
   "$PROGRAMS/ipvsadm" -Ln --stats --exact | awk -v server="$1:80" '$2 == server { print $3, $4, $5 }'
 }
 
-# What a connection cannot do without: SYN, ACK, a request and FINs one way, as many the other way.
-counted() {
-  local server connections in out total=0
+# At most two seconds old, as the kernel's are. A connection cannot do without SYN, ACK, a request and FINs one way, and as
+# many the other way; the body takes some thousands.
+all_counted() {
+  local server connections in out total=0 sent=0
   for server in 10.8.8.33 10.8.8.34; do
     read -r connections in out < <(stats_of "$server")
     printf '%s: %s connections, %s packets in, %s out; ' "$server" "$connections" "$in" "$out"
     ((in >= 4 * connections && out >= 3 * connections)) || expected 'at least four packets in and three out of each' || return
-    total=$((total + connections))
+    total=$((total + connections)) sent=$((sent + out))
   done
-  ((total == CONNECTIONS + 1)) || expected "$((CONNECTIONS + 1)) connections"
+  ((total == CONNECTIONS + 1)) || expected "$((CONNECTIONS + 1)) connections" || return
+  ((sent >= BODY_PACKETS)) || expected "at least $BODY_PACKETS packets out"
+}
+
+counted() {
+  settled all_counted
 }
 
 packet_balance() {
@@ -96,17 +116,19 @@ packet_balance() {
 }
 
 books_balance() {
-  local result=0
-  within 2 packet_balance >"$RUN/balance" || result=1
-  tail -n 1 "$RUN/balance"
-  ((result == 0)) || expected 'nine of ten received packets transmitted, none dropped, every one accounted for'
+  settled packet_balance || expected 'nine of ten received packets transmitted, none dropped, every one accounted for'
+}
+
+# check TEXT COMMAND...: a claim of the case at hand.
+check() {
+  claim "${CASE//_/ }: $1" "${@:2}"
 }
 
 carries_traffic() {
-  claim "$CONNECTIONS connections, each answered" fetch_many || true
-  claim '20 MB arrive intact' body_intact || true
-  claim 'ipvsadm --stats counts them' counted || true
-  claim 'every packet is accounted for' books_balance || true
+  check "$CONNECTIONS connections, each answered" fetch_many || true
+  check '20 MB arrive intact' body_intact || true
+  check 'ipvsadm --stats counts them' counted || true
+  check 'every packet is accounted for' books_balance || true
 }
 
 # --- the cases
@@ -130,12 +152,12 @@ both_queues_carry() {
 case_queues() {
   build_network cards
   start_servers
-  claim 'two queues: xlvs serves both' serve || return
-  claim 'with a worker for each' reports '2 worker(s)' || true
-  claim 'in native mode' reports "port $FRONT: XDP native, AF_XDP copy, 2 queue(s)" || true
-  claim 'and says why not with zero-copy' logged "copy, not zero-copy: $FRONT refuses it (" || true
+  check 'xlvs serves both' serve || return
+  check 'with a worker for each' reports '2 worker(s)' || true
+  check 'in native mode' reports "port $FRONT: XDP native, AF_XDP copy, 2 queue(s)" || true
+  check 'and says why not with zero-copy' logged "copy, not zero-copy: $FRONT refuses it (" || true
   carries_traffic
-  claim 'both queues of both cards carry them' both_queues_carry || true
+  check 'both queues of both cards carry them' both_queues_carry || true
 }
 
 # whole_packets CARD...: joined segments would be longer than a frame. Native mode sees to it itself.
@@ -150,11 +172,30 @@ case_vlans() {
   build_network vlans
   whole_packets card0b card1b
   start_servers
-  claim 'VLAN devices: xlvs serves them' serve || return
-  claim 'in skb mode' reports "port $FRONT: XDP skb, AF_XDP copy" || true
-  claim 'and says why not in native mode' logged "$FRONT: cannot attach the XDP program in native mode" || true
-  claim 'nor with zero-copy' logged "copy, not zero-copy: $FRONT is not in native mode" || true
+  check 'xlvs serves them' serve || return
+  check 'in skb mode' reports "port $FRONT: XDP skb, AF_XDP copy" || true
+  check 'and says why not in native mode' logged "$FRONT: cannot attach the XDP program in native mode" || true
+  check 'nor with zero-copy' logged "copy, not zero-copy: $FRONT is not in native mode" || true
   carries_traffic
+}
+
+goes_by_kernel() {
+  local status
+  status=$("$PROGRAMS/xlvs" status)
+  echo "$status" | grep '^packets:'
+  [[ $status == *'transmitted 0 + passed 0 + handed over'* ]] || expected 'everything handed over'
+}
+
+# The cards are served, and the routes lead to the VLAN devices, which are not.
+case_trunks() {
+  build_network trunks
+  start_servers
+  check 'xlvs serves cards that carry VLANs' serve || return
+  check 'in native mode' reports "port $FRONT_CARD: XDP native" || true
+  check "$CONNECTIONS connections, each answered" fetch_many || true
+  check '20 MB arrive intact' body_intact || true
+  check 'the kernel sends what xlvs has translated' goes_by_kernel || true
+  unset FRONT_CARD BACK_CARD
 }
 
 refuses() {
@@ -167,18 +208,18 @@ case_bonds() {
   build_network bonds
   ip netns exec xlvs-router ethtool --set-channels "$BACK" combined 1
   start_servers
-  claim 'a bond: native mode is refused' refuses 'xdp_mode = "native"' "$FRONT is a bond" || true
-  claim 'else xlvs serves it' serve || return
-  claim 'in skb mode' reports "port $FRONT: XDP skb, AF_XDP copy, 1 queue(s)" || true
-  claim 'and says why not in native mode' logged "$FRONT is a bond, whose packets come by its members" || true
+  check 'native mode is refused' refuses 'xdp_mode = "native"' "$FRONT is a bond" || true
+  check 'else xlvs serves it' serve || return
+  check 'in skb mode' reports "port $FRONT: XDP skb, AF_XDP copy, 1 queue(s)" || true
+  check 'and says why not in native mode' logged "$FRONT is a bond, whose packets come by its members" || true
   carries_traffic
   ip -n xlvs-router link set member0 down
-  claim 'the other member carries on alone' fetch_many || true
+  check 'the other member carries on alone' fetch_many || true
 }
 
 case_no_zero_copy() {
   build_network cards
-  claim 'zero_copy = "on": refused with what to do' refuses 'zero_copy = "on"' 'set zero_copy = "auto" or "off"' || true
+  check 'zero_copy = "on" is refused with what to do' refuses 'zero_copy = "on"' 'set zero_copy = "auto" or "off"' || true
 }
 
 # What does not fit a page; not every driver refuses that.
@@ -186,9 +227,9 @@ case_no_native() {
   build_network cards 3700
   whole_packets "$FRONT" "$BACK"
   start_servers
-  claim 'an MTU too large for native mode: xlvs serves it' serve 'frame_size = 4096' || return
-  claim 'in skb mode' reports "port $FRONT: XDP skb, AF_XDP copy, 2 queue(s)" || true
-  claim 'and says why not in native mode' logged 'the MTU is too large for native mode: 3700' || true
+  check 'xlvs serves an MTU too large for native mode' serve 'frame_size = 4096' || return
+  check 'in skb mode' reports "port $FRONT: XDP skb, AF_XDP copy, 2 queue(s)" || true
+  check 'and says why not in native mode' logged 'the MTU is too large for native mode: 3700' || true
   carries_traffic
 }
 
@@ -211,9 +252,9 @@ tear_down() {
 (($# == 0)) || CASES=("$@")
 mkdir -p "$RUN"
 make_site
-for name in "${CASES[@]}"; do
+for CASE in "${CASES[@]}"; do
   failed=${#FAILED[@]}
-  "case_$name" || true
+  "case_$CASE" || true
   tear_down
 done
 summary

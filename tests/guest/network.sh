@@ -33,8 +33,10 @@ cards_back() {
   done
 }
 
-# take CARD NAMESPACE: it comes with the MTU that the case is about.
+# take CARD NAMESPACE: it comes with the MTU that the case is about, and otherwise as a new one.
 take() {
+  ethtool -K "$1" gro on rx-gro-hw on
+  ethtool --set-channels "$1" combined "$QUEUES" 2>/dev/null || true
   ip link set "$1" netns "$2"
   ip -n "$2" link set "$1" mtu "$MTU" up
 }
@@ -60,6 +62,13 @@ on_vlans() {
   tag xlvs-router card1b 8
   tag xlvs-servers card1a 8
   CLIENT_DEVICE=card0a.7 FRONT=card0b.7 BACK=card1b.8 SERVERS_DEVICE=card1a.8
+}
+
+# The same, but the cards themselves are served.
+on_trunks() {
+  on_vlans
+  # shellcheck disable=SC2034 # of the script that sources this
+  FRONT_CARD=card0b BACK_CARD=card1b
 }
 
 # bond NAMESPACE NAME MEMBER...: one of them carries all, until its link is gone.

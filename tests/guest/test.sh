@@ -22,7 +22,9 @@ for program in xlvs ipvsadm; do
   [[ -x $PROGRAMS/$program ]] || die "$PROGRAMS/$program is missing: run make build"
 done
 printf -v command '%q ' env "PROGRAMS=$(realpath "$PROGRAMS")" tests/guest/cases.sh "$@"
+result=0
 for kernel in "${KERNELS[@]}"; do
   printf '\nLinux %s\n' "$kernel"
-  tests/guest/boot.sh --kernel "$kernel" --cards 2 --queues 2 -- "$command"
+  tests/guest/boot.sh --kernel "$kernel" --cards 2 --queues 2 --timeout 900 -- "$command" || result=1
 done
+exit "$result"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install.sh build|check|demo|test|fuzz|bench: installs what that purpose needs and is missing, by apt and, for fuzzing, by cargo.
+# install.sh build|check|demo|test|fuzz|bench|guest: installs what that purpose needs and is missing, by apt and, for fuzzing, by cargo.
 # With everything there it calls neither.
 set -euo pipefail
 
@@ -71,6 +71,18 @@ need_for_ldirectord() {
   need ldirectord ldirectord /usr/sbin/ldirectord
 }
 
+# The guest, what is compared in it, and the other ends of its tests.
+need_for_guest() {
+  need qemu-system-x86 qemu-system-x86_64
+  need kmod /usr/sbin/modprobe /sbin/modprobe
+  need xz-utils unxz
+  need procps sysctl
+  need bpftool bpftool /usr/sbin/bpftool
+  need nftables nft /usr/sbin/nft
+  need ipvsadm ipvsadm /usr/sbin/ipvsadm
+  need python3-minimal /usr/bin/python3
+}
+
 check_rust() {
   command -v cargo >/dev/null || die 'cargo is missing: install Rust from https://rustup.rs, then try again'
   [[ $1 == check || $1 == test ]] || return 0
@@ -131,7 +143,8 @@ test)
   ;;
 fuzz) need_for_build && need_for_fuzz ;;
 bench) need_for_build && need_for_network && need_for_bench ;;
-*) die 'say what for: build, check, demo, test, fuzz or bench' ;;
+guest) need_for_build && need_for_network && need_for_demo && need_for_guest ;;
+*) die 'say what for: build, check, demo, test, fuzz, bench or guest' ;;
 esac
 check_rust "$1"
 ((${#missing[@]} == 0)) || install_missing

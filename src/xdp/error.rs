@@ -124,15 +124,38 @@ pub enum XdpError {
         /// The kernel's error number, if any.
         errno: Option<i32>,
     },
+    /// Native mode is demanded of a bond.
+    #[error(
+        "{interface} is a bond, whose packets come by its members in native mode: set xdp_mode = \"auto\" or \"skb\" in \
+         xlvs.toml"
+    )]
+    Bond {
+        /// Interface name.
+        interface: String,
+    },
+    /// Native mode would lose full-size packets.
+    #[error(
+        "{interface}: the MTU is too large for native mode: {mtu}, where packets of {room} fit a page; run `ip link set dev \
+         {interface} mtu {room}`, or set xdp_mode = \"auto\" or \"skb\" in xlvs.toml"
+    )]
+    MtuNotNative {
+        /// Interface name.
+        interface: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// Largest packet in bytes.
+        room: u32,
+    },
     /// Zero-copy is demanded, and the program runs in generic mode.
     #[error(
-        "{interface}: zero_copy = \"on\" in xlvs.toml needs native mode: {reason}; set zero_copy = \"auto\""
+        "{interface}: zero_copy = \"on\" in xlvs.toml needs native mode, which this interface {reason}; set zero_copy = \
+         \"auto\""
     )]
     NoZeroCopy {
         /// Interface name.
         interface: String,
-        /// Why it is not native.
-        reason: String,
+        /// Whether it cannot or is not to be native, as part of the sentence.
+        reason: &'static str,
     },
     /// The AF_XDP socket of a queue could not be had.
     #[error("{interface} queue {queue}: cannot open an AF_XDP socket ({mode}): {reason}{}", bind_remedy(*.errno))]

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use crate::xdp::error::XdpError;
 
@@ -32,8 +33,17 @@ struct EthtoolChannels {
 /// ETHTOOL_GCHANNELS of <linux/ethtool.h>.
 const GET_CHANNELS: u32 = 0x3c;
 
-/// The queues of `interface`, from the driver, or from sysfs where the driver does not tell.
+/// The queues of `interface`. What a bond receives has the queue's number of the member that it came by.
 pub(super) fn queues(interface: &str) -> Result<Queues, XdpError> {
+    let mut queues = own_queues(interface)?;
+    let members = bond_members(interface);
+    let receive: Result<Vec<_>, _> = members.iter().map(|member| Ok(own_queues(member)?.receive)).collect();
+    queues.receive = receive?.into_iter().max().unwrap_or(queues.receive);
+    Ok(queues)
+}
+
+/// From the driver, or from sysfs where the driver does not tell.
+fn own_queues(interface: &str) -> Result<Queues, XdpError> {
     let mut channels = EthtoolChannels { command: GET_CHANNELS, ..EthtoolChannels::default() };
     let mut request = request_for(interface);
     request.ifr_ifru.ifru_data = (&raw mut channels).cast();
@@ -58,6 +68,17 @@ fn queues_in_sysfs(interface: &str) -> Result<Queues, XdpError> {
     Ok(queues)
 }
 
+/// Whether `interface` is a bond of others.
+pub(super) fn is_bond(interface: &str) -> bool {
+    Path::new(&format!("/sys/class/net/{interface}/bonding")).exists()
+}
+
+/// The interfaces that receive for a bond; none if `interface` is something else.
+fn bond_members(interface: &str) -> Vec<String> {
+    let members = fs::read_to_string(format!("/sys/class/net/{interface}/bonding/slaves"));
+    members.unwrap_or_default().split_whitespace().map(String::from).collect()
+}
+
 /// Largest IP packet of `interface` in bytes.
 pub(super) fn mtu(interface: &str) -> Result<u32, XdpError> {
     let mut request = request_for(interface);
@@ -69,6 +90,17 @@ pub(super) fn mtu(interface: &str) -> Result<u32, XdpError> {
     // SAFETY: SIOCGIFMTU succeeded, so the kernel has written the `ifru_mtu` member.
     let mtu = unsafe { request.ifr_ifru.ifru_mtu };
     Ok(u32::try_from(mtu).unwrap_or(u32::MAX))
+}
+
+/// Largest IP packet in bytes that fits a page in native mode: the kernel keeps room in front of the frame
+/// (XDP_PACKET_HEADROOM) and behind it (its skb_shared_info); the frame has an Ethernet header with up to two VLAN tags.
+pub(super) fn page_room() -> u32 {
+    const HEADROOM: u32 = 256;
+    const TAILROOM: u32 = 320;
+    const ETHERNET: u32 = 14 + 2 * 4;
+    // SAFETY: sysconf takes no pointer and changes nothing.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u32::try_from(page).unwrap_or(u32::MAX).saturating_sub(HEADROOM + TAILROOM + ETHERNET)
 }
 
 /// Whether frames of `interface` have Ethernet headers with real MAC addresses; those of the loopback do not.
@@ -128,5 +160,11 @@ mod tests {
         assert!(!is_ethernet("lo").unwrap());
         let error = is_ethernet("no-such").unwrap_err().to_string();
         assert!(error.starts_with("no-such: cannot read its link type: No such device"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_bond_has_its_own_queues() {
+        assert!(!is_bond("lo"));
+        assert_eq!(queues("lo").unwrap(), Queues { receive: 1, transmit: 1 });
     }
 }

@@ -387,6 +387,9 @@ fn note_copy(status: &mut [PortStatus], error: &XdpError) {
         XdpError::Bind { interface, reason, .. } => {
             format!("{interface} refuses it ({reason}), and all interfaces share the mode")
         }
+        XdpError::NoZeroCopy { interface, .. } => {
+            format!("{interface} is not in native mode, and all interfaces share the mode")
+        }
         other => other.to_string(),
     };
     status.iter_mut().for_each(|status| status.notes.push(format!("copy, not zero-copy: {why}")));
@@ -396,7 +399,7 @@ fn try_zero_copy(config: &XdpConfig, queues: u32, status: &[PortStatus]) -> Resu
     match status.iter().find(|status| status.mode == AttachedMode::Skb) {
         Some(status) => Err(XdpError::NoZeroCopy {
             interface: status.name.clone(),
-            reason: status.notes.last().cloned().unwrap_or_else(|| "the mode is set to skb".into()),
+            reason: if config.mode == AttachSetting::Skb { "is set not to use" } else { "does not have" },
         }),
         None => open_all(config, queues, CopyMode::ZeroCopy),
     }

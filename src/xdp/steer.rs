@@ -15,8 +15,8 @@ use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions, include_bytes_aligned}
 use crate::ipvs::steering::Steering;
 use crate::net::addr::PortIndex;
 use crate::xdp::error::{XdpError, errno, reason};
-use crate::xdp::occupant;
 use crate::xdp::ranges::{Address, Ranges, Tables};
+use crate::xdp::{interface, occupant};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xlvs.bpf.o"));
 
@@ -138,8 +138,8 @@ impl Steerer {
         end_detour(interface);
         let attachment = match setting {
             AttachSetting::Skb => self.attach_in(AttachedMode::Skb, interface, ifindex, None)?,
-            AttachSetting::Native => self.attach_in(AttachedMode::Native, interface, ifindex, None)?,
-            AttachSetting::Auto => match self.attach_in(AttachedMode::Native, interface, ifindex, None) {
+            AttachSetting::Native => self.attach_native(interface, ifindex)?,
+            AttachSetting::Auto => match self.attach_native(interface, ifindex) {
                 Ok(attachment) => attachment,
                 Err(error) => {
                     self.attach_in(AttachedMode::Skb, interface, ifindex, Some(error.to_string()))?
@@ -150,6 +150,19 @@ impl Steerer {
         self.ports.insert(ifindex, slots, 0).map_err(|error| table_error("ports", &error))?;
         self.ifindexes.push(ifindex);
         Ok(attachment)
+    }
+
+    /// A bond's driver would run the program on its members, whose packets the sockets of the bond do not get. Some
+    /// drivers would take the program and drop the packets that do not fit a page.
+    fn attach_native(&mut self, interface: &str, ifindex: u32) -> Result<Attachment, XdpError> {
+        if interface::is_bond(interface) {
+            return Err(XdpError::Bond { interface: interface.into() });
+        }
+        let (mtu, room) = (interface::mtu(interface)?, interface::page_room());
+        if mtu > room {
+            return Err(XdpError::MtuNotNative { interface: interface.into(), mtu, room });
+        }
+        self.attach_in(AttachedMode::Native, interface, ifindex, None)
     }
 
     fn attach_in(

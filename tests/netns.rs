@@ -6,6 +6,7 @@ mod netns {
     mod attach;
     mod big_table;
     mod daemon;
+    mod doctor;
     mod dut;
     mod fragments;
     mod ftp;

@@ -10,7 +10,9 @@
 
 mod detour;
 mod error;
+mod ethtool;
 mod inject;
+mod inspect;
 mod interface;
 mod occupant;
 mod port;
@@ -32,6 +34,8 @@ use nix::unistd::Pid;
 use xsk_rs::config::QueueSize;
 
 pub use error::XdpError;
+pub use ethtool::{Offloads, Queues, Spreading};
+pub use inspect::{DriverFeatures, Inspection, Occupant, inspect, room_for_packet};
 pub use port::RingLosses;
 pub use steer::{AttachSetting, AttachedMode, Attachment, Steered, Steerer};
 pub use worker::{Clock, FrameBalance};
@@ -54,9 +58,9 @@ const INJECTOR_QUEUE: usize = 1024;
 /// VLAN tags.
 const FRAME_OVERHEAD: u32 = 256 + 14 + 8;
 
-/// The kernel gives back to its stack what fits a page with its own bookkeeping: some 3400 bytes on x86-64, less where
-/// cache lines are longer.
-const INJECTABLE_MTU: u32 = 3300;
+/// Largest IP packet in bytes that the kernel's stack surely takes back: what fits a page with the kernel's own bookkeeping,
+/// some 3400 bytes on x86-64, less where cache lines are longer.
+pub const INJECTABLE_MTU: u32 = 3300;
 
 /// The setting: whether the NIC may use the packet memory directly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -285,6 +289,12 @@ fn has_local_server(steering: &Steering) -> bool {
     steering.servers.iter().any(|(address, _)| local(address))
 }
 
+/// Bytes of packet memory of each worker.
+pub fn packet_memory(config: &XdpConfig) -> Result<u64, XdpError> {
+    let (frames, _) = frames_and_ring(config)?;
+    Ok(u64::from(frames) * u64::from(config.frame_size))
+}
+
 /// How many queues, and so workers, these settings give on these interfaces.
 pub fn queues(config: &XdpConfig) -> Result<u32, XdpError> {
     survey(config).map(|(queues, _)| queues)
@@ -319,19 +329,14 @@ fn survey(config: &XdpConfig) -> Result<(u32, Vec<PortStatus>), XdpError> {
 
 fn checked_mtu(interface: &str, frame_size: u32) -> Result<u32, XdpError> {
     let mtu = interface::mtu(interface)?;
-    let room = frame_size.saturating_sub(FRAME_OVERHEAD);
+    let room = room_for_packet(frame_size);
     if mtu > room {
         return Err(XdpError::MtuTooLarge { interface: interface.into(), mtu, room, frame_size });
     }
     Ok(mtu)
 }
 
-fn check_queues(
-    interface: &str,
-    queues: interface::Queues,
-    served: u32,
-    chosen: bool,
-) -> Result<Vec<String>, XdpError> {
+fn check_queues(interface: &str, queues: Queues, served: u32, chosen: bool) -> Result<Vec<String>, XdpError> {
     let present = queues.receive.min(queues.transmit).max(1);
     if present < served {
         return Err(XdpError::TooFewQueues { interface: interface.into(), present, wanted: served });

@@ -30,6 +30,8 @@ pub struct Occupant {
     pub id: u32,
     /// Whether it is the steering program of an xlvs process.
     pub ours: bool,
+    /// What `ip link set dev INTERFACE` takes to remove it.
+    pub off: &'static str,
 }
 
 /// What an interface is like.
@@ -55,7 +57,7 @@ pub struct Inspection {
 
 /// Looks at an interface in the network namespace of the calling thread. Changes nothing.
 pub fn inspect(name: &str, ifindex: u32) -> Result<Inspection, XdpError> {
-    let occupant = occupant::attached(ifindex).map_err(|source| XdpError::Interface {
+    let occupant = occupant::attached(ifindex, PROGRAM).map_err(|source| XdpError::Interface {
         interface: name.into(),
         what: "XDP program",
         source,
@@ -66,7 +68,7 @@ pub fn inspect(name: &str, ifindex: u32) -> Result<Inspection, XdpError> {
         mtu: interface::mtu(name)?,
         driver: ethtool::driver(name),
         features: features(occupant::features(ifindex)),
-        occupant: occupant.map(|(id, name)| Occupant { ours: name == PROGRAM, name, id }),
+        occupant,
         offloads: ethtool::offloads(name),
         spreading: ethtool::spreading(name),
     })

@@ -53,9 +53,14 @@ fn query(ifindex: u32) -> io::Result<bpf_xdp_query_opts> {
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(query) }
 }
 
-/// Id and name of the program that is attached to the interface, if any.
-pub(super) fn attached(ifindex: u32) -> io::Result<Option<(u32, String)>> {
-    Ok(find(ifindex)?.map(|occupant| (occupant.id, name_of(occupant.id))))
+/// The program that is attached to the interface, if any; `program` is the name of our program.
+pub(super) fn attached(ifindex: u32, program: &str) -> io::Result<Option<super::Occupant>> {
+    let attached = find(ifindex)?.map(|occupant| {
+        let name = name_of(occupant.id);
+        let off = if occupant.mode_flag == XDP_FLAGS_SKB_MODE { "xdpgeneric off" } else { "xdp off" };
+        super::Occupant { ours: name == program, name, id: occupant.id, off }
+    });
+    Ok(attached)
 }
 
 /// What the driver says that it can do (NETDEV_XDP_ACT_*); 0 also from kernels that do not tell (before 6.3).

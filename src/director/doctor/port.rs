@@ -118,7 +118,7 @@ fn program(port: &PortFacts) -> Option<Finding> {
         (false, _) => Finding::bad(
             topic,
             format!("another one is attached ({name}, id {id}), so that xlvs cannot be"),
-            format!("stop what attached it, or: ip link set dev {} xdp off", port.name),
+            format!("stop what attached it, or: ip link set dev {} {}", port.name, occupant.off),
         ),
     })
 }

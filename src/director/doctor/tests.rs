@@ -228,7 +228,7 @@ fn joined_segments_do_not_fit() {
 
 #[test]
 fn a_foreign_program_bars_the_way() {
-    let occupant = |name: &str, ours| Some(Occupant { name: name.into(), id: 17, ours });
+    let occupant = |name: &str, ours| Some(Occupant { name: name.into(), id: 17, ours, off: "xdp off" });
     check(
         |facts| facts.ports[0].inspection.occupant = occupant("filter", false),
         "XDP program",

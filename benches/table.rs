@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group};
+use sdd::{Guard, Shared};
 use xlvs::ipvs::connection::Connection;
 use xlvs::ipvs::edit::{Forward, ServerId, ServerSpec, ServiceId};
 use xlvs::ipvs::server::RealServer;
@@ -35,9 +36,9 @@ fn server() -> Arc<RealServer> {
     Arc::new(RealServer::new(&spec, service, 1, Arc::new(Stats::new(1))))
 }
 
-fn connection(server: &Arc<RealServer>, flow: u32) -> Arc<Connection> {
+fn connection(server: &Arc<RealServer>, flow: u32) -> Shared<Connection> {
     let address = SocketAddr::from(([10, 8, 8, 33], 80));
-    Arc::new(Connection::new(&key(flow), Arc::clone(server), address, None))
+    Shared::new(Connection::new(&key(flow), Arc::clone(server), address, None))
 }
 
 fn table(criterion: &mut Criterion) {
@@ -50,7 +51,9 @@ fn table(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("find", flows), |bencher| {
             bencher.iter(|| {
                 next = next.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                table.find(&key((next >> 8) % flows))
+                let key = table.hashed(key((next >> 8) % flows));
+                let guard = Guard::new();
+                table.find(&key, &guard).is_some()
             });
         });
         let mut flow = flows;

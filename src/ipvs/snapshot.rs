@@ -123,14 +123,14 @@ impl Tables {
 
     /// Ends a connection before its time. Its template goes with it unless other connections were made by it or one proved
     /// to be alive both ways (ipvs.md section 6.2); so does the control connection of a last data connection.
-    pub fn drop_connection(&self, connection: &Arc<Connection>) {
+    pub fn drop_connection(&self, connection: &Connection) {
         self.connections.remove(connection);
         if let Some(template) = &connection.template
             && !template.is_assured()
         {
             self.templates.end(template);
         }
-        if let Some(parent) = &connection.parent
+        if let Some(parent) = connection.parent()
             && !parent.has_children()
         {
             self.drop_connection(parent);

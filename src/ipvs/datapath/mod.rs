@@ -16,12 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use sdd::{Guard, Shared};
+use smallvec::SmallVec;
 
 use crate::ipvs::connection::Connection;
 use crate::ipvs::outbox::Outbox;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::{Direction, State, ipsec, sctp, tcp};
 use crate::ipvs::snapshot::{Snapshot, Tables};
+use crate::ipvs::table::{Found, HashedKey};
 use crate::ipvs::timer::{Fate, Life, Timed, Wheel};
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::Family;
@@ -35,6 +38,9 @@ use crate::net::time::Instant;
 use expiry::expire;
 use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
+
+/// Frames that are looked at together.
+const BURST: usize = 64;
 
 /// Decides about packets: what an I/O loop calls.
 pub trait Engine: Send {
@@ -50,23 +56,15 @@ pub trait Engine: Send {
     fn outbox(&mut self) -> &mut Outbox;
 }
 
-/// Something with a deadline in a worker's wheel.
-#[derive(Debug)]
-enum Ending {
-    Connection(Arc<Connection>),
-    Template(Arc<PersistenceTemplate>),
+impl Timed for Shared<Connection> {
+    fn life(&self) -> &Life {
+        &self.life
+    }
 }
 
-impl Timed for Ending {
+impl Timed for Arc<PersistenceTemplate> {
     fn life(&self) -> &Life {
-        match self {
-            Ending::Connection(connection) => &connection.life,
-            Ending::Template(template) => &template.life,
-        }
-    }
-
-    fn waits_for_others(&self) -> bool {
-        matches!(self, Ending::Template(_))
+        &self.life
     }
 }
 
@@ -76,7 +74,8 @@ pub struct Datapath {
     tables: Arc<Tables>,
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     worker: usize,
-    wheel: Wheel<Ending>,
+    wheel: Wheel<Shared<Connection>>,
+    template_wheel: Wheel<Arc<PersistenceTemplate>>,
     icmp_limit: RateLimit,
     next_id: u16,
     fragment_ids: FragmentIds,
@@ -87,6 +86,14 @@ pub struct Datapath {
 struct Burst<'a> {
     now: Instant,
     snapshot: &'a Snapshot,
+    /// No connection that was found under it goes while it lasts.
+    guard: &'a Guard,
+}
+
+/// A packet that has been looked at, and the flow that it is of.
+struct Seen {
+    packet: Packet,
+    flow: Option<HashedKey>,
 }
 
 /// A packet on its way through: the frame it is in, where its headers are, and the burst it came with.
@@ -101,19 +108,24 @@ struct Passage<'a, 'f> {
 impl Engine for Datapath {
     fn process(&mut self, now: Instant, frames: &mut [Frame<'_>], verdicts: &mut Vec<Verdict>) {
         let snapshot = Arc::clone(self.snapshot.load());
-        let burst = Burst { now, snapshot: &snapshot };
+        let guard = Guard::new();
+        let burst = Burst { now, snapshot: &snapshot, guard: &guard };
         verdicts.clear();
-        verdicts.extend(frames.iter_mut().map(|frame| self.decide(&burst, frame)));
+        for frames in frames.chunks_mut(BURST) {
+            self.process_burst(&burst, frames, verdicts);
+        }
     }
 
     fn advance(&mut self, now: Instant) {
         self.lapse_fragments(now);
-        let Datapath { wheel, tables, snapshot, outbox, .. } = self;
+        let Datapath { wheel, template_wheel, tables, snapshot, outbox, .. } = self;
         let snapshot = snapshot.load();
-        wheel.advance(now, |ending| match ending {
-            Ending::Connection(connection) => expire(tables, snapshot, outbox, connection, now),
-            Ending::Template(template) => tables.templates.expire(template, now),
-        });
+        for tick in wheel.due(now) {
+            wheel.turn(tick, now, |connection| expire(tables, snapshot, outbox, connection, now));
+            // Of what ends in a tick templates are the last to be asked, so that they can end with their connections (golden
+            // `persist-equal-timeouts`).
+            template_wheel.turn(tick, now, |template| tables.templates.expire(template, now));
+        }
     }
 
     fn outbox(&mut self) -> &mut Outbox {
@@ -131,6 +143,7 @@ impl Datapath {
             snapshot,
             worker,
             wheel: Wheel::new(now),
+            template_wheel: Wheel::new(now),
             icmp_limit,
             next_id: 0x8000,
             fragment_ids: FragmentIds::default(),
@@ -138,35 +151,41 @@ impl Datapath {
         }
     }
 
-    /// Without any service of the packet's family IPVS has no hooks: even the connections that are left are not translated
-    /// (goldens `clear`, `one-family-left`). And it takes only what is addressed to this machine, which a promiscuous interface
-    /// does not guarantee.
-    fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>) -> Verdict {
-        let snapshot = burst.snapshot;
-        let port_mac = snapshot.routes.port_mac(frame.port());
-        if frame.is_outgoing() && frame.source() != port_mac {
-            return Verdict::Drop(DropReason::Stray);
+    /// First all frames are read, and their connections are on their way from memory, then each is decided about.
+    fn process_burst(&mut self, burst: &Burst<'_>, frames: &mut [Frame<'_>], verdicts: &mut Vec<Verdict>) {
+        let mut keys = SmallVec::<[HashedKey; BURST]>::new();
+        let mut seen = SmallVec::<[Result<Seen, Verdict>; BURST]>::new();
+        for frame in frames.iter() {
+            let packet = examine(burst, frame);
+            seen.push(packet.map(|packet| {
+                let flow = ipsec::flow_of(&packet).map(|flow| self.tables.connections.hashed(flow));
+                keys.extend(flow);
+                Seen { packet, flow }
+            }));
         }
-        if snapshot.services.is_empty() || (!frame.is_outgoing() && frame.destination() != port_mac) {
-            return Verdict::Pass;
+        std::hint::black_box(self.tables.connections.fetch(&keys, burst.guard));
+        for (frame, seen) in frames.iter_mut().zip(seen) {
+            verdicts.push(seen.map_or_else(|verdict| verdict, |seen| self.decide(burst, frame, seen)));
         }
-        let packet = match parse_frame(frame.bytes()) {
-            Ok(packet) => packet,
-            Err(ParseError::NotIp) => return Verdict::Pass,
-            Err(error) => return Verdict::Drop(reason_of(error)),
-        };
-        if !snapshot.services.serve(Family::from(packet.source)) {
-            return Verdict::Pass;
-        }
+    }
+
+    fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>, seen: Seen) -> Verdict {
+        let Seen { packet, flow } = seen;
         if packet.fragment != Fragment::Whole {
             return self.fragment(burst, frame, packet);
         }
         rewrite::complete_checksum(frame.bytes_mut(), &packet);
-        self.packet(&mut Passage { burst, frame, packet, origin: None })
+        self.packet(&mut Passage { burst, frame, packet, origin: None }, flow)
     }
 
-    fn packet(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
-        match ipsec::flow_of(&passage.packet) {
+    /// A packet that was not looked at before: it has been put together.
+    fn whole_packet(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
+        let flow = ipsec::flow_of(&passage.packet).map(|flow| self.tables.connections.hashed(flow));
+        self.packet(passage, flow)
+    }
+
+    fn packet(&mut self, passage: &mut Passage<'_, '_>, flow: Option<HashedKey>) -> Verdict {
+        match flow {
             _ if passage.frame.is_outgoing() => self.outgoing_packet(passage),
             Some(flow) => self.flow_packet(passage, &flow),
             None if is_flow_error(&passage.packet) => self.icmp_error(passage),
@@ -174,37 +193,38 @@ impl Datapath {
         }
     }
 
-    fn flow_packet(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
-        match self.find(passage.burst, flow).or_else(|| self.find_awaiting(passage.burst, flow)) {
-            Some((connection, Direction::Out)) => self.forward_reply(passage, &connection),
+    fn flow_packet(&mut self, passage: &mut Passage<'_, '_>, flow: &HashedKey) -> Verdict {
+        let burst = passage.burst;
+        match self.find(burst, flow).or_else(|| self.find_awaiting(burst, &flow.key)) {
+            Some((connection, Direction::Out)) => self.forward_reply(passage, connection),
             Some((connection, Direction::In)) => match self.fitness(passage, &connection) {
                 Fitness::Good => {
-                    let connection = self.settle(passage.burst, flow, connection);
-                    self.forward_request(passage, &connection)
+                    let connection = self.settle(burst, flow, connection);
+                    self.forward_request(passage, connection)
                 }
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
-                Fitness::Over => self.reopen(passage, flow, &connection),
+                Fitness::Over => self.reopen(passage, &flow.key, connection),
             },
-            None => self.open(passage, flow),
+            None => self.open(passage, &flow.key),
         }
     }
 
     /// A new connection in place of one that is over. That one ends only afterwards, so that schedulers still count it
     /// (golden `reuse-counts-former`), or hidden with its last child (golden `ftp-control-closed`).
-    fn reopen(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey, former: &Arc<Connection>) -> Verdict {
+    fn reopen(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey, former: Found<'_>) -> Verdict {
         let verdict = self.open(passage, flow);
         if !former.has_children() {
-            self.tables.connections.remove(former);
+            self.tables.connections.remove(&former);
         }
         verdict
     }
 
     /// The live connection of a flow; one whose time is up goes first. What a client sends from port 0 never finds its
     /// connection, its answers do (golden `source-port-0`).
-    fn find(&mut self, burst: &Burst<'_>, flow: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
+    fn find<'b>(&mut self, burst: &Burst<'b>, flow: &HashedKey) -> Option<(Found<'b>, Direction)> {
         loop {
-            let (connection, direction) = self.tables.connections.find(flow)?;
-            if direction == Direction::In && flow.source_port == 0 {
+            let (connection, direction) = self.tables.connections.find(flow, burst.guard)?;
+            if direction == Direction::In && flow.key.source_port == 0 {
                 return None;
             }
             if self.is_alive(burst, &connection) {
@@ -213,11 +233,25 @@ impl Datapath {
         }
     }
 
+    /// The same by a key that no packet of the burst has.
+    fn find_key<'b>(&mut self, burst: &Burst<'b>, flow: &FlowKey) -> Option<(Found<'b>, Direction)> {
+        let flow = self.tables.connections.hashed(*flow);
+        self.find(burst, &flow)
+    }
+
     /// Whether a connection is alive; it goes if its time is up.
-    fn is_alive(&mut self, burst: &Burst<'_>, connection: &Arc<Connection>) -> bool {
-        let Burst { now, snapshot } = *burst;
+    fn is_alive(&mut self, burst: &Burst<'_>, connection: &Connection) -> bool {
+        let Burst { now, snapshot, .. } = *burst;
         !connection.life.is_over(now)
             || expire(&self.tables, snapshot, &mut self.outbox, connection, now) == Fate::Again
+    }
+
+    fn file(&mut self, connection: Found<'_>) {
+        if connection.life.needs_filing()
+            && let Some(connection) = connection.share()
+        {
+            self.wheel.file(connection);
+        }
     }
 
     /// Whether a client's packet may go on with its connection (ipvs.md section 2.2, steps 4 and 5).
@@ -240,12 +274,12 @@ impl Datapath {
     }
 
     /// Advances the connection's state by a packet and starts its timer again.
-    fn touch(&mut self, passage: &Passage<'_, '_>, connection: &Arc<Connection>, way: Direction) {
-        let Burst { now, snapshot } = *passage.burst;
+    fn touch(&mut self, passage: &Passage<'_, '_>, connection: Found<'_>, way: Direction) {
+        let Burst { now, snapshot, .. } = *passage.burst;
         let Packet { protocol, transport, .. } = passage.packet;
         let mut alive = false;
         if protocol == connection.protocol {
-            self.note_acknowledged(passage, connection, way);
+            self.note_acknowledged(passage, &connection, way);
             let (course, secure) = (connection.course(way), snapshot.sysctls.is_tcp_secure());
             let state = connection.step(|state| state.next(course, &transport, secure));
             let own = snapshot.beyond.timeouts(connection.server.service(), &snapshot.timeouts);
@@ -256,10 +290,30 @@ impl Datapath {
             template.assure();
         }
         connection.life.set_deadline(now + Duration::from_secs(u64::from(connection.timeout())));
-        if connection.life.needs_filing() {
-            self.wheel.file(Ending::Connection(Arc::clone(connection)));
-        }
+        self.file(connection);
     }
+}
+
+/// Without any service of the packet's family IPVS has no hooks: even the connections that are left are not translated
+/// (goldens `clear`, `one-family-left`). And it takes only what is addressed to this machine, which a promiscuous interface
+/// does not guarantee.
+fn examine(burst: &Burst<'_>, frame: &Frame<'_>) -> Result<Packet, Verdict> {
+    let snapshot = burst.snapshot;
+    let port_mac = snapshot.routes.port_mac(frame.port());
+    if frame.is_outgoing() && frame.source() != port_mac {
+        return Err(Verdict::Drop(DropReason::Stray));
+    }
+    if snapshot.services.is_empty() || (!frame.is_outgoing() && frame.destination() != port_mac) {
+        return Err(Verdict::Pass);
+    }
+    let packet = parse_frame(frame.bytes()).map_err(|error| match error {
+        ParseError::NotIp => Verdict::Pass,
+        error => Verdict::Drop(reason_of(error)),
+    })?;
+    if !snapshot.services.serve(Family::from(packet.source)) {
+        return Err(Verdict::Pass);
+    }
+    Ok(packet)
 }
 
 /// What a connection is worth to a client's packet.
@@ -277,7 +331,7 @@ fn is_reusable(connection: &Connection, mode: i64) -> bool {
         State::Tcp(tcp::State::FinWait) => mode & 2 != 0 && connection.has_no_output(),
         _ => false,
     };
-    mode != 0 && connection.template.is_none() && connection.parent.is_none() && has_ended
+    mode != 0 && connection.template.is_none() && connection.parent().is_none() && has_ended
 }
 
 fn reason_of(error: ParseError) -> DropReason {

@@ -15,6 +15,7 @@ mod netns {
     mod life;
     mod local;
     mod namespace;
+    mod queues;
     mod rig;
     mod samples;
     mod scenarios;

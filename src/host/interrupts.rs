@@ -19,6 +19,15 @@ pub fn interrupts(interface: &str) -> Vec<Interrupt> {
     read_below(Path::new("/"), interface)
 }
 
+/// Whether the interrupts of `interface` stay away while it is polled; `None` if the kernel does not say.
+pub fn are_deferred(interface: &str) -> Option<bool> {
+    let number = |name: &str| {
+        let text = fs::read_to_string(Path::new("/sys/class/net").join(interface).join(name)).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    Some(number("napi_defer_hard_irqs")? > 0 && number("gro_flush_timeout")? > 0)
+}
+
 fn read_below(root: &Path, interface: &str) -> Vec<Interrupt> {
     let device = root.join("sys/class/net").join(interface).join("device");
     // Of a virtio card the interrupts belong to the device above it.

@@ -29,6 +29,8 @@ pub struct PortFacts {
     pub cable_offload: Option<bool>,
     /// The interrupts of the card.
     pub interrupts: Vec<Interrupt>,
+    /// Whether the interrupts stay away while the card is polled.
+    pub deferred: Option<bool>,
     /// What the running daemon has got of it.
     pub running: Option<PortStatus>,
 }

@@ -17,6 +17,7 @@ pub(super) fn judge(port: &PortFacts, facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![queues::served(port, facts)];
     findings.extend(queues::spreading(port, facts));
     findings.extend(queues::interrupts(port, facts));
+    findings.extend(queues::polling(port, facts));
     findings.push(native(port, facts.settings.xdp_mode));
     findings.push(zero_copy(port, facts.settings.zero_copy));
     findings.extend(program(port));
@@ -33,7 +34,7 @@ fn driver(inspection: &Inspection) -> String {
 }
 
 /// What the daemon noted about a port at its start, if it says something of this.
-fn noted<'a>(port: &'a PortFacts, word: &str) -> Option<&'a str> {
+pub(super) fn noted<'a>(port: &'a PortFacts, word: &str) -> Option<&'a str> {
     let notes = &port.running.as_ref()?.notes;
     notes.iter().find(|note| note.contains(word)).map(String::as_str)
 }

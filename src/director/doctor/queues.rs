@@ -1,5 +1,6 @@
 //! How packets meet workers: queues, the NIC's hash, interrupts.
 
+use super::port::noted;
 use super::{Facts, Finding, PortFacts};
 use crate::xdp::Spreading;
 
@@ -103,6 +104,26 @@ pub(super) fn interrupts(port: &PortFacts, facts: &Facts) -> Option<Finding> {
     let numbers: Vec<u32> = port.interrupts.iter().map(|interrupt| interrupt.number).collect();
     let range = format!("{} to {}", numbers.first()?, numbers.last()?);
     Some(Finding::good(topic, format!("{} ({range}); workers on CPU {cpu_lists}", numbers.len())))
+}
+
+/// Whether busy polling is what it is meant to be.
+pub(super) fn polling(port: &PortFacts, facts: &Facts) -> Option<Finding> {
+    let topic = "busy polling";
+    if !facts.settings.busy_poll {
+        return None;
+    }
+    let name = &port.name;
+    Some(match (noted(port, "busy polling"), port.deferred) {
+        (Some(note), _) => Finding::fair(topic, note, "set busy_poll = false in xlvs.toml"),
+        (None, Some(false)) => Finding::fair(
+            topic,
+            "interrupts come all the same, since nobody told them to stay away meanwhile",
+            format!(
+                "cd /sys/class/net/{name} && echo 2 >napi_defer_hard_irqs && echo 200000 >gro_flush_timeout"
+            ),
+        ),
+        (None, _) => Finding::good(topic, "asked for"),
+    })
 }
 
 fn counted(number: u32, noun: &str) -> String {

@@ -173,6 +173,16 @@ fn all_interrupts_on_one_cpu() {
 }
 
 #[test]
+fn polling_beside_interrupts() {
+    let polling = |facts: &mut Facts| {
+        facts.settings.busy_poll = true;
+        facts.ports[0].deferred = Some(false);
+        facts.ports[1].deferred = Some(true);
+    };
+    check(polling, "busy polling", Grade::Fair, "all the same", "cd /sys/class/net/eth0 && echo 2 >napi");
+}
+
+#[test]
 fn drivers_without_native_xdp_or_zero_copy() {
     let features = |native, zero_copy| {
         move |facts: &mut Facts| {

@@ -11,7 +11,7 @@ use crate::director::Port;
 use crate::director::doctor::{Facts, Finding, PortFacts, judge};
 use crate::director::protocol::PortStatus;
 use crate::director::wanted::Wanted;
-use crate::host::interrupts::interrupts;
+use crate::host::interrupts::{are_deferred, interrupts};
 use crate::host::kernel::bystanders;
 use crate::host::memory::huge_pages;
 use crate::host::netlink::{CableEnd, LinkKind, Netlink};
@@ -73,6 +73,7 @@ fn port_facts(port: &Port, kinds: &[LinkKind], running: &[PortStatus]) -> Result
         cable,
         cable_offload: peer.and_then(|peer| peer.offloads.transmit_checksum),
         interrupts: interrupts(&port.name),
+        deferred: are_deferred(&port.name),
         running: running.iter().find(|status| status.name == port.name).cloned(),
     })
 }

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::{self, Receiver};
 
-use crate::config::settings::{Settings, XdpMode, ZeroCopy};
+use crate::config::settings::{HugePagesSetting, Settings, XdpMode, ZeroCopy};
 use crate::director::Port;
 use crate::director::protocol::{PortStatus, Status};
 use crate::director::run::RunError;
@@ -15,7 +15,9 @@ use crate::ipvs::datapath::Datapath;
 use crate::ipvs::snapshot::Tables;
 use crate::ipvs::steering::Steering;
 use crate::ipvs::verdict::{DropReason, PacketCounters, PacketTotals};
-use crate::xdp::{self, AttachSetting, AttachedMode, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting};
+use crate::xdp::{
+    self, AttachSetting, AttachedMode, HugePageSetting, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting,
+};
 
 /// Packets that may wait for the kernel's routing.
 const HAND_OVER_QUEUE: usize = 1024;
@@ -47,6 +49,12 @@ pub fn xdp_config(settings: &Settings, ports: &[Port]) -> XdpConfig {
             ZeroCopy::On => ZeroCopySetting::On,
             ZeroCopy::Off => ZeroCopySetting::Off,
         },
+        huge_pages: match settings.huge_pages {
+            HugePagesSetting::Auto => HugePageSetting::Auto,
+            HugePagesSetting::On => HugePageSetting::On,
+            HugePagesSetting::Off => HugePageSetting::Off,
+        },
+        busy_poll: settings.busy_poll,
     }
 }
 

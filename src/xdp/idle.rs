@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::net::time::Instant;
 
 /// About what a sleep and the wake-up after it cost; to look for longer would not pay.
-const LOOK: Duration = Duration::from_micros(20);
+const LOOK: Duration = Duration::from_micros(5);
 /// A NIC that is polled needs no interrupt to wake the worker as long as frames keep coming.
 const LOOK_POLLING: Duration = Duration::from_micros(200);
 /// So many looks in vain, one after the other, and the next one is left out.
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn bursts_in_quick_succession_find_it_awake() {
-        let sleeps = asleep_at((0..1000).map(|burst| 100 + burst * 15));
+        let sleeps = asleep_at((0..1000).map(|burst| 100 + burst * 4));
         assert!(sleeps <= 2, "asleep {sleeps} times");
     }
 
@@ -100,6 +100,6 @@ mod tests {
                 (now, turns) = (now + 1, turns + 1);
             }
         }
-        assert_eq!(turns, PATIENCE * 20, "turns spent looking");
+        assert_eq!(turns, PATIENCE * LOOK.as_micros() as u32, "turns spent looking");
     }
 }

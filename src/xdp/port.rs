@@ -145,14 +145,14 @@ impl Port {
 
     /// Gives the kernel as many free frames to receive into as the fill ring takes.
     pub(super) fn refill(&mut self, pool: &mut FramePool) {
-        let room = (self.ring as usize).saturating_sub(self.in_fill);
+        let room = self.fill_room();
         let mut left = room;
         while left > 0 {
             let wanted = left.min(BURST);
             let taken = self.take(pool, wanted);
             // SAFETY: the frames belong to the UMEM of this socket and were free; they are the kernel's now.
             let produced = unsafe { self.fill.produce(&self.scratch[..taken]) };
-            debug_assert_eq!(produced, taken, "the fill ring has room for what is not in it");
+            debug_assert_eq!(produced, taken, "there was room");
             self.in_fill += produced;
             left = if taken < wanted { 0 } else { left - taken };
         }
@@ -160,6 +160,13 @@ impl Port {
             // A failed wake-up is repeated by the next poll of the socket.
             let _ = self.fill.wakeup(self.receive.fd_mut(), 0);
         }
+    }
+
+    /// How many frames the fill ring takes. The kernel may have taken frames out of it, and given them to us, without having
+    /// said so yet on the ring itself.
+    fn fill_room(&mut self) -> usize {
+        let missing = self.ring.saturating_sub(self.in_fill as u32);
+        self.fill.nb_free(missing).min(missing) as usize
     }
 
     /// Moves up to `wanted` free frames into `scratch`; returns how many.

@@ -6,11 +6,13 @@
 #   run    one command line on stdin: ipvsadm, iptables or ip6tables with a mark, sysctl net.ipv4.vs.NAME=N, ip
 #   dump   ipvsadm's listings, each below a heading: conns Ln stats thresholds persistent-conn timeout
 #   down   end the daemon, remove the namespaces
-# XLVS_PROGRAMS says where xlvs and ipvsadm are (default target/release).
+# XLVS_PROGRAMS says where xlvs and ipvsadm are (default target/release), XLVS_QUEUES how many queues each interface
+# has, and so how many workers there are (default 1).
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 RUN=/run/xlvs-dut
 PROGRAMS=${XLVS_PROGRAMS:-$HERE/../target/release}
+QUEUES=${XLVS_QUEUES:-1}
 . "$HERE/lab/processes.sh"
 export XLVS_SOCKET=$RUN/control.sock
 
@@ -38,7 +40,9 @@ make_network() {
 
 # cable INTERFACE MAC RIG_INTERFACE RIG_MAC: neither end leaves checksums half-made.
 cable() {
-  ip -n xlvs-dut link add "$1" address "$2" type veth peer name "$3" address "$4" netns xlvs-rig
+  local queues="numrxqueues $QUEUES numtxqueues $QUEUES"
+  # shellcheck disable=SC2086
+  ip -n xlvs-dut link add "$1" address "$2" $queues type veth peer name "$3" address "$4" $queues netns xlvs-rig
   ip netns exec xlvs-dut ethtool -K "$1" tx off >/dev/null
   ip netns exec xlvs-rig ethtool -K "$3" tx off >/dev/null
   ip -n xlvs-rig link set "$3" arp off up
@@ -98,9 +102,16 @@ ready() {
 reset() {
   mkdir -p "$RUN"
   stop xlvs || echo 'dut: the daemon had to be killed' >&2
-  [[ -e /run/netns/xlvs-dut && -e /run/netns/xlvs-rig ]] || { remove_network && make_network; }
+  has_network || { remove_network && make_network; }
   restore_device | ip -n xlvs-dut -batch -
   start_daemon
+}
+
+# Whether the namespaces are there, with as many queues as are asked for.
+has_network() {
+  [[ -e /run/netns/xlvs-dut && -e /run/netns/xlvs-rig ]] || return
+  local present
+  present=$(ip -n xlvs-dut -d link show dev eth0) && [[ $present == *" numrxqueues $QUEUES "* ]]
 }
 
 # add_mark FILE RULE: as typed after "-A PREROUTING", written where the saved rules are.

@@ -39,6 +39,10 @@ pub struct Settings {
     pub xdp_mode: XdpMode,
     /// Whether frames are shared with the driver.
     pub zero_copy: ZeroCopy,
+    /// Whether packet memory is on huge pages.
+    pub huge_pages: HugePagesSetting,
+    /// Whether workers poll their NICs instead of waiting for interrupts.
+    pub busy_poll: bool,
     /// Virtual ports whose connections the FTP helper reads, at most 8.
     pub ftp_ports: Vec<u16>,
     /// How much is logged.
@@ -64,6 +68,8 @@ impl Default for Settings {
             frames: 8192,
             xdp_mode: XdpMode::Auto,
             zero_copy: ZeroCopy::Auto,
+            huge_pages: HugePagesSetting::Auto,
+            busy_poll: false,
             ftp_ports: FtpPorts::default().0,
             log_level: LogLevel::Info,
             service: Vec::new(),
@@ -118,6 +124,18 @@ pub enum XdpMode {
 #[serde(rename_all = "lowercase")]
 pub enum ZeroCopy {
     /// If the driver can.
+    Auto,
+    /// Or fail.
+    On,
+    /// Never.
+    Off,
+}
+
+/// `huge_pages`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HugePagesSetting {
+    /// If enough are free.
     Auto,
     /// Or fail.
     On,
@@ -262,14 +280,16 @@ fn wanted(key: &str) -> Option<&'static str> {
         "frame_size" => "2048 or 4096",
         "frames" => "a power of two from 512 to 1048576",
         "xdp_mode" => "one of \"auto\", \"native\", \"skb\"",
-        "zero_copy" => "one of \"auto\", \"on\", \"off\"",
+        "zero_copy" | "huge_pages" => "one of \"auto\", \"on\", \"off\"",
         "match" => {
             "a service such as \"tcp 192.0.2.1:80\", \"udp [2001:db8::1]:53\", \"fwmark 80\" or \"fwmark6 80\""
         }
         "tcp" | "tcp_fin" | "udp" | "drain_deadline" => "a number of seconds",
-        "tcp_reset_no_destination" | "drop_untranslated" | "reset_on_expiry" | "drain_quiesced" => {
-            "true or false"
-        }
+        "tcp_reset_no_destination"
+        | "drop_untranslated"
+        | "reset_on_expiry"
+        | "drain_quiesced"
+        | "busy_poll" => "true or false",
         "ftp_ports" => "a list of at most 8 port numbers such as [21, 2121]",
         "log_level" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,

@@ -2,6 +2,7 @@
 
 mod configure;
 mod diff;
+pub mod doctor;
 mod drain;
 pub mod names;
 mod network;

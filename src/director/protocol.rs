@@ -157,6 +157,9 @@ pub struct PortStatus {
     pub copy: String,
     /// Queues served.
     pub queues: u32,
+    /// Why it is not better, and what does not come up.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Health of one configured server.

@@ -1,4 +1,4 @@
-//! What a network interface says about itself: link type, queues and MTU.
+//! What a network interface says about itself: link type, queues and MTU; and the calls to ask it.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,31 +7,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use crate::xdp::error::XdpError;
-
-/// Receive and transmit queues in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Queues {
-    pub(super) receive: u32,
-    pub(super) transmit: u32,
-}
-
-/// `struct ethtool_channels` of <linux/ethtool.h>.
-#[repr(C)]
-#[derive(Default)]
-struct EthtoolChannels {
-    command: u32,
-    max_receive: u32,
-    max_transmit: u32,
-    max_other: u32,
-    max_combined: u32,
-    receive: u32,
-    transmit: u32,
-    other: u32,
-    combined: u32,
-}
-
-/// ETHTOOL_GCHANNELS of <linux/ethtool.h>.
-const GET_CHANNELS: u32 = 0x3c;
+use crate::xdp::ethtool::{self, Queues};
 
 /// The queues of `interface`. What a bond receives has the queue's number of the member that it came by.
 pub(super) fn queues(interface: &str) -> Result<Queues, XdpError> {
@@ -44,21 +20,15 @@ pub(super) fn queues(interface: &str) -> Result<Queues, XdpError> {
 
 /// From the driver, or from sysfs where the driver does not tell.
 fn own_queues(interface: &str) -> Result<Queues, XdpError> {
-    let mut channels = EthtoolChannels { command: GET_CHANNELS, ..EthtoolChannels::default() };
-    let mut request = request_for(interface);
-    request.ifr_ifru.ifru_data = (&raw mut channels).cast();
-    match submit(libc::SIOCETHTOOL, &mut request) {
-        Ok(()) => Ok(Queues {
-            receive: channels.receive + channels.combined,
-            transmit: channels.transmit + channels.combined,
-        }),
+    match ethtool::channels(interface) {
+        Ok(queues) => Ok(queues),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => queues_in_sysfs(interface),
         Err(source) => Err(XdpError::Interface { interface: interface.into(), what: "queues", source }),
     }
 }
 
 fn queues_in_sysfs(interface: &str) -> Result<Queues, XdpError> {
-    let mut queues = Queues { receive: 0, transmit: 0 };
+    let mut queues = Queues::default();
     let entries = fs::read_dir(format!("/sys/class/net/{interface}/queues"))
         .map_err(|source| XdpError::Interface { interface: interface.into(), what: "queues", source })?;
     for name in entries.flatten().map(|entry| entry.file_name()) {
@@ -116,6 +86,14 @@ pub(super) fn is_ethernet(interface: &str) -> Result<bool, XdpError> {
     Ok(address.sa_family == libc::ARPHRD_ETHER)
 }
 
+/// Puts a question of <linux/ethtool.h> to the driver of `interface`. The first word is the command; the words are large
+/// enough for its structure, tables included whose sizes stand in it. The answer takes their place.
+pub(super) fn ask_driver(interface: &str, words: &mut [u32]) -> io::Result<()> {
+    let mut request = request_for(interface);
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    submit(libc::SIOCETHTOOL, &mut request)
+}
+
 /// Makes an open `/dev/net/tun` the TAP device `name`, whose frames are bare.
 pub(super) fn make_tap(file: &File, name: &str) -> io::Result<()> {
     let mut request = request_for(name);
@@ -165,6 +143,7 @@ mod tests {
     #[test]
     fn what_is_no_bond_has_its_own_queues() {
         assert!(!is_bond("lo"));
-        assert_eq!(queues("lo").unwrap(), Queues { receive: 1, transmit: 1 });
+        let queues = queues("lo").unwrap();
+        assert_eq!((queues.receive, queues.transmit), (1, 1));
     }
 }

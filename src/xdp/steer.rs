@@ -20,7 +20,7 @@ use crate::xdp::{interface, occupant};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xlvs.bpf.o"));
 
-const PROGRAM: &str = "xlvs_steer";
+pub(super) const PROGRAM: &str = "xlvs_steer";
 const DETOUR: &str = "xlvs_detour";
 
 // SAFETY: `#[repr(C)]`, integers only, and every byte belongs to a field.

@@ -385,7 +385,7 @@ impl Device for Router {
 
 fn enter(books: &PacketCounters, verdict: Verdict) {
     match verdict {
-        Verdict::Transmit(_) => books.add_transmitted(),
+        Verdict::Transmit(_) => books.add_transmitted(1),
         Verdict::Pass => books.add_passed(),
         Verdict::HandOver => books.add_handed_over(),
         Verdict::Drop(reason) => books.add_dropped(reason),

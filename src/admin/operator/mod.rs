@@ -1,6 +1,7 @@
 //! `xlvs`: the daemon's command line and the operator's tool.
 
 mod command_line;
+mod doctor;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -76,6 +77,7 @@ fn perform(task: Task, json: bool) -> Result<Answer, String> {
             other => return Err(unexpected(other)),
         },
         Task::Diff => return diff(json),
+        Task::Doctor { options, interfaces } => return doctor::doctor(&options, &interfaces, json),
         Task::Proc(file) => return Ok(show_proc(file)),
         Task::ListSysctls => settings(&text(Request::ListSysctls)?, json).into(),
         Task::Sysctl { name, value } => settings(&text(Request::Sysctl { name, value })?, json).into(),

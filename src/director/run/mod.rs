@@ -2,6 +2,7 @@
 
 mod addresses;
 mod checks;
+pub mod examine;
 mod files;
 mod ports;
 mod workers;
@@ -15,6 +16,7 @@ use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::doctor::{Grade, judge};
 use super::protocol::{Reply, Request};
 use super::socket::{Asked, ControlSocket, SocketError};
 use super::wanted::Wanted;
@@ -23,7 +25,7 @@ use crate::config::settings::{Settings, SettingsError};
 use crate::host::clock::Clock;
 use crate::host::memory;
 use crate::host::netlink::{self, Netlink, NetlinkError};
-use crate::host::privilege::{self, ForwardingSettings, PrivilegeError};
+use crate::host::privilege::{self, PrivilegeError};
 use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::snapshot::Tables;
 use crate::nanny::HealthReport;
@@ -158,10 +160,10 @@ impl Daemon {
             return Err(RunError::Configuration(wanted.refused.join("\n")));
         }
         let ports = ports::choose(&settings.ports, &wanted, &now_network)?;
-        warn_about_forwarding(&ports);
         let queues = workers::queues(&settings, &ports)?;
         let tables = Arc::new(Tables::new(queues + workers::FOR_LOCAL_SERVERS));
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
+        advise(&settings, &ports, &workers, &netlink).await;
         let mut director =
             Director::new(clock.now(), tables, queues + workers::FOR_LOCAL_SERVERS, ports.clone())
                 .with_beyond(settings.beyond());
@@ -377,9 +379,13 @@ impl Signals {
     }
 }
 
-fn warn_about_forwarding(ports: &[super::Port]) {
-    let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-    for warning in ForwardingSettings::read(&names).warnings() {
-        tracing::warn!("{warning}");
+/// Logs what the administrator should not overlook; `xlvs doctor` says the rest.
+async fn advise(settings: &Settings, ports: &[Port], workers: &Workers, netlink: &Netlink) {
+    match examine::facts(settings, ports, &workers.ports(), netlink).await {
+        Ok(facts) => judge(&facts)
+            .iter()
+            .filter(|finding| finding.grade == Grade::Bad)
+            .for_each(|finding| tracing::warn!("{}", finding.line())),
+        Err(error) => tracing::debug!("{error}"),
     }
 }

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::{self, Receiver};
 
-use crate::config::settings::{Settings, XdpMode, ZeroCopy};
+use crate::config::settings::{HugePagesSetting, Settings, XdpMode, ZeroCopy};
 use crate::director::Port;
 use crate::director::protocol::{PortStatus, Status};
 use crate::director::run::RunError;
@@ -15,7 +15,9 @@ use crate::ipvs::datapath::Datapath;
 use crate::ipvs::snapshot::Tables;
 use crate::ipvs::steering::Steering;
 use crate::ipvs::verdict::{DropReason, PacketCounters, PacketTotals};
-use crate::xdp::{self, AttachSetting, AttachedMode, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting};
+use crate::xdp::{
+    self, AttachSetting, AttachedMode, HugePageSetting, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting,
+};
 
 /// Packets that may wait for the kernel's routing.
 const HAND_OVER_QUEUE: usize = 1024;
@@ -30,7 +32,8 @@ pub struct Workers {
     refused: Arc<PacketCounters>,
 }
 
-fn xdp_config(settings: &Settings, ports: &[Port]) -> XdpConfig {
+/// The settings in the words of the packet threads.
+pub fn xdp_config(settings: &Settings, ports: &[Port]) -> XdpConfig {
     XdpConfig {
         ports: ports.iter().map(|port| XdpPort { name: port.name.clone(), ifindex: port.index }).collect(),
         queues: settings.queues,
@@ -46,6 +49,12 @@ fn xdp_config(settings: &Settings, ports: &[Port]) -> XdpConfig {
             ZeroCopy::On => ZeroCopySetting::On,
             ZeroCopy::Off => ZeroCopySetting::Off,
         },
+        huge_pages: match settings.huge_pages {
+            HugePagesSetting::Auto => HugePageSetting::Auto,
+            HugePagesSetting::On => HugePageSetting::On,
+            HugePagesSetting::Off => HugePageSetting::Off,
+        },
+        busy_poll: settings.busy_poll,
     }
 }
 
@@ -73,9 +82,9 @@ impl Workers {
         )?;
         for status in xdp.port_status() {
             let described = describe(status);
-            let PortStatus { name, mode, copy, queues } = &described;
+            let PortStatus { name, mode, copy, queues, notes } = &described;
             tracing::info!("{name}: XDP in {mode} mode, AF_XDP with {copy}, queues: {queues}");
-            status.notes.iter().for_each(|note| tracing::info!("{name}: {note}"));
+            notes.iter().for_each(|note| tracing::info!("{name}: {note}"));
         }
         let refused = Arc::<PacketCounters>::default();
         let counters = Arc::clone(&refused);
@@ -91,10 +100,15 @@ impl Workers {
         self.xdp.as_mut().map_or(Ok(()), |xdp| xdp.apply_steering(steering))
     }
 
+    /// What each port got.
+    pub fn ports(&self) -> Vec<PortStatus> {
+        self.xdp.iter().flat_map(Xdp::port_status).map(describe).collect()
+    }
+
     /// Adds ports and packet counts to a status.
     pub fn describe(&self, status: &mut Status) {
         let Some(xdp) = &self.xdp else { return };
-        status.ports = xdp.port_status().iter().map(describe).collect();
+        status.ports = self.ports();
         status.workers = xdp.workers();
         let losses = xdp.ring_losses();
         (status.ring_full, status.no_frame) = (losses.ring_full, losses.no_frame);
@@ -135,6 +149,7 @@ fn describe(status: &xdp::PortStatus) -> PortStatus {
         .to_owned(),
         copy: if status.zero_copy { "zero-copy" } else { "copy" }.to_owned(),
         queues: status.queues,
+        notes: status.notes.clone(),
     }
 }
 

@@ -50,6 +50,10 @@ pub trait Engine: Send {
     /// Fires the timers that are due. To be called at least every 100 ms, also when there is no traffic.
     fn advance(&mut self, now: Instant);
 
+    /// Whether more frames wait than can be worked off soon: then new connections are refused, so that those that there are
+    /// go on. Holds until it is said otherwise.
+    fn set_pressed(&mut self, _pressed: bool) {}
+
     /// What is to be sent besides the frames that were given to the engine, and what became of those that it held
     /// ([`Verdict::Hold`]). To be emptied after each call of the others.
     fn outbox(&mut self) -> &mut Outbox;
@@ -73,6 +77,7 @@ pub struct Datapath {
     tables: Arc<Tables>,
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     worker: usize,
+    pressed: bool,
     wheel: Wheel<Shared<Connection>>,
     template_wheel: Wheel<Arc<PersistenceTemplate>>,
     icmp_limit: RateLimit,
@@ -135,6 +140,10 @@ impl Engine for Datapath {
         }
     }
 
+    fn set_pressed(&mut self, pressed: bool) {
+        self.pressed = pressed;
+    }
+
     fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
@@ -149,6 +158,7 @@ impl Datapath {
             tables,
             snapshot,
             worker,
+            pressed: false,
             wheel: Wheel::new(now),
             template_wheel: Wheel::new(now),
             icmp_limit,
@@ -218,6 +228,7 @@ impl Datapath {
                 Fitness::Useless => Verdict::Drop(DropReason::ServerDeleted),
                 Fitness::Over => self.reopen(passage, connection),
             },
+            None if self.pressed => Verdict::Drop(DropReason::Overload),
             None => self.open(passage),
         }
     }

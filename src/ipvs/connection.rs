@@ -25,8 +25,20 @@ const REMOVED: u32 = 1 << 9;
 const NO_OUTPUT: u32 = 1 << 10;
 const KNOWN: u64 = 1 << 32;
 
+/// Of the loan: whether a direction's flow is with the shortcut, in whatever generation; whether it has been offered to it in
+/// the generation that the other bits say.
+const HELD: u32 = 0b0011;
+const OFFERED: u32 = 0b1100;
+const OFFERED_SHIFT: u32 = 2;
+const GENERATION_SHIFT: u32 = 4;
+
 /// How long a connection whose time is up lives on for its children's sake, again and again.
 const CHILDREN_TIME: Duration = Duration::from_secs(60);
+
+/// The directions that a loan holds.
+fn lent(loan: u32) -> impl Iterator<Item = Direction> + use<> {
+    [Direction::In, Direction::Out].into_iter().filter(move |direction| loan & 1 << *direction as u32 != 0)
+}
 
 /// A connection.
 #[derive(Debug)]
@@ -55,6 +67,8 @@ pub struct Connection {
     timeout: AtomicU32,
     packets_in: AtomicU32,
     children: AtomicU32,
+    loan: AtomicU32,
+    lent_packets: AtomicU32,
     awaits_port: bool,
     /// Acknowledgment numbers, with a bit above them once there is one; kept only where [`Connection::note_acknowledged`]
     /// is called.
@@ -90,6 +104,8 @@ impl Connection {
             timeout: AtomicU32::new(NEW),
             packets_in: AtomicU32::new(0),
             children: AtomicU32::new(0),
+            loan: AtomicU32::new(0),
+            lent_packets: AtomicU32::new(0),
             awaits_port: false,
             acknowledged: [const { AtomicU64::new(0) }; 2],
         }
@@ -156,6 +172,14 @@ impl Connection {
         FlowKey::new(self.protocol, source, self.client)
     }
 
+    /// What the packets of a direction look like when they come.
+    pub fn key(&self, direction: Direction) -> FlowKey {
+        match direction {
+            Direction::In => self.request_key(),
+            Direction::Out => self.reply_key(),
+        }
+    }
+
     /// The state.
     pub fn state(&self) -> State {
         State::from_number(self.protocol, (self.status.load(Ordering::Relaxed) & STATE) as u8)
@@ -216,6 +240,58 @@ impl Connection {
                 Course::Output
             }
         }
+    }
+
+    /// Whether a direction has been offered to the shortcut in this generation.
+    pub fn is_offered(&self, direction: Direction, generation: u32) -> bool {
+        let loan = self.loan.load(Ordering::Relaxed);
+        let offered = 1 << (direction as u32 + OFFERED_SHIFT);
+        loan & offered != 0 && loan >> GENERATION_SHIFT == generation << GENERATION_SHIFT >> GENERATION_SHIFT
+    }
+
+    /// Notes that a direction is with the shortcut, in this generation. Returns whether it was not in any.
+    pub fn lend(&self, direction: Direction, generation: u32) -> bool {
+        let (held, offered) = (1 << direction as u32, 1 << (direction as u32 + OFFERED_SHIFT));
+        let generation = generation << GENERATION_SHIFT;
+        let after = |loan: u32| {
+            let same = loan & !(HELD | OFFERED) == generation;
+            let others = if same { loan & OFFERED } else { 0 };
+            Some(generation | others | (loan & HELD) | offered | held)
+        };
+        let before = self.loan.fetch_update(Ordering::SeqCst, Ordering::SeqCst, after);
+        before.is_ok_and(|before| before & held == 0)
+    }
+
+    /// The shortcut has not taken the direction after all. With `again` it may be offered again.
+    pub fn fail_to_lend(&self, direction: Direction, again: bool) {
+        let offered = if again { 1 << (direction as u32 + OFFERED_SHIFT) } else { 0 };
+        self.loan.fetch_and(!(1 << direction as u32 | offered), Ordering::Relaxed);
+    }
+
+    /// The directions that are with the shortcut.
+    pub fn lent(&self) -> impl Iterator<Item = Direction> + use<> {
+        lent(self.loan.load(Ordering::Relaxed))
+    }
+
+    /// Nothing is to be with the shortcut any more. Returns what was.
+    pub fn end_loan(&self) -> impl Iterator<Item = Direction> + use<> {
+        lent(self.loan.swap(0, Ordering::SeqCst))
+    }
+
+    /// The client's packets that the shortcut has forwarded so far, as far as that is known.
+    pub fn lent_packets(&self) -> u32 {
+        self.lent_packets.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of them.
+    pub fn count_lent_packets(&self, packets: u32) {
+        let known = self.lent_packets.fetch_max(packets, Ordering::Relaxed);
+        self.packets_in.fetch_add(packets.saturating_sub(known), Ordering::Relaxed);
+    }
+
+    /// Whether it has been taken out of the table.
+    pub fn is_removed(&self) -> bool {
+        self.status.load(Ordering::SeqCst) & REMOVED != 0
     }
 
     /// Goes from one state to the next by `step`; the server's count of active connections follows. Returns the state.

@@ -1,14 +1,15 @@
 //! The connection table, found from both directions. No guard leaves it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dashmap::mapref::entry::Entry as MapEntry;
 
 use crate::ipvs::connection::Connection;
 use crate::ipvs::parted::{Part, PartedMap};
 use crate::ipvs::protocol::Direction;
+use crate::ipvs::shortcut::Shortcuts;
 use crate::net::flow::FlowKey;
 
 /// A connection, and which way the packets of a key go through it.
@@ -39,9 +40,41 @@ pub struct ConnectionTable {
     count: AtomicU64,
     /// How many await their client's port.
     awaiting: AtomicU64,
+    shortcuts: OnceLock<Arc<Shortcuts>>,
 }
 
 impl ConnectionTable {
+    /// Has what leaves the table taken back from there. Only the first call counts.
+    pub fn lend_to(&self, shortcuts: Arc<Shortcuts>) {
+        // A second one would be told of what the first one has.
+        let _ = self.shortcuts.set(shortcuts);
+    }
+
+    /// What connections are lent to, if anything.
+    pub fn shortcuts(&self) -> Option<&Arc<Shortcuts>> {
+        self.shortcuts.get()
+    }
+
+    /// Takes note of what a lent connection's packets have done meanwhile.
+    pub fn refresh(&self, connection: &Connection) {
+        if let Some(shortcuts) = self.shortcuts() {
+            shortcuts.refresh(connection);
+        }
+    }
+
+    /// Whether packets of this direction of the connection find it.
+    pub fn has(&self, connection: &Connection, direction: Direction) -> bool {
+        let found = self.find(&connection.key(direction));
+        found.is_some_and(|(found, _)| std::ptr::eq(&*found, connection)) && !connection.is_removed()
+    }
+
+    /// Takes a connection back that has been lent.
+    pub fn take_back(&self, connection: &Connection) {
+        if let Some(shortcuts) = self.shortcuts() {
+            shortcuts.take_back(connection);
+        }
+    }
+
     /// The connection that a packet belongs to, and which way the packet goes.
     pub fn find(&self, key: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
         let entry = self.entries.of(key).get(key)?;
@@ -75,6 +108,7 @@ impl ConnectionTable {
         if first {
             self.unlink(&connection.request_key(), connection);
             self.unlink(&connection.reply_key(), connection);
+            self.take_back(connection);
             self.count.fetch_sub(1, Ordering::Relaxed);
             if connection.awaits_port() {
                 self.awaiting.fetch_sub(1, Ordering::Relaxed);
@@ -90,6 +124,7 @@ impl ConnectionTable {
             MapEntry::Occupied(mut present) => {
                 let present = present.get_mut();
                 let older = std::mem::replace(&mut present.newest, newest);
+                self.take_back(&older.connection);
                 present.hidden.get_or_insert_default().ways.push_back(older);
             }
         }

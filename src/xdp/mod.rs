@@ -10,11 +10,13 @@
 
 mod detour;
 mod error;
+mod exits;
 mod inject;
 mod interface;
 mod occupant;
 mod port;
 mod ranges;
+mod shortcut;
 mod steer;
 mod tap;
 mod umem;
@@ -43,6 +45,7 @@ use crate::net::addr::PortIndex;
 use detour::{Detour, Way};
 use inject::{Entrance, Injector, PassedFrame};
 use port::{CopyMode, Port};
+use shortcut::{Exit, XdpFastPath};
 use umem::FramePool;
 use worker::{Books, Outlets, StopOrder, Worker};
 
@@ -65,6 +68,18 @@ pub enum ZeroCopySetting {
     #[default]
     Auto,
     /// Or not at all.
+    On,
+    /// Never.
+    Off,
+}
+
+/// The setting: whether the steering program forwards plain packets of known flows by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShortcutSetting {
+    /// Where packets are copied otherwise.
+    #[default]
+    Auto,
+    /// Wherever it can.
     On,
     /// Never.
     Off,
@@ -94,6 +109,10 @@ pub struct XdpConfig {
     pub mode: AttachSetting,
     /// Whether zero-copy may be used.
     pub zero_copy: ZeroCopySetting,
+    /// Whether flows may take the shortcut.
+    pub shortcut: ShortcutSetting,
+    /// How many connections may.
+    pub shortcut_flows: u32,
 }
 
 /// What one interface got.
@@ -122,6 +141,9 @@ pub struct Xdp {
     injector: Option<JoinHandle<()>>,
     spare: Option<Spare>,
     detour: Option<JoinHandle<()>>,
+    exits: Vec<Exit>,
+    fast_path: Option<XdpFastPath>,
+    shortcut_note: Option<String>,
 }
 
 /// What a detour is made of, as long as no real server is this machine itself.
@@ -143,7 +165,7 @@ pub fn start<E: Engine + 'static>(
     hand_over: Sender<Vec<u8>>,
 ) -> Result<Xdp, XdpError> {
     let (queues, mut status) = survey(config)?;
-    let mut steerer = Steerer::load(config.ports.len() as u32, queues)?;
+    let (mut steerer, refusal) = load(config, queues)?;
     for (port, status) in config.ports.iter().zip(&mut status) {
         let attachment = steerer.attach(&port.name, port.ifindex, config.mode)?;
         status.mode = attachment.mode;
@@ -157,6 +179,7 @@ pub fn start<E: Engine + 'static>(
         }
     }
     let mut xdp = Xdp::new(steerer, status);
+    xdp.prepare_shortcut(config.shortcut, refusal, clock());
     let (passed, to_inject) = channel::bounded::<PassedFrame>(INJECTOR_QUEUE);
     xdp.injector = Some(spawn("xlvs-inject".into(), move || injector.run(&to_inject))?);
     let (pipe, wake) = std::io::pipe().map_err(XdpError::Thread)?;
@@ -195,6 +218,9 @@ impl Xdp {
             injector: None,
             spare: None,
             detour: None,
+            exits: Vec::new(),
+            fast_path: None,
+            shortcut_note: None,
         }
     }
 
@@ -276,6 +302,18 @@ impl Xdp {
 impl Drop for Xdp {
     fn drop(&mut self) {
         self.shut_down();
+    }
+}
+
+/// A kernel that does not take the shortcut gets the program without it; the second value is why.
+fn load(config: &XdpConfig, queues: u32) -> Result<(Steerer, Option<String>), XdpError> {
+    let ports = config.ports.len() as u32;
+    if config.shortcut == ShortcutSetting::Off {
+        return Ok((Steerer::load(ports, queues, 0)?, None));
+    }
+    match Steerer::load(ports, queues, config.shortcut_flows.max(1)) {
+        Ok(steerer) => Ok((steerer, None)),
+        Err(error) => Ok((Steerer::load(ports, queues, 0)?, Some(error.to_string()))),
     }
 }
 

@@ -9,6 +9,7 @@ mod limit;
 mod local;
 mod open;
 mod originate;
+mod shorten;
 mod transmit;
 mod tunnel;
 
@@ -35,6 +36,7 @@ use crate::net::time::Instant;
 use expiry::expire;
 use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
+use shorten::is_lendable;
 
 /// Decides about packets: what an I/O loop calls.
 pub trait Engine: Send {
@@ -251,6 +253,9 @@ impl Datapath {
             let own = snapshot.beyond.timeouts(connection.server.service(), &snapshot.timeouts);
             connection.set_timeout(own.as_ref().unwrap_or(&snapshot.timeouts).of(state));
             alive = state.is_established() || (state == State::Udp && way == Direction::Out);
+            if !is_lendable(state) {
+                self.tables.connections.take_back(connection);
+            }
         }
         if alive && let Some(template) = &connection.template {
             template.assure();

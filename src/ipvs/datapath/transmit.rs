@@ -109,6 +109,7 @@ impl Datapath {
         }
         let frame = passage.frame.bytes_mut();
         rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address);
+        self.shorten(passage, connection, Direction::In, egress);
         self.send(passage, egress)
     }
 
@@ -194,6 +195,7 @@ impl Datapath {
     ) -> Verdict {
         self.count_out(connection, passage.packet.ip_len());
         rewrite::set_end(passage.frame.bytes_mut(), &passage.packet, End::Source, connection.virtual_address);
+        self.shorten(passage, connection, Direction::Out, egress);
         self.send(passage, egress)
     }
 

@@ -46,7 +46,8 @@ struct shortcut {
 	__u32 mtu; // of the way out
 	__u32 address[4]; // the new one; of IPv4 the first word
 	__u32 ethernet[3]; // hardware addresses of the way out: destination, source
-	__u16 addressed[3]; // our hardware address on the way in
+	__u32 addressed_first; // our hardware address on the way in
+	__u16 addressed_last;
 	__u16 port; // the new one
 	__u16 header_change; // of the IPv4 header's checksum, TTL included
 	__u16 transport_change; // of the transport checksum
@@ -111,18 +112,18 @@ struct plain {
 	__u8 protocol;
 };
 
-INLINE __u16 fold(__u64 sum)
+// The ones' complement sum of two words.
+INLINE __u16 sum(__u16 a, __u16 b)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
+	__u32 sum = (__u32)a + b;
+
 	return (sum & 0xffff) + (sum >> 16);
 }
 
 // RFC 1624 equation 3.
 INLINE __u16 changed(__u16 checksum, __u16 change)
 {
-	return ~fold((__u64)(__u16)~checksum + change);
+	return ~sum(~checksum, change);
 }
 
 // Whether it is a segment or datagram that changes nothing but counters and timers. A UDP checksum of 0 has to become one.
@@ -148,12 +149,10 @@ INLINE bool is_plain(struct plain *plain, void *end)
 // is the pseudo header's sum.
 INLINE bool applies(const struct shortcut *shortcut, const struct plain *plain, __u32 ingress)
 {
-	const __u16 *addressed = (const __u16 *)plain->data;
-
 	return shortcut->generation == plain->generation && shortcut->ingress == ingress &&
-	       shortcut->addressed[0] == addressed[0] && shortcut->addressed[1] == addressed[1] &&
-	       shortcut->addressed[2] == addressed[2] && plain->ip_length <= shortcut->mtu &&
-	       *plain->checksum != fold((__u64)shortcut->pseudo_header + NET16(plain->transport_length));
+	       shortcut->addressed_first == *(const __u32 *)plain->data &&
+	       shortcut->addressed_last == *(const __u16 *)(plain->data + 4) && plain->ip_length <= shortcut->mtu &&
+	       *plain->checksum != sum(shortcut->pseudo_header, NET16(plain->transport_length));
 }
 
 INLINE void account(struct shortcut *shortcut, const struct plain *plain)
@@ -190,7 +189,11 @@ INLINE int leave(struct xdp_md *ctx, const struct shortcut *shortcut, __u32 fram
 
 INLINE bool is_right_header(const __u32 *ip)
 {
-	return fold((__u64)ip[0] + ip[1] + ip[2] + ip[3] + ip[4]) == 0xffff;
+	__u64 sum = (__u64)ip[0] + ip[1] + ip[2] + ip[3] + ip[4];
+
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16) == 0xffff;
 }
 
 INLINE int take_ipv4(struct xdp_md *ctx, __u32 generation)
@@ -262,47 +265,59 @@ INLINE int take_ipv6(struct xdp_md *ctx, __u32 generation)
 // The action for a packet that the shortcut takes, or NOT_TAKEN.
 INLINE int take_shortcut(struct xdp_md *ctx)
 {
-	struct ethhdr *ethernet = (void *)(long)ctx->data;
-
+	__u16 *ethernet = (void *)(long)ctx->data;
 	__u32 *current;
 	__u32 zero = 0;
 
-	if (!has_shortcut || (void *)(ethernet + 1) > (void *)(long)ctx->data_end)
+	if (!has_shortcut || (void *)(ethernet + 7) > (void *)(long)ctx->data_end)
 		return NOT_TAKEN;
 	current = bpf_map_lookup_elem(&generation, &zero);
 	if (!current || *current == 0)
 		return NOT_TAKEN;
-	if (ethernet->h_proto == NET16(ETH_P_IP))
+	if (ethernet[6] == NET16(ETH_P_IP))
 		return take_ipv4(ctx, *current);
-	if (ethernet->h_proto == NET16(ETH_P_IPV6))
+	if (ethernet[6] == NET16(ETH_P_IPV6))
 		return take_ipv6(ctx, *current);
 	return NOT_TAKEN;
 }
 
-// Frames that a device has taken from a redirection, while user space tries whether it does.
+// A frame that user space has sent to find out whether a device takes it.
+struct trial {
+	__u32 processor; // the one that sends it, counted from 1, until the device has been asked
+	__u32 sent;
+};
+
 struct {
 	MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
 	MAP_NUMBER(max_entries, 1);
 	MAP_TYPE(key, __u32);
-	MAP_TYPE(value, __u32);
-} delivered SEC(".maps");
+	MAP_TYPE(value, struct trial);
+} trial SEC(".maps");
 
 // Sends a frame to the exit whose number follows its Ethernet header.
 SEC("xdp") int xlvs_try_exit(struct xdp_md *ctx)
 {
 	__u8 *exit = (__u8 *)(long)ctx->data + sizeof(struct ethhdr);
+	__u32 zero = 0;
+	struct trial *now = bpf_map_lookup_elem(&trial, &zero);
 
-	return exit + 1 > (__u8 *)(long)ctx->data_end ? XDP_DROP : bpf_redirect_map(&exits, *exit, 0);
+	if (!now || exit + 1 > (__u8 *)(long)ctx->data_end)
+		return XDP_DROP;
+	now->processor = bpf_get_smp_processor_id() + 1;
+	return bpf_redirect_map(&exits, *exit, 0);
 }
 
-// The tracepoint's arguments are the two devices, how many frames were sent and how many not, and an error number.
+// The tracepoint's arguments are the two devices, how many frames were sent and how many not, and an error number. Others
+// may redirect frames too, but on this processor not before the one of the trial has been delivered.
 SEC("raw_tp") int xlvs_delivered(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u32 zero = 0;
-	__u32 *count = bpf_map_lookup_elem(&delivered, &zero);
+	struct trial *now = bpf_map_lookup_elem(&trial, &zero);
 
-	if (count)
-		*count += (__u32)ctx->args[2];
+	if (!now || now->processor != bpf_get_smp_processor_id() + 1)
+		return 0;
+	now->sent = (__u32)ctx->args[2];
+	now->processor = 0;
 	return 0;
 }
 

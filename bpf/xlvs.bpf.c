@@ -499,20 +499,23 @@ INLINE bool is_envelope(struct frame frame)
 	       envelope->secret[0] == envelope_secret[0] && envelope->secret[1] == envelope_secret[1];
 }
 
+INLINE int steer(struct xdp_md *ctx, struct frame frame)
+{
+	struct packet packet = {};
+
+	return parse_frame(&packet, frame) && is_steered(&packet, frame) ? redirect(ctx) : XDP_PASS;
+}
+
 SEC("xdp") int xlvs_steer(struct xdp_md *ctx)
 {
 	struct frame frame = { .context = ctx, .skb = 0 };
-	struct packet packet = {};
-	int taken;
+	int taken = take_shortcut(ctx);
 
-	if (is_envelope(frame))
-		return bpf_xdp_adjust_head(ctx, sizeof(struct envelope)) == 0 ? XDP_PASS : XDP_DROP;
-	taken = take_shortcut(ctx);
 	if (taken != NOT_TAKEN)
 		return taken;
-	if (parse_frame(&packet, frame) && is_steered(&packet, frame))
-		return redirect(ctx);
-	return XDP_PASS;
+	if (is_envelope(frame))
+		return bpf_xdp_adjust_head(ctx, sizeof(struct envelope)) == 0 ? XDP_PASS : XDP_DROP;
+	return steer(ctx, frame);
 }
 
 // This machine complains about what was sent to a real server that it is itself.

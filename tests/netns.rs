@@ -19,6 +19,7 @@ mod netns {
     mod scenarios;
     mod sending;
     mod service;
+    mod shortcut;
     mod steering;
     mod traffic;
     mod wire;

@@ -262,10 +262,12 @@ impl Connection {
         before.is_ok_and(|before| before & held == 0)
     }
 
-    /// The shortcut has not taken the direction after all. With `again` it may be offered again.
-    pub fn fail_to_lend(&self, direction: Direction, again: bool) {
+    /// The shortcut does not take the direction after all. With `again` it may be offered again. Returns whether it has to
+    /// leave what it had of it.
+    pub fn fail_to_lend(&self, direction: Direction, again: bool) -> bool {
+        let held = 1 << direction as u32;
         let offered = if again { 1 << (direction as u32 + OFFERED_SHIFT) } else { 0 };
-        self.loan.fetch_and(!(1 << direction as u32 | offered), Ordering::Relaxed);
+        self.loan.fetch_and(!(held | offered), Ordering::SeqCst) & held != 0
     }
 
     /// The directions that are with the shortcut.

@@ -7,7 +7,7 @@
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ pub trait FastPath: Debug + Send + Sync {
     /// How many accounts there are.
     fn accounts(&self) -> usize;
 
-    /// Makes this the one generation whose shortcuts count.
+    /// Makes this the one generation whose shortcuts count; with 0 none does.
     fn set_generation(&self, generation: u32);
 }
 
@@ -134,7 +134,7 @@ pub struct Shortcuts {
     /// Whether anything has been lent in the present generation.
     lent: AtomicBool,
     paused_until: AtomicU64,
-    flows: AtomicU64,
+    flows: AtomicI64,
     refused: AtomicU64,
 }
 
@@ -150,7 +150,7 @@ impl Shortcuts {
             clients: Mutex::new(vec![None]),
             lent: AtomicBool::new(false),
             paused_until: AtomicU64::new(0),
-            flows: AtomicU64::new(0),
+            flows: AtomicI64::new(0),
             refused: AtomicU64::new(0),
         }
     }
@@ -162,7 +162,7 @@ impl Shortcuts {
 
     /// How many directions of flows are lent, those of earlier generations included.
     pub fn flows(&self) -> u64 {
-        self.flows.load(Ordering::Relaxed)
+        self.flows.load(Ordering::Relaxed).max(0) as u64
     }
 
     /// How often there was no room.
@@ -185,17 +185,18 @@ impl Shortcuts {
         let packets = if direction == Direction::In { connection.lent_packets() } else { 0 };
         let shortcut =
             Shortcut { account: Account::of(slot, direction), packets: packets.into(), ..shortcut };
-        let anew = connection.lend(direction, shortcut.generation);
+        if connection.lend(direction, shortcut.generation) {
+            self.flows.fetch_add(1, Ordering::Relaxed);
+        }
         self.lent.store(true, Ordering::Release);
-        match self.path.install(&connection.key(direction), &shortcut) {
-            Ok(()) if anew => drop(self.flows.fetch_add(1, Ordering::Relaxed)),
-            Ok(()) => {}
-            Err(NoShortcut::Impossible) => connection.fail_to_lend(direction, false),
-            Err(NoShortcut::Full) => {
-                connection.fail_to_lend(direction, true);
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                self.paused_until.store((now + PAUSE).as_nanos(), Ordering::Relaxed);
-            }
+        let Err(refusal) = self.path.install(&connection.key(direction), &shortcut) else { return };
+        if refusal == NoShortcut::Full {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.paused_until.store((now + PAUSE).as_nanos(), Ordering::Relaxed);
+        }
+        if connection.fail_to_lend(direction, refusal == NoShortcut::Full) {
+            self.path.remove(&connection.key(direction));
+            self.flows.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -233,6 +234,11 @@ impl Shortcuts {
         if self.lent.swap(false, Ordering::Acquire) {
             self.collect(total);
         }
+    }
+
+    /// Ends all loans for good.
+    pub fn end(&self) {
+        self.path.set_generation(0);
     }
 
     /// Goes back to the generation before, whose loans are good again.

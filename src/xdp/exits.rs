@@ -2,6 +2,7 @@
 //! for it, and then such frames are lost without a word. So each interface is tried: the kernel sends a frame there that no
 //! switch forwards, and a tracepoint tells whether the driver has taken it.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,21 +21,24 @@ use crate::xdp::{PortStatus, ShortcutSetting, Xdp};
 const TRY: &str = "xlvs_try_exit";
 const DELIVERED: &str = "xlvs_delivered";
 const TRACEPOINT: &str = "xdp_devmap_xmit";
+/// An exit that does not take the frame may look as if it did when somebody else's frame comes in between.
+const TRIALS: usize = 3;
 const FRAME_LEN: usize = 60;
 const ETHERTYPE_LOCAL: [u8; 2] = 0x88b5u16.to_be_bytes();
 
 /// The ways out that packets can be redirected to.
 pub(super) struct Exits {
     devices: DevMap<MapData>,
-    delivered: Array<MapData, u32>,
+    /// `struct trial`.
+    trial: Array<MapData, [u32; 2]>,
 }
 
 impl Exits {
     /// Takes their tables.
     pub(super) fn take(ebpf: &mut Ebpf) -> Option<Self> {
         let devices = DevMap::try_from(ebpf.take_map("exits")?).ok()?;
-        let delivered = Array::try_from(ebpf.take_map("delivered")?).ok()?;
-        Some(Exits { devices, delivered })
+        let trial = Array::try_from(ebpf.take_map("trial")?).ok()?;
+        Some(Exits { devices, trial })
     }
 
     /// The exit of this number is this interface.
@@ -49,25 +53,41 @@ impl Exits {
         &mut self,
         ebpf: &mut Ebpf,
         interfaces: &[(&str, u32)],
-    ) -> Result<Vec<bool>, Box<dyn std::error::Error>> {
+    ) -> Result<Vec<bool>, Box<dyn Error>> {
         let listener: &mut RawTracePoint = ebpf.program_mut(DELIVERED).ok_or("no listener")?.try_into()?;
         if listener.fd().is_err() {
             listener.load()?;
         }
         let link = listener.attach(TRACEPOINT)?;
         let usable = interfaces.iter().zip(0..).map(|((name, ifindex), exit)| {
-            self.delivered.set(0, 0, 0)?;
-            send(ebpf, name, *ifindex, exit)?;
-            Ok(self.delivered.get(&0, 0)? > 0)
+            for _ in 0..TRIALS {
+                if !self.try_one(ebpf, name, *ifindex, exit)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         });
         let usable = usable.collect();
         let listener: &mut RawTracePoint = ebpf.program_mut(DELIVERED).ok_or("no listener")?.try_into()?;
         listener.detach(link)?;
         usable
     }
+
+    fn try_one(
+        &mut self,
+        ebpf: &mut Ebpf,
+        name: &str,
+        ifindex: u32,
+        exit: u8,
+    ) -> Result<bool, Box<dyn Error>> {
+        self.trial.set(0, [0; 2], 0)?;
+        send(ebpf, name, ifindex, exit)?;
+        let [_, sent] = self.trial.get(&0, 0)?;
+        Ok(sent > 0)
+    }
 }
 
-fn send(ebpf: &mut Ebpf, name: &str, ifindex: u32, exit: u8) -> Result<(), Box<dyn std::error::Error>> {
+fn send(ebpf: &mut Ebpf, name: &str, ifindex: u32, exit: u8) -> Result<(), Box<dyn Error>> {
     let program: &mut programs::Xdp = ebpf.program_mut(TRY).ok_or("no program")?.try_into()?;
     if program.fd().is_err() {
         program.load()?;

@@ -254,6 +254,11 @@ impl Xdp {
         self.steerer.ask(port, frame)
     }
 
+    /// Asks it what frame it would send elsewhere by the shortcut, in place of one received by `port`.
+    pub fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
+        self.steerer.shorten(port, frame)
+    }
+
     /// What each interface got, in the order of the ports.
     pub fn port_status(&self) -> &[PortStatus] {
         &self.status

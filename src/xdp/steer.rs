@@ -278,12 +278,33 @@ impl Steerer {
     /// Asks the program what it would do with a frame received on queue 0 of `port`. Nothing is sent. To be called in
     /// the network namespace of the interfaces.
     pub fn ask(&mut self, port: PortIndex, frame: &[u8]) -> Result<Steered, XdpError> {
+        let redirected = self.run(port, frame, &mut [])?.is_some();
+        Ok(if redirected { Steered::Up } else { Steered::Kernel })
+    }
+
+    /// The same, for what would leave by the shortcut: the frame as it would leave.
+    pub(super) fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
+        let mut out = vec![0; frame.len()];
+        let length = self.run(port, frame, &mut out)?;
+        out.truncate(length.unwrap_or(0));
+        // What goes up is as it came.
+        Ok(length.filter(|_| out != frame).map(|_| out))
+    }
+
+    /// What the program does with a frame: the length of what it redirects, which is in `out` then as far as it fits.
+    fn run(&mut self, port: PortIndex, frame: &[u8], out: &mut [u8]) -> Result<Option<usize>, XdpError> {
         let ifindex = self.ifindexes.get(usize::from(port.0)).copied().unwrap_or(0);
         let context = context(ifindex, frame.len());
-        let options =
-            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+        let data_out = (!out.is_empty()).then_some(out);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out,
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
         let result = program(&mut self.ebpf)?.test_run(options).map_err(|error| load_error(&error))?;
-        Ok(if result.return_value == libbpf_sys::XDP_REDIRECT { Steered::Up } else { Steered::Kernel })
+        let redirected = result.return_value == libbpf_sys::XDP_REDIRECT;
+        Ok(redirected.then_some(result.data_size_out as usize))
     }
 
     /// The interfaces by [`PortIndex`].

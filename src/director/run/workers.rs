@@ -156,6 +156,7 @@ impl Workers {
     /// Detaches and ends the threads; says so if a frame is missing.
     pub fn stop(&mut self) {
         let Some(xdp) = self.xdp.take() else { return };
+        self.shortcuts.iter().for_each(|shortcuts| shortcuts.end());
         for (worker, balance) in xdp.stop().into_iter().enumerate() {
             if balance.lost() != 0 {
                 tracing::error!("worker {worker}: {} frames are missing", balance.lost());

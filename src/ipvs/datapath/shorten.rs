@@ -71,14 +71,15 @@ impl Passage<'_, '_> {
         self.origin.is_none() && !self.frame.is_outgoing() && self.packet.l3 == ETHERNET_LEN
     }
 
-    /// Whether the connection's plain packets say nothing that anybody has to remember.
+    /// Whether the connection's plain packets say nothing that anybody has to remember. What a client sends from port 0 does
+    /// not find its connection (golden `source-port-0`), and until it is known the port is 0.
     fn allows_to_lend(&self, connection: &Connection) -> bool {
         self.packet.protocol == connection.protocol
             && matches!(connection.protocol, Protocol::TCP | Protocol::UDP)
             && connection.forward == Forward::Masquerade
             && is_lendable(connection.state())
             && connection.ftp.is_none()
-            && !connection.awaits_port()
+            && connection.client.port() != 0
             && !self.burst.snapshot.beyond.resets_on_expiry(connection.server.service())
     }
 }

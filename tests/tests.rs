@@ -20,5 +20,6 @@ mod properties;
 mod runner;
 mod scenarios;
 mod settings;
+mod shortcut;
 mod support;
 mod sysctl;

@@ -7,13 +7,16 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::Ebpf;
+use aya::maps::{Map, MapData, PerCpuArray};
 
 use crate::ipvs::shortcut::{Account, FastPath, NoShortcut, Shortcut, Traffic, Usage};
 use crate::net::checksum::{Change, Sum};
 use crate::net::flow::FlowKey;
 use crate::net::rewrite::End;
 use crate::net::time::Instant;
+use crate::xdp::error::XdpError;
+use crate::xdp::steer::{missing, table};
 
 /// `max_entries` of the table `accounts`.
 pub(super) const ACCOUNTS: usize = 8192;
@@ -134,6 +137,19 @@ pub(super) struct ShortcutMaps {
     pub(super) ipv6: MapData,
     pub(super) generation: MapData,
     pub(super) accounts: PerCpuArray<MapData, [u64; 2]>,
+}
+
+impl ShortcutMaps {
+    /// Takes them out of the loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, XdpError> {
+        let mut take = |name| match ebpf.take_map(name) {
+            Some(Map::HashMap(data) | Map::Array(data)) => Ok(data),
+            _ => Err(missing(name)),
+        };
+        let (ipv4, ipv6) = (take("shortcuts_ipv4")?, take("shortcuts_ipv6")?);
+        let generation = take("generation")?;
+        Ok(ShortcutMaps { ipv4, ipv6, generation, accounts: table(ebpf, "accounts")? })
+    }
 }
 
 /// One interface as the shortcut sees it.

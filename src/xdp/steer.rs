@@ -129,7 +129,7 @@ impl Steerer {
             own: table(&mut ebpf, "own")?,
             detours: table(&mut ebpf, "detours")?,
             exits: Exits::take(&mut ebpf).ok_or_else(|| missing("exits"))?,
-            shortcut_maps: Some(shortcut_maps(&mut ebpf)?),
+            shortcut_maps: Some(ShortcutMaps::take(&mut ebpf)?),
             ebpf,
             present: Tables::default(),
             links: Vec::new(),
@@ -371,26 +371,20 @@ fn directions(flows: u32) -> u32 {
     (2 * flows).max(1)
 }
 
-fn shortcut_maps(ebpf: &mut Ebpf) -> Result<ShortcutMaps, XdpError> {
-    let mut take = |name| match ebpf.take_map(name) {
-        Some(Map::HashMap(data) | Map::Array(data)) => Ok(data),
-        _ => Err(missing(name)),
-    };
-    let (ipv4, ipv6, generation) = (take("shortcuts_ipv4")?, take("shortcuts_ipv6")?, take("generation")?);
-    Ok(ShortcutMaps { ipv4, ipv6, generation, accounts: table(ebpf, "accounts")? })
-}
-
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, XdpError> {
     let program = ebpf.program_mut(PROGRAM).ok_or_else(|| missing(PROGRAM))?;
     program.try_into().map_err(|error| load_error(&error))
 }
 
-fn table<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, XdpError> {
+pub(super) fn table<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, XdpError> {
     let map = ebpf.take_map(name).ok_or_else(|| missing(name))?;
     T::try_from(map).map_err(|error| table_error(name, &error))
 }
 
-fn missing(name: &str) -> XdpError {
+pub(super) fn missing(name: &str) -> XdpError {
     XdpError::Load { reason: format!("the object has no `{name}`"), errno: None }
 }
 

@@ -7,7 +7,8 @@
 #   dump   ipvsadm's listings, each below a heading: conns Ln stats thresholds persistent-conn timeout
 #   down   end the daemon, remove the namespaces
 # XLVS_PROGRAMS says where xlvs and ipvsadm are (default target/release), XLVS_QUEUES how many queues each interface
-# has, and so how many workers there are (default 1).
+# has, and so how many workers there are (default 1). With XLVS_SHORTCUT=1 at the reset, established connections take the
+# shortcut from their first packet on; else none does.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 RUN=/run/xlvs-dut
@@ -46,6 +47,26 @@ cable() {
   ip netns exec xlvs-dut ethtool -K "$1" tx off >/dev/null
   ip netns exec xlvs-rig ethtool -K "$3" tx off >/dev/null
   ip -n xlvs-rig link set "$3" arp off up
+}
+
+# Lets the rig's ends take redirected frames. A veth does with an XDP program at its other end; merged frames would be no
+# longer those that were sent.
+open_for_shortcut() {
+  echo '__attribute__((section("xdp"), used)) int pass(void *context) { return 2; }' |
+    clang -O2 -target bpf -x c -c - -o "$RUN/pass.o"
+  local interface
+  for interface in tapc taps; do
+    ip -n xlvs-rig link set "$interface" xdp object "$RUN/pass.o" section xdp
+    ip netns exec xlvs-rig ethtool -K "$interface" gro off
+  done
+}
+
+shortcut_settings() {
+  if [[ -n ${XLVS_SHORTCUT-} ]]; then
+    printf 'shortcut = true\nshortcut_after = 0\n'
+  else
+    echo 'shortcut = false'
+  fi
 }
 
 configure_device() {
@@ -87,7 +108,10 @@ empty_marks() {
 start_daemon() {
   empty_marks
   rm -f "$RUN/xlvs.log"
-  printf 'ports = ["eth0", "eth1"]\ncontrol_socket = "%s"\n' "$XLVS_SOCKET" >"$RUN/xlvs.toml"
+  {
+    printf 'ports = ["eth0", "eth1"]\ncontrol_socket = "%s"\n' "$XLVS_SOCKET"
+    shortcut_settings
+  } >"$RUN/xlvs.toml"
   spawn xlvs-dut xlvs "$PROGRAMS/xlvs" run --bare --marks "$RUN/iptables" --marks6 "$RUN/ip6tables" \
     --settings "$RUN/xlvs.toml"
   within 5 ready && running xlvs && return
@@ -104,6 +128,7 @@ reset() {
   stop xlvs || echo 'dut: the daemon had to be killed' >&2
   has_network || { remove_network && make_network; }
   restore_device | ip -n xlvs-dut -batch -
+  [[ -z ${XLVS_SHORTCUT-} || -e $RUN/pass.o ]] || open_for_shortcut
   start_daemon
 }
 

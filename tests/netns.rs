@@ -21,6 +21,7 @@ mod netns {
     mod scenarios;
     mod sending;
     mod service;
+    mod shortcut;
     mod steering;
     mod traffic;
     mod wire;

@@ -24,6 +24,7 @@ mod rig;
 mod runner;
 mod scenarios;
 mod settings;
+mod shortcut;
 mod support;
 mod sysctl;
 mod table;

@@ -14,6 +14,7 @@ use crate::ipvs::sysctl::{self, SysctlError, Sysctls};
 
 /// As many as the kernel's helper takes.
 const FTP_PORTS_MAX: usize = 8;
+const SHORTCUT_FLOWS_MAX: u32 = 1 << 24;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,12 @@ pub struct Settings {
     pub huge_pages: HugePagesSetting,
     /// Whether workers poll their NICs instead of waiting for interrupts.
     pub busy_poll: bool,
+    /// Whether the XDP program forwards plain packets of established connections by itself.
+    pub shortcut: Shortcut,
+    /// How many connections may have that at once.
+    pub shortcut_flows: u32,
+    /// Packets of its client after which a connection gets it.
+    pub shortcut_after: u32,
     /// Virtual ports whose connections the FTP helper reads, at most 8.
     pub ftp_ports: Vec<u16>,
     /// How much is logged.
@@ -70,6 +77,9 @@ impl Default for Settings {
             zero_copy: ZeroCopy::Auto,
             huge_pages: HugePagesSetting::Auto,
             busy_poll: false,
+            shortcut: Shortcut::Word(Auto::Auto),
+            shortcut_flows: 131_072,
+            shortcut_after: 6,
             ftp_ports: FtpPorts::default().0,
             log_level: LogLevel::Info,
             service: Vec::new(),
@@ -141,6 +151,24 @@ pub enum HugePagesSetting {
     On,
     /// Never.
     Off,
+}
+
+/// `shortcut`: a switch, or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Shortcut {
+    /// On or off.
+    Switch(bool),
+    /// On where frames are not shared with the driver.
+    Word(Auto),
+}
+
+/// The word of settings that decide by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// `"auto"`.
+    Auto,
 }
 
 /// `log_level`.
@@ -255,6 +283,12 @@ impl Settings {
         if !self.frames.is_power_of_two() || !(512..=1 << 20).contains(&self.frames) {
             return Some(("frames", format!("{} is not a power of two from 512 to 1048576", self.frames)));
         }
+        if !(1..=SHORTCUT_FLOWS_MAX).contains(&self.shortcut_flows) {
+            return Some((
+                "shortcut_flows",
+                format!("{} is not from 1 to {SHORTCUT_FLOWS_MAX}", self.shortcut_flows),
+            ));
+        }
         if self.ftp_ports.len() > FTP_PORTS_MAX || self.ftp_ports.contains(&0) {
             return Some(("ftp_ports", format!("at most {FTP_PORTS_MAX} ports, none of them 0")));
         }
@@ -290,6 +324,9 @@ fn wanted(key: &str) -> Option<&'static str> {
         | "reset_on_expiry"
         | "drain_quiesced"
         | "busy_poll" => "true or false",
+        "shortcut" => "true, false or \"auto\"",
+        "shortcut_flows" => "a number from 1 to 16777216",
+        "shortcut_after" => "a number of packets",
         "ftp_ports" => "a list of at most 8 port numbers such as [21, 2121]",
         "log_level" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,

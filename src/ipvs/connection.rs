@@ -3,9 +3,10 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use once_cell::race::OnceBox;
 use sdd::Shared;
 
 use crate::ipvs::edit::Forward;
@@ -30,8 +31,20 @@ const NO_OUTPUT: u32 = 1 << 10;
 const AWAITS_PORT: u32 = 1 << 11;
 const KNOWN: u64 = 1 << 32;
 
+/// Of the loan: whether a direction's flow is with the shortcut, in whatever generation; whether it has been offered to it in
+/// the generation that the other bits say.
+const HELD: u32 = 0b0011;
+const OFFERED: u32 = 0b1100;
+const OFFERED_SHIFT: u32 = 2;
+const GENERATION_SHIFT: u32 = 4;
+
 /// How long a connection whose time is up lives on for its children's sake, again and again.
 const CHILDREN_TIME: Duration = Duration::from_secs(60);
+
+/// The directions that a loan holds.
+fn lent(loan: u32) -> impl Iterator<Item = Direction> + use<> {
+    [Direction::In, Direction::Out].into_iter().filter(move |direction| loan & 1 << *direction as u32 != 0)
+}
 
 /// A connection. What each packet needs comes first, next to each other: a connection begins anywhere in a cache line.
 #[derive(Debug)]
@@ -51,7 +64,9 @@ pub struct Connection {
     pub server: Arc<RealServer>,
     /// The persistence template it was made by, which it keeps alive.
     pub template: Option<Arc<PersistenceTemplate>>,
-    rare: OnceLock<Box<Rare>>,
+    loan: AtomicU32,
+    lent_packets: AtomicU32,
+    rare: OnceBox<Rare>,
 }
 
 /// What few connections have.
@@ -89,7 +104,9 @@ impl Connection {
             life: Life::default(),
             server,
             template,
-            rare: OnceLock::new(),
+            loan: AtomicU32::new(0),
+            lent_packets: AtomicU32::new(0),
+            rare: OnceBox::new(),
         }
     }
 
@@ -107,7 +124,7 @@ impl Connection {
             connection.status.fetch_or(AWAITS_PORT, Ordering::Relaxed);
         }
         let rare = Box::new(Rare { parent: Some(parent.clone()), ..Rare::default() });
-        Connection { rare: OnceLock::from(rare), ..connection }
+        Connection { rare: OnceBox::with_value(rare), ..connection }
     }
 
     /// The same data connection with the client's port, in the same state.
@@ -146,7 +163,7 @@ impl Connection {
     /// Has the FTP helper read it.
     pub fn read_by_ftp(self) -> Self {
         let rare = Box::new(Rare { ftp: Some(Mutex::default()), ..Rare::default() });
-        Connection { rare: OnceLock::from(rare), ..self }
+        Connection { rare: OnceBox::with_value(rare), ..self }
     }
 
     /// What the FTP helper knows, if it reads this connection.
@@ -177,6 +194,11 @@ impl Connection {
     pub fn listen(&self) {
         let set = |status: u32| Some((status & !STATE) | tcp::State::Listen as u32);
         let _ = self.status.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);
+    }
+
+    /// What the client's packets look like.
+    pub fn request_key(&self) -> FlowKey {
+        FlowKey::new(self.protocol, self.client(), self.virtual_address())
     }
 
     /// What the server's packets look like: unless there is NAT, they come from the virtual address.
@@ -215,6 +237,14 @@ impl Connection {
     #[inline]
     pub fn glance(&self) -> u64 {
         u64::from(self.status.load(Ordering::Relaxed)) ^ Arc::as_ptr(&self.server) as u64
+    }
+
+    /// What the packets of a direction look like when they come.
+    pub fn key(&self, direction: Direction) -> FlowKey {
+        match direction {
+            Direction::In => self.request_key(),
+            Direction::Out => self.reply_key(),
+        }
     }
 
     /// The state.
@@ -280,6 +310,60 @@ impl Connection {
                 Course::Output
             }
         }
+    }
+
+    /// Whether a direction has been offered to the shortcut in this generation.
+    pub fn is_offered(&self, direction: Direction, generation: u32) -> bool {
+        let loan = self.loan.load(Ordering::Relaxed);
+        let offered = 1 << (direction as u32 + OFFERED_SHIFT);
+        loan & offered != 0 && loan >> GENERATION_SHIFT == generation << GENERATION_SHIFT >> GENERATION_SHIFT
+    }
+
+    /// Notes that a direction is with the shortcut, in this generation. Returns whether it was not in any.
+    pub fn lend(&self, direction: Direction, generation: u32) -> bool {
+        let (held, offered) = (1 << direction as u32, 1 << (direction as u32 + OFFERED_SHIFT));
+        let generation = generation << GENERATION_SHIFT;
+        let after = |loan: u32| {
+            let same = loan & !(HELD | OFFERED) == generation;
+            let others = if same { loan & OFFERED } else { 0 };
+            Some(generation | others | (loan & HELD) | offered | held)
+        };
+        let before = self.loan.fetch_update(Ordering::SeqCst, Ordering::SeqCst, after);
+        before.is_ok_and(|before| before & held == 0)
+    }
+
+    /// The shortcut does not take the direction after all. With `again` it may be offered again. Returns whether it has to
+    /// leave what it had of it.
+    pub fn fail_to_lend(&self, direction: Direction, again: bool) -> bool {
+        let held = 1 << direction as u32;
+        let offered = if again { 1 << (direction as u32 + OFFERED_SHIFT) } else { 0 };
+        self.loan.fetch_and(!(held | offered), Ordering::SeqCst) & held != 0
+    }
+
+    /// The directions that are with the shortcut.
+    pub fn lent(&self) -> impl Iterator<Item = Direction> + use<> {
+        lent(self.loan.load(Ordering::Relaxed))
+    }
+
+    /// Nothing is to be with the shortcut any more. Returns what was.
+    pub fn end_loan(&self) -> impl Iterator<Item = Direction> + use<> {
+        lent(self.loan.swap(0, Ordering::SeqCst))
+    }
+
+    /// The client's packets that the shortcut has forwarded so far, as far as that is known.
+    pub fn lent_packets(&self) -> u32 {
+        self.lent_packets.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of them.
+    pub fn count_lent_packets(&self, packets: u32) {
+        let known = self.lent_packets.fetch_max(packets, Ordering::Relaxed);
+        self.packets_in.fetch_add(packets.saturating_sub(known), Ordering::Relaxed);
+    }
+
+    /// Whether it has been taken out of the table.
+    pub fn is_removed(&self) -> bool {
+        self.status.load(Ordering::SeqCst) & REMOVED != 0
     }
 
     /// Goes from one state to the next by `step`; the server's count of active connections follows. Returns the state.

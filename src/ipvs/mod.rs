@@ -21,6 +21,7 @@ pub mod scheduler;
 pub mod server;
 pub mod service;
 pub mod service_table;
+pub mod shortcut;
 pub mod snapshot;
 pub mod stats;
 pub mod steering;

@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub beyond: Arc<Beyond>,
     /// What their defence modes come to.
     pub defence: Defence,
+    /// How many snapshots there were before; shortcuts follow from one of them.
+    pub generation: u32,
 }
 
 impl Snapshot {
@@ -137,6 +139,12 @@ impl Tables {
         }
     }
 
+    /// A connection in a listing, if it is alive.
+    fn view(&self, connection: &Connection, now: Instant) -> Option<ConnectionView> {
+        self.connections.refresh(connection);
+        (!connection.life.is_over(now)).then(|| connection.view(now))
+    }
+
     /// Some of the connections and templates that are alive at `now`, in no order; the first ones at `place` 0, and the place to
     /// go on at, if there are more. The page is of a size that does not depend on how many there are.
     pub fn connection_page(&self, place: usize, now: Instant) -> (Vec<ConnectionView>, Option<usize>) {
@@ -149,11 +157,11 @@ impl Tables {
             }
             match walk {
                 Ok(walk) => walk.for_each(|template| views.push(template.view(now))),
-                Err(walk) => walk.for_each(|connection| {
-                    if !connection.life.is_over(now) {
-                        views.push(connection.view(now));
-                    }
-                }),
+                Err(walk) => {
+                    let mut connections = Vec::new();
+                    walk.for_each(|connection| connections.extend(connection.share()));
+                    views.extend(connections.iter().filter_map(|connection| self.view(connection, now)));
+                }
             }
         }
         (views, None)

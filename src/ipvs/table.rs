@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam::utils::CachePadded;
 use foldhash::fast::RandomState;
@@ -20,6 +20,7 @@ use sdd::{AtomicShared, Guard, Ptr, Shared, Tag};
 use crate::ipvs::bucket::{Buckets, Place};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::protocol::Direction;
+use crate::ipvs::shortcut::Shortcuts;
 use crate::net::flow::FlowWords;
 
 /// Among a million connections a shard has eight thousand entries.
@@ -111,6 +112,7 @@ pub struct ConnectionTable {
     count: AtomicU64,
     /// How many await their client's port.
     awaiting: AtomicU64,
+    shortcuts: OnceLock<Arc<Shortcuts>>,
 }
 
 impl Default for ConnectionTable {
@@ -121,6 +123,7 @@ impl Default for ConnectionTable {
             hasher: RandomState::default(),
             count: AtomicU64::new(0),
             awaiting: AtomicU64::new(0),
+            shortcuts: OnceLock::new(),
         }
     }
 }
@@ -162,6 +165,38 @@ impl ConnectionTable {
             |key: HashedKey| Some(self.buckets(key.hash, guard)?.candidate(key.hash, guard)?.glance());
         let first = keys.clone().filter_map(marks).fold(0, u64::wrapping_add);
         keys.filter_map(glance).fold(first, u64::wrapping_add)
+    }
+
+    /// Has what leaves the table taken back from there. Only the first call counts.
+    pub fn lend_to(&self, shortcuts: Arc<Shortcuts>) {
+        // A second one would be told of what the first one has.
+        let _ = self.shortcuts.set(shortcuts);
+    }
+
+    /// What connections are lent to, if anything.
+    pub fn shortcuts(&self) -> Option<&Arc<Shortcuts>> {
+        self.shortcuts.get()
+    }
+
+    /// Takes note of what a lent connection's packets have done meanwhile.
+    pub fn refresh(&self, connection: &Connection) {
+        if let Some(shortcuts) = self.shortcuts() {
+            shortcuts.refresh(connection);
+        }
+    }
+
+    /// Whether packets of this direction of the connection find it.
+    pub fn has(&self, connection: &Connection, direction: Direction) -> bool {
+        let guard = Guard::new();
+        let found = self.find(&self.hashed(connection.words(direction)), &guard);
+        found.is_some_and(|(found, _)| ptr::eq(found.get(), connection)) && !connection.is_removed()
+    }
+
+    /// Takes a connection back that has been lent.
+    pub fn take_back(&self, connection: &Connection) {
+        if let Some(shortcuts) = self.shortcuts() {
+            shortcuts.take_back(connection);
+        }
     }
 
     /// The connection that a packet belongs to, and which way the packet goes.
@@ -216,6 +251,7 @@ impl ConnectionTable {
             let guard = Guard::new();
             self.unlink(connection, Direction::In, &guard);
             self.unlink(connection, Direction::Out, &guard);
+            self.take_back(connection);
             self.count.fetch_sub(1, Ordering::Relaxed);
             if connection.awaits_port() {
                 self.awaiting.fetch_sub(1, Ordering::Relaxed);
@@ -259,6 +295,7 @@ impl ConnectionTable {
             }
             Some(place) => {
                 if let Some(older) = buckets.replace(place, way.connection, direction) {
+                    self.take_back(&older);
                     let older = Way { connection: older, direction: place.direction };
                     writer.hidden.entry(key).or_default().push_back(older);
                 }

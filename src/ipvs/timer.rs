@@ -47,6 +47,11 @@ impl Life {
         self.deadline.store(deadline.as_nanos(), Ordering::Relaxed);
     }
 
+    /// Moves the end to `deadline`, unless that is earlier.
+    pub fn postpone(&self, deadline: Instant) {
+        self.deadline.fetch_max(deadline.as_nanos(), Ordering::Relaxed);
+    }
+
     /// Moves the end by as many `steps` as it takes to come after `now`, however late that was noticed.
     pub fn prolong(&self, steps: Duration, now: Instant) {
         let late = now.saturating_since(self.deadline()).as_nanos() / steps.as_nanos();

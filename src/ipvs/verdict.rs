@@ -150,6 +150,12 @@ impl PacketCounters {
         self.transmitted.fetch_add(packets, Ordering::Relaxed);
     }
 
+    /// Counts `packets` frames that came and left by the shortcut.
+    pub fn add_shortcut(&self, packets: u64) {
+        self.add_received(packets);
+        self.transmitted.fetch_add(packets, Ordering::Relaxed);
+    }
+
     /// Counts one frame delivered to this machine's stack.
     pub fn add_passed(&self) {
         self.passed.fetch_add(1, Ordering::Relaxed);

@@ -73,6 +73,15 @@ pub(super) fn page_room() -> u32 {
     u32::try_from(page).unwrap_or(u32::MAX).saturating_sub(HEADROOM + TAILROOM + ETHERNET)
 }
 
+/// The hardware address of an Ethernet interface, if the interface is there.
+pub(super) fn hardware_address(interface: &str) -> Option<[u8; 6]> {
+    let mut request = request_for(interface);
+    submit(libc::SIOCGIFHWADDR, &mut request).ok()?;
+    // SAFETY: SIOCGIFHWADDR succeeded, so the kernel has written the `ifru_hwaddr` member.
+    let address = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+    Some(std::array::from_fn(|at| address[at] as u8))
+}
+
 /// Whether frames of `interface` have Ethernet headers with real MAC addresses; those of the loopback do not.
 pub(super) fn is_ethernet(interface: &str) -> Result<bool, XdpError> {
     let mut request = request_for(interface);

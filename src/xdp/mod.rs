@@ -11,6 +11,7 @@
 mod detour;
 mod error;
 mod ethtool;
+mod exits;
 mod idle;
 mod inject;
 mod inspect;
@@ -20,6 +21,7 @@ mod open;
 mod options;
 mod port;
 mod ranges;
+mod shortcut;
 mod steer;
 mod tap;
 mod umem;
@@ -50,6 +52,7 @@ use crate::net::addr::PortIndex;
 use detour::{Detour, Way};
 use inject::{Entrance, Injector, PassedFrame};
 use open::open_queues;
+use shortcut::{Exit, XdpFastPath};
 use worker::{Books, Outlets, StopOrder, Worker};
 
 /// Frames that may wait for the injector.
@@ -86,6 +89,18 @@ pub enum HugePageSetting {
     Off,
 }
 
+/// The setting: whether the steering program forwards plain packets of known flows by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShortcutSetting {
+    /// Where packets are copied otherwise.
+    #[default]
+    Auto,
+    /// Wherever it can.
+    On,
+    /// Never.
+    Off,
+}
+
 /// An interface to serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XdpPort {
@@ -114,6 +129,10 @@ pub struct XdpConfig {
     pub huge_pages: HugePageSetting,
     /// Whether workers poll their NICs instead of waiting for interrupts.
     pub busy_poll: bool,
+    /// Whether flows may take the shortcut.
+    pub shortcut: ShortcutSetting,
+    /// How many connections may.
+    pub shortcut_flows: u32,
 }
 
 /// What one interface got.
@@ -142,6 +161,9 @@ pub struct Xdp {
     injector: Option<JoinHandle<()>>,
     spare: Option<Spare>,
     detour: Option<JoinHandle<()>>,
+    exits: Vec<Exit>,
+    fast_path: Option<XdpFastPath>,
+    shortcut_note: Option<String>,
 }
 
 /// What a detour is made of, as long as no real server is this machine itself.
@@ -163,7 +185,7 @@ pub fn start<E: Engine + 'static>(
     hand_over: Sender<Vec<u8>>,
 ) -> Result<Xdp, XdpError> {
     let (queues, mut status) = survey(config)?;
-    let mut steerer = Steerer::load(config.ports.len() as u32, queues)?;
+    let (mut steerer, refusal) = load(config, queues)?;
     for (port, status) in config.ports.iter().zip(&mut status) {
         let attachment = steerer.attach(&port.name, port.ifindex, config.mode)?;
         status.mode = attachment.mode;
@@ -177,6 +199,7 @@ pub fn start<E: Engine + 'static>(
         }
     }
     let mut xdp = Xdp::new(steerer, status);
+    xdp.prepare_shortcut(config.shortcut, refusal, clock());
     let (passed, to_inject) = channel::bounded::<PassedFrame>(INJECTOR_QUEUE);
     xdp.injector = Some(spawn("xlvs-inject".into(), move || injector.run(&to_inject))?);
     let (pipe, wake) = std::io::pipe().map_err(XdpError::Thread)?;
@@ -215,6 +238,9 @@ impl Xdp {
             injector: None,
             spare: None,
             detour: None,
+            exits: Vec::new(),
+            fast_path: None,
+            shortcut_note: None,
         }
     }
 
@@ -246,6 +272,11 @@ impl Xdp {
     /// Asks the steering program what it would do with a frame received by `port`.
     pub fn ask(&mut self, port: PortIndex, frame: &[u8]) -> Result<Steered, XdpError> {
         self.steerer.ask(port, frame)
+    }
+
+    /// Asks it what frame it would send elsewhere by the shortcut, in place of one received by `port`.
+    pub fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
+        self.steerer.shorten(port, frame)
     }
 
     /// What each interface got, in the order of the ports.
@@ -296,6 +327,18 @@ impl Xdp {
 impl Drop for Xdp {
     fn drop(&mut self) {
         self.shut_down();
+    }
+}
+
+/// A kernel that does not take the shortcut gets the program without it; the second value is why.
+fn load(config: &XdpConfig, queues: u32) -> Result<(Steerer, Option<String>), XdpError> {
+    let ports = config.ports.len() as u32;
+    if config.shortcut == ShortcutSetting::Off {
+        return Ok((Steerer::load(ports, queues, 0)?, None));
+    }
+    match Steerer::load(ports, queues, config.shortcut_flows.max(1)) {
+        Ok(steerer) => Ok((steerer, None)),
+        Err(error) => Ok((Steerer::load(ports, queues, 0)?, Some(error.to_string()))),
     }
 }
 

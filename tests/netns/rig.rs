@@ -15,7 +15,8 @@ use xlvs::ipvs::verdict::{PacketTotals, Verdict};
 use xlvs::net::frame::Frame;
 use xlvs::net::time::Instant;
 use xlvs::xdp::{
-    self, AttachSetting, Clock, HugePageSetting, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting,
+    self, AttachSetting, Clock, HugePageSetting, ShortcutSetting, Xdp, XdpConfig, XdpError, XdpPort,
+    ZeroCopySetting,
 };
 
 use super::namespace::Namespace;
@@ -138,6 +139,8 @@ pub fn config(ports: [XdpPort; 2], mode: AttachSetting) -> XdpConfig {
         zero_copy,
         huge_pages,
         busy_poll: false,
+        shortcut: ShortcutSetting::Auto,
+        shortcut_flows: 64,
     }
 }
 

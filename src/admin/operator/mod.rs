@@ -18,7 +18,7 @@ use super::print::proc::ProcFile;
 use super::subcommands;
 use crate::config::report::{CheckOutcome, check_file};
 use crate::director::names::with_system_names;
-use crate::director::protocol::{Reply, Request, Status};
+use crate::director::protocol::{Reply, Request, ShortcutStatus, Status};
 use crate::director::run::{self, RunOptions};
 use crate::ipvs::verdict::PacketTotals;
 
@@ -191,6 +191,11 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
             "port {}: XDP {}, AF_XDP {}, {} queue(s)",
             port.name, port.mode, port.copy, port.queues
         )?;
+    }
+    let ShortcutStatus { state, packets, flows, refused } = &status.shortcut;
+    writeln!(text, "{state}")?;
+    if *flows != 0 || *packets != 0 || *refused != 0 {
+        writeln!(text, "  packets {packets}, directions of connections {flows}, no room for {refused}")?;
     }
     writeln!(text, "connections: {}, persistence templates: {}", status.connections, status.templates)?;
     let packets = &status.packets;

@@ -161,12 +161,12 @@ impl Daemon {
         }
         let ports = ports::choose(&settings.ports, &wanted, &now_network)?;
         let queues = workers::queues(&settings, &ports)?;
-        let tables = Arc::new(Tables::new(queues + workers::FOR_LOCAL_SERVERS));
+        let shares = workers::shares(queues);
+        let tables = Arc::new(Tables::new(shares));
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
         advise(&settings, &ports, &workers, &netlink).await;
         let mut director =
-            Director::new(clock.now(), tables, queues + workers::FOR_LOCAL_SERVERS, ports.clone())
-                .with_beyond(settings.beyond());
+            Director::new(clock.now(), tables, shares, ports.clone()).with_beyond(settings.beyond());
         director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
         director.handle(clock.now(), Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
         director.handle(clock.now(), Command::Network((*now_network).clone()));
@@ -201,6 +201,7 @@ impl Daemon {
                 Happening::Health(report) => self.take_health(report).await,
                 Happening::Network => {
                     let network = (**self.network.borrow_and_update()).clone();
+                    self.workers.look_at_exits();
                     self.command(Command::Network(network)).await;
                 }
                 Happening::Reload => drop(self.reload().await),

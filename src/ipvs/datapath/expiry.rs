@@ -35,7 +35,8 @@ pub(super) fn expire(
     connection: &Connection,
     now: Instant,
 ) -> Fate {
-    if connection.prolong(now) {
+    tables.connections.refresh(connection);
+    if !connection.life.is_over(now) || connection.prolong(now) {
         return Fate::Again;
     }
     let established = connection.state() == State::Tcp(tcp::State::Established);

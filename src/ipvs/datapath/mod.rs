@@ -9,6 +9,7 @@ mod limit;
 mod local;
 mod open;
 mod originate;
+mod shorten;
 mod transmit;
 mod tunnel;
 
@@ -37,6 +38,7 @@ use crate::net::time::Instant;
 use expiry::expire;
 use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
+use shorten::is_lendable;
 
 /// Frames that are looked at together.
 const BURST: usize = 64;
@@ -310,6 +312,9 @@ impl Datapath {
             let own = snapshot.beyond.timeouts(connection.server.service(), &snapshot.timeouts);
             connection.set_timeout(own.as_ref().unwrap_or(&snapshot.timeouts).of(state));
             alive = state.is_established() || (state == State::Udp && way == Direction::Out);
+            if !is_lendable(state) {
+                self.tables.connections.take_back(&connection);
+            }
         }
         if alive && let Some(template) = &connection.template {
             template.assure();

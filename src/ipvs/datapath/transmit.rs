@@ -109,6 +109,7 @@ impl Datapath {
         }
         let frame = passage.frame.bytes_mut();
         rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address());
+        self.shorten(passage, &connection, Direction::In, egress);
         self.send(passage, egress)
     }
 
@@ -195,6 +196,7 @@ impl Datapath {
             End::Source,
             connection.virtual_address(),
         );
+        self.shorten(passage, connection, Direction::Out, egress);
         self.send(passage, egress)
     }
 

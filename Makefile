@@ -6,8 +6,8 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh benches/guest/*.sh tests/completion/*.bash)
 
 .DEFAULT_GOAL := help
-TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz tools-guest
-.PHONY: help demo demo-down test fuzz build man check bench bench-vm test-guest $(TOOLS)
+TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz tools-bench tools-guest
+.PHONY: help demo demo-down test fuzz build man check bench bench-quick bench-vm soak test-guest $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -48,8 +48,17 @@ check: tools-check ## formatting, clippy, shellcheck
 	cargo clippy --all-targets -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
 
-bench: tools-build ## run the benchmarks
-	cargo bench
+bench: tools-bench ## measure the engine alone, then end to end beside its peers; a quarter of an hour (docs/benchmarks.md)
+	cargo build --release --bins
+	cargo bench --bench engine
+	@$(ROOT) benches/endtoend/run --programs "$(PROGRAMS)/release" $(RIG)
+
+bench-quick: tools-bench ## end to end in short, to see that it works (PROFILE=debug: with the programs that the tests have built)
+	cargo build $(if $(filter debug,$(PROFILE)),,--release) --bins
+	@$(ROOT) benches/endtoend/run --quick --programs "$(PROGRAMS)/$(or $(PROFILE),release)" $(RIG)
+
+soak: tools-build ## hold 2 million connections for ten minutes of virtual time while others come and go (OPTIONS=--help)
+	cargo bench --bench soak -- $(OPTIONS)
 
 bench-vm: tools-guest build ## count the router's instructions per packet beside kernel IPVS, in a virtual machine without KVM (OPTIONS=--help)
 	@$(ROOT) benches/guest/run.sh --programs "$(PROGRAMS)/release" $(OPTIONS)

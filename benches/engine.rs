@@ -2,6 +2,7 @@
 
 mod datapath;
 mod packet;
+#[allow(dead_code)]
 mod rig;
 mod table;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Steering only: a packet that may concern a virtual service goes to the AF_XDP socket of its receive queue, all else to
+// Steering: a packet that may concern a virtual service goes to the AF_XDP socket of its receive queue, all else to
 // the kernel. Steering too much is safe, because user space hands back what it does not want; steering too little is not.
 
 #include <linux/if_ether.h>
@@ -9,14 +9,14 @@
 #include <linux/pkt_cls.h>
 
 #include "bpf_call.h"
+#include "packet.h"
+#include "shortcut.h"
 
 #define MAX_RANGES 16
-#define MAX_PORTS 256
 #define MAX_ADDRESSES 262144 // what is not used takes little
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSIONS 8 // HEADERS_MAX of user space, which refuses longer chains
 #define MAX_OFFSET 0x7fff // beyond all headers at their longest, for the verifier
-#define IPV4_FRAGMENT 0x3fff // more fragments, or an offset
 #define IPV4_OFFSET 0x1fff
 #define IPV6_FRAGMENT 0xfff9 // the same of IPv6 (RFC 8200 section 4.5)
 #define IPV6_OFFSET 0xfff8
@@ -31,13 +31,6 @@ enum icmpv4_error { DESTINATION_UNREACHABLE = 3, SOURCE_QUENCH = 4, TIME_EXCEEDE
 
 // ICMPv6 types with this bit are no errors (RFC 4443 section 2.1).
 #define ICMPV6_INFORMATIONAL 0x80
-
-typedef _Bool bool;
-
-// IPv4 is held as ::ffff:a.b.c.d, so that one table serves both families. Network byte order.
-struct address {
-	__u32 words[4];
-};
 
 struct prefix {
 	__u32 length;
@@ -506,16 +499,23 @@ INLINE bool is_envelope(struct frame frame)
 	       envelope->secret[0] == envelope_secret[0] && envelope->secret[1] == envelope_secret[1];
 }
 
+INLINE int steer(struct xdp_md *ctx, struct frame frame)
+{
+	struct packet packet = {};
+
+	return parse_frame(&packet, frame) && is_steered(&packet, frame) ? redirect(ctx) : XDP_PASS;
+}
+
 SEC("xdp") int xlvs_steer(struct xdp_md *ctx)
 {
 	struct frame frame = { .context = ctx, .skb = 0 };
-	struct packet packet = {};
+	int taken = take_shortcut(ctx);
 
+	if (taken != NOT_TAKEN)
+		return taken;
 	if (is_envelope(frame))
 		return bpf_xdp_adjust_head(ctx, sizeof(struct envelope)) == 0 ? XDP_PASS : XDP_DROP;
-	if (parse_frame(&packet, frame) && is_steered(&packet, frame))
-		return redirect(ctx);
-	return XDP_PASS;
+	return steer(ctx, frame);
 }
 
 // This machine complains about what was sent to a real server that it is itself.

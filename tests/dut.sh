@@ -6,11 +6,14 @@
 #   run    one command line on stdin: ipvsadm, iptables or ip6tables with a mark, sysctl net.ipv4.vs.NAME=N, ip
 #   dump   ipvsadm's listings, each below a heading: conns Ln stats thresholds persistent-conn timeout
 #   down   end the daemon, remove the namespaces
-# XLVS_PROGRAMS says where xlvs and ipvsadm are (default target/release).
+# XLVS_PROGRAMS says where xlvs and ipvsadm are (default target/release), XLVS_QUEUES how many queues each interface
+# has, and so how many workers there are (default 1). With XLVS_SHORTCUT=1 at the reset, established connections take the
+# shortcut from their first packet on; else none does.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 RUN=/run/xlvs-dut
 PROGRAMS=${XLVS_PROGRAMS:-$HERE/../target/release}
+QUEUES=${XLVS_QUEUES:-1}
 . "$HERE/lab/processes.sh"
 export XLVS_SOCKET=$RUN/control.sock
 
@@ -38,10 +41,32 @@ make_network() {
 
 # cable INTERFACE MAC RIG_INTERFACE RIG_MAC: neither end leaves checksums half-made.
 cable() {
-  ip -n xlvs-dut link add "$1" address "$2" type veth peer name "$3" address "$4" netns xlvs-rig
+  local queues="numrxqueues $QUEUES numtxqueues $QUEUES"
+  # shellcheck disable=SC2086
+  ip -n xlvs-dut link add "$1" address "$2" $queues type veth peer name "$3" address "$4" $queues netns xlvs-rig
   ip netns exec xlvs-dut ethtool -K "$1" tx off >/dev/null
   ip netns exec xlvs-rig ethtool -K "$3" tx off >/dev/null
   ip -n xlvs-rig link set "$3" arp off up
+}
+
+# Lets the rig's ends take redirected frames. A veth does with an XDP program at its other end; merged frames would be no
+# longer those that were sent.
+open_for_shortcut() {
+  echo '__attribute__((section("xdp"), used)) int pass(void *context) { return 2; }' |
+    clang -O2 -target bpf -x c -c - -o "$RUN/pass.o"
+  local interface
+  for interface in tapc taps; do
+    ip -n xlvs-rig link set "$interface" xdp object "$RUN/pass.o" section xdp
+    ip netns exec xlvs-rig ethtool -K "$interface" gro off
+  done
+}
+
+shortcut_settings() {
+  if [[ -n ${XLVS_SHORTCUT-} ]]; then
+    printf 'shortcut = true\nshortcut_after = 0\n'
+  else
+    echo 'shortcut = false'
+  fi
 }
 
 configure_device() {
@@ -83,7 +108,10 @@ empty_marks() {
 start_daemon() {
   empty_marks
   rm -f "$RUN/xlvs.log"
-  printf 'ports = ["eth0", "eth1"]\ncontrol_socket = "%s"\n' "$XLVS_SOCKET" >"$RUN/xlvs.toml"
+  {
+    printf 'ports = ["eth0", "eth1"]\ncontrol_socket = "%s"\n' "$XLVS_SOCKET"
+    shortcut_settings
+  } >"$RUN/xlvs.toml"
   spawn xlvs-dut xlvs "$PROGRAMS/xlvs" run --bare --marks "$RUN/iptables" --marks6 "$RUN/ip6tables" \
     --settings "$RUN/xlvs.toml"
   within 5 ready && running xlvs && return
@@ -98,9 +126,17 @@ ready() {
 reset() {
   mkdir -p "$RUN"
   stop xlvs || echo 'dut: the daemon had to be killed' >&2
-  [[ -e /run/netns/xlvs-dut && -e /run/netns/xlvs-rig ]] || { remove_network && make_network; }
+  has_network || { remove_network && make_network; }
   restore_device | ip -n xlvs-dut -batch -
+  [[ -z ${XLVS_SHORTCUT-} || -e $RUN/pass.o ]] || open_for_shortcut
   start_daemon
+}
+
+# Whether the namespaces are there, with as many queues as are asked for.
+has_network() {
+  [[ -e /run/netns/xlvs-dut && -e /run/netns/xlvs-rig ]] || return
+  local present
+  present=$(ip -n xlvs-dut -d link show dev eth0) && [[ $present == *" numrxqueues $QUEUES "* ]]
 }
 
 # add_mark FILE RULE: as typed after "-A PREROUTING", written where the saved rules are.

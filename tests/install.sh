@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install.sh build|check|demo|test|fuzz|guest: installs what that purpose needs and is missing, by apt and, for fuzzing, by cargo.
+# install.sh build|check|demo|test|fuzz|bench|guest: installs what that purpose needs and is missing, by apt and, for fuzzing, by cargo.
 # With everything there it calls neither.
 set -euo pipefail
 
@@ -44,6 +44,19 @@ need_for_demo() {
   need iputils-ping ping
 }
 
+need_for_bench() {
+  need python3 /usr/bin/pydoc3
+  need haproxy haproxy /usr/sbin/haproxy
+  need nftables nft /usr/sbin/nft
+  need nginx-light nginx /usr/sbin/nginx
+  need wrk wrk
+  need curl curl
+  need libbpf-dev /usr/include/bpf/libbpf.h
+  need libxdp-dev /usr/include/xdp/xsk.h
+  need gnuplot-nox gnuplot
+  need procps pgrep
+}
+
 need_for_manual() {
   need groff-base groff
 }
@@ -84,7 +97,7 @@ install_cargo_fuzz() {
   cargo install --quiet --locked cargo-fuzz || die 'cargo-fuzz could not be installed (is there a network?)'
 }
 
-# Demo and tests start an nginx, a vsftpd and a ldirectord of their own in their namespaces; a package installed for them must
+# Demo, tests and benchmarks start an nginx, a vsftpd, a ldirectord and a HAProxy of their own in their namespaces; a package installed for them must
 # not open a port of this machine or touch its IPVS, neither now nor after the next boot.
 policy=/usr/sbin/policy-rc.d
 forbid_services() {
@@ -113,7 +126,7 @@ install_missing() {
     || { "${as_root[@]}" apt-get update -qq && apt_install "${missing[@]}" >/dev/null; } \
     || die "apt could not install $what (is there a network?)"
   local service
-  for service in nginx vsftpd ldirectord; do
+  for service in nginx vsftpd ldirectord haproxy; do
     if [[ " $what " == *" $service"* ]]; then
       "${as_root[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
     fi
@@ -129,8 +142,9 @@ test)
   need shellcheck shellcheck
   ;;
 fuzz) need_for_build && need_for_fuzz ;;
+bench) need_for_build && need_for_network && need_for_bench ;;
 guest) need_for_build && need_for_network && need_for_demo && need_for_guest ;;
-*) die 'say what for: build, check, demo, test, fuzz or guest' ;;
+*) die 'say what for: build, check, demo, test, fuzz, bench or guest' ;;
 esac
 check_rust "$1"
 ((${#missing[@]} == 0)) || install_missing

@@ -6,6 +6,7 @@ mod netns {
     mod attach;
     mod big_table;
     mod daemon;
+    mod doctor;
     mod dut;
     mod fragments;
     mod ftp;
@@ -14,11 +15,13 @@ mod netns {
     mod life;
     mod local;
     mod namespace;
+    mod queues;
     mod rig;
     mod samples;
     mod scenarios;
     mod sending;
     mod service;
+    mod shortcut;
     mod steering;
     mod traffic;
     mod wire;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use xlvs::config::settings::{Settings, XdpMode, parse};
+use xlvs::config::settings::{Settings, Shortcut, XdpMode, parse};
 
 #[test]
 fn a_missing_or_empty_file_is_the_defaults() {
@@ -31,6 +31,13 @@ fn values_are_taken() {
     let settings = parse("x", "ports = ['eth0', 'bond1.20']\nxdp_mode = 'skb'\nframe_size = 4096\n").unwrap();
     assert_eq!(settings.ports, ["eth0", "bond1.20"]);
     assert_eq!((settings.xdp_mode, settings.frame_size, settings.queues), (XdpMode::Skb, 4096, 0));
+    for (value, expected) in [
+        ("true", Shortcut::Switch(true)),
+        ("false", Shortcut::Switch(false)),
+        ("'auto'", Settings::default().shortcut),
+    ] {
+        assert_eq!(parse("x", &format!("shortcut = {value}\n")).unwrap().shortcut, expected);
+    }
 }
 
 #[test]
@@ -71,6 +78,9 @@ fn errors_name_file_line_and_key() {
         ),
         ("[[service]]\nudp = 9\n", "x.toml:1: error: match is missing: expected a service such as"),
         ("zero_copy = true\n", "x.toml:1: error: zero_copy: expected one of \"auto\", \"on\", \"off\""),
+        ("shortcut = 'on'\n", "x.toml:1: error: shortcut: expected true, false or \"auto\""),
+        ("shortcut_flows = 0\n", "x.toml:1: error: shortcut_flows: 0 is not from 1 to 16777216"),
+        ("shortcut_after = -1\n", "x.toml:1: error: shortcut_after: expected a number of packets"),
         ("log_level = 'warning' # x\n", "x.toml:1: error: log_level: expected one of \"error\", \"warn\","),
         ("queues = 2\nnonsense\n", "x.toml:2: error: expected KEY = VALUE"),
         ("queues = 0\nframe_size = 1500\n", "x.toml:2: error: frame_size: 1500 is neither 2048 nor 4096"),

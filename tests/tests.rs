@@ -1,6 +1,7 @@
 //! Tests that need no privilege.
 #![allow(clippy::unwrap_used, reason = "clippy's exemption for tests misses the functions that they call")]
 
+mod allocation;
 mod beyond;
 mod completion;
 mod datapath;
@@ -17,8 +18,13 @@ mod marks;
 mod model;
 mod nanny;
 mod properties;
+#[path = "../benches/rig/mod.rs"]
+#[allow(dead_code, reason = "the benchmarks use more of it")]
+mod rig;
 mod runner;
 mod scenarios;
 mod settings;
+mod shortcut;
 mod support;
 mod sysctl;
+mod table;

@@ -12,6 +12,8 @@ pub enum Offer {
     File,
     /// One of these.
     OneOf(&'static [&'static str]),
+    /// A network interface.
+    Interface,
     /// A file of the kernel's IPVS.
     ProcFile,
     /// An IPVS setting or a switch beyond IPVS.
@@ -72,15 +74,23 @@ const fn plain(name: &'static str, brief: &'static str, detail: &'static str) ->
     Subcommand { name, words: "", offers: &[], flags: &[], json: false, brief, detail }
 }
 
+const CONFIG: Flag = Flag {
+    name: "--config",
+    value: Some(("FILE", Offer::File)),
+    brief: "lvs.cf (default /etc/sysconfig/ha/lvs.cf)",
+};
+
+const SETTINGS: Flag = Flag {
+    name: "--settings",
+    value: Some(("FILE", Offer::File)),
+    brief: "xlvs.toml (default /etc/xlvs/xlvs.toml, which need not exist)",
+};
+
 /// Every command, in the order of the help.
 pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         flags: &[
-            Flag {
-                name: "--config",
-                value: Some(("FILE", Offer::File)),
-                brief: "lvs.cf (default /etc/sysconfig/ha/lvs.cf)",
-            },
+            CONFIG,
             Flag {
                 name: "--marks",
                 value: Some(("FILE", Offer::File)),
@@ -91,11 +101,7 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
                 value: Some(("FILE", Offer::File)),
                 brief: "saved ip6tables rules (default /etc/sysconfig/ip6tables)",
             },
-            Flag {
-                name: "--settings",
-                value: Some(("FILE", Offer::File)),
-                brief: "xlvs.toml (default /etc/xlvs/xlvs.toml, which need not exist)",
-            },
+            SETTINGS,
             Flag {
                 name: "--bare",
                 value: None,
@@ -110,6 +116,21 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         )
     },
     Subcommand { json: true, ..plain("status", "what the daemon does: ports, packets, servers", "") },
+    Subcommand {
+        words: "[INTERFACE...]",
+        offers: &[Offer::Interface],
+        flags: &[CONFIG, SETTINGS],
+        json: true,
+        ..plain(
+            "doctor",
+            "look for what stands in the way or slows down: NICs, queues, offloads, kernel settings, memory; \
+             exit code 1 if something is bad",
+            "Each finding is good, fair (it works, and could be better) or bad (packets are lost, or the \
+             daemon cannot run), with what to do. It looks at the interfaces named, else at those of the \
+             running daemon, else at those that the files give. Nothing is changed, and no daemon is needed. \
+             The daemon logs what is bad when it starts.",
+        )
+    },
     Subcommand {
         words: "FILE...",
         offers: &[Offer::File],

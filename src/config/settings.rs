@@ -14,6 +14,7 @@ use crate::ipvs::sysctl::{self, SysctlError, Sysctls};
 
 /// As many as the kernel's helper takes.
 const FTP_PORTS_MAX: usize = 8;
+const SHORTCUT_FLOWS_MAX: u32 = 1 << 24;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,16 @@ pub struct Settings {
     pub xdp_mode: XdpMode,
     /// Whether frames are shared with the driver.
     pub zero_copy: ZeroCopy,
+    /// Whether packet memory is on huge pages.
+    pub huge_pages: HugePagesSetting,
+    /// Whether workers poll their NICs instead of waiting for interrupts.
+    pub busy_poll: bool,
+    /// Whether the XDP program forwards plain packets of established connections by itself.
+    pub shortcut: Shortcut,
+    /// How many connections may have that at once.
+    pub shortcut_flows: u32,
+    /// Packets of its client after which a connection gets it.
+    pub shortcut_after: u32,
     /// Virtual ports whose connections the FTP helper reads, at most 8.
     pub ftp_ports: Vec<u16>,
     /// How much is logged.
@@ -64,6 +75,11 @@ impl Default for Settings {
             frames: 8192,
             xdp_mode: XdpMode::Auto,
             zero_copy: ZeroCopy::Auto,
+            huge_pages: HugePagesSetting::Auto,
+            busy_poll: false,
+            shortcut: Shortcut::Word(Auto::Auto),
+            shortcut_flows: 131_072,
+            shortcut_after: 6,
             ftp_ports: FtpPorts::default().0,
             log_level: LogLevel::Info,
             service: Vec::new(),
@@ -123,6 +139,36 @@ pub enum ZeroCopy {
     On,
     /// Never.
     Off,
+}
+
+/// `huge_pages`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HugePagesSetting {
+    /// If enough are free.
+    Auto,
+    /// Or fail.
+    On,
+    /// Never.
+    Off,
+}
+
+/// `shortcut`: a switch, or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Shortcut {
+    /// On or off.
+    Switch(bool),
+    /// On where frames are not shared with the driver.
+    Word(Auto),
+}
+
+/// The word of settings that decide by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auto {
+    /// `"auto"`.
+    Auto,
 }
 
 /// `log_level`.
@@ -237,6 +283,12 @@ impl Settings {
         if !self.frames.is_power_of_two() || !(512..=1 << 20).contains(&self.frames) {
             return Some(("frames", format!("{} is not a power of two from 512 to 1048576", self.frames)));
         }
+        if !(1..=SHORTCUT_FLOWS_MAX).contains(&self.shortcut_flows) {
+            return Some((
+                "shortcut_flows",
+                format!("{} is not from 1 to {SHORTCUT_FLOWS_MAX}", self.shortcut_flows),
+            ));
+        }
         if self.ftp_ports.len() > FTP_PORTS_MAX || self.ftp_ports.contains(&0) {
             return Some(("ftp_ports", format!("at most {FTP_PORTS_MAX} ports, none of them 0")));
         }
@@ -262,14 +314,19 @@ fn wanted(key: &str) -> Option<&'static str> {
         "frame_size" => "2048 or 4096",
         "frames" => "a power of two from 512 to 1048576",
         "xdp_mode" => "one of \"auto\", \"native\", \"skb\"",
-        "zero_copy" => "one of \"auto\", \"on\", \"off\"",
+        "zero_copy" | "huge_pages" => "one of \"auto\", \"on\", \"off\"",
         "match" => {
             "a service such as \"tcp 192.0.2.1:80\", \"udp [2001:db8::1]:53\", \"fwmark 80\" or \"fwmark6 80\""
         }
         "tcp" | "tcp_fin" | "udp" | "drain_deadline" => "a number of seconds",
-        "tcp_reset_no_destination" | "drop_untranslated" | "reset_on_expiry" | "drain_quiesced" => {
-            "true or false"
-        }
+        "tcp_reset_no_destination"
+        | "drop_untranslated"
+        | "reset_on_expiry"
+        | "drain_quiesced"
+        | "busy_poll" => "true or false",
+        "shortcut" => "true, false or \"auto\"",
+        "shortcut_flows" => "a number from 1 to 16777216",
+        "shortcut_after" => "a number of packets",
         "ftp_ports" => "a list of at most 8 port numbers such as [21, 2121]",
         "log_level" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,

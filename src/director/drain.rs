@@ -81,7 +81,7 @@ impl Director {
             let mut ending = Vec::new();
             self.tables.connections.for_each(|connection| {
                 if Arc::ptr_eq(&connection.server, &server) {
-                    ending.push(Arc::clone(connection));
+                    ending.extend(connection.share());
                 }
             });
             for connection in &ending {

@@ -2,6 +2,7 @@
 
 mod configure;
 mod diff;
+pub mod doctor;
 mod drain;
 pub mod names;
 mod network;
@@ -229,7 +230,9 @@ impl Director {
 
     /// One edit of the tables, published at once.
     fn edit(&mut self, edit: &Edit) -> Result<(), Errno> {
-        self.services.apply(&mut self.draft, &self.network, edit)?;
+        self.suspend_shortcuts();
+        let applied = self.services.apply(&mut self.draft, &self.network, edit);
+        applied.inspect_err(|_| self.resume_shortcuts())?;
         self.store();
         self.steer_added(edit);
         Ok(())
@@ -237,7 +240,9 @@ impl Director {
 
     /// Several edits, all of them or none, published at once.
     fn edit_all(&mut self, edits: &[Edit]) -> Result<(), Refusal> {
-        self.services.apply_all(&mut self.draft, &self.network, edits)?;
+        self.suspend_shortcuts();
+        let applied = self.services.apply_all(&mut self.draft, &self.network, edits);
+        applied.inspect_err(|_| self.resume_shortcuts())?;
         self.publish();
         Ok(())
     }
@@ -250,8 +255,32 @@ impl Director {
     /// The former snapshot is kept until no worker has it any more: freeing ten thousand services takes time that the workers'
     /// packets do not have.
     fn store(&mut self) {
+        self.suspend_shortcuts();
+        self.draft.generation = self.draft.generation.wrapping_add(1);
         self.former.push(self.tables.snapshot.swap(Arc::new(self.draft.clone())));
         self.free_former();
+    }
+
+    /// Leaves all packets to the workers, until they see the next snapshot and lend flows anew: nothing goes on by what is
+    /// about to change. What was done so far counts as done before.
+    fn suspend_shortcuts(&mut self) {
+        if let Some(shortcuts) = self.tables.connections.shortcuts() {
+            shortcuts.begin(self.draft.generation.wrapping_add(1), &self.tables.total);
+        }
+    }
+
+    /// Nothing has changed after all.
+    fn resume_shortcuts(&mut self) {
+        if let Some(shortcuts) = self.tables.connections.shortcuts() {
+            shortcuts.resume(self.draft.generation);
+        }
+    }
+
+    /// Has what lent flows did counted.
+    fn collect_shortcuts(&self) {
+        if let Some(shortcuts) = self.tables.connections.shortcuts() {
+            shortcuts.collect(&self.tables.total);
+        }
     }
 
     fn free_former(&mut self) {
@@ -323,6 +352,7 @@ impl Director {
         }
         if self.next_sample <= now {
             self.free_former();
+            self.collect_shortcuts();
             if self.draft.sysctls.run_estimation != 0 {
                 self.services.sample(&self.draft.services);
             }

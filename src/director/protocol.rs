@@ -138,12 +138,27 @@ pub struct Status {
     pub ring_full: u64,
     /// Packets that the NICs could not deliver because no frame was free.
     pub no_frame: u64,
+    /// What the shortcut does.
+    pub shortcut: ShortcutStatus,
     /// Connections in the table.
     pub connections: u64,
     /// Persistence templates.
     pub templates: u64,
     /// Health of the configured servers.
     pub checks: Vec<CheckStatus>,
+}
+
+/// The shortcut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShortcutStatus {
+    /// Whether it is on, and why not or not everywhere, for a person.
+    pub state: String,
+    /// Packets that took it; the other counts include them.
+    pub packets: u64,
+    /// Directions of connections that are in its tables.
+    pub flows: u64,
+    /// How often there was no room in them.
+    pub refused: u64,
 }
 
 /// One attached NIC.
@@ -157,6 +172,9 @@ pub struct PortStatus {
     pub copy: String,
     /// Queues served.
     pub queues: u32,
+    /// Why it is not better, and what does not come up.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Health of one configured server.

@@ -110,6 +110,7 @@ impl Director {
     }
 
     fn totals(&self) -> TotalsView {
+        self.collect_shortcuts();
         let estimator = *self.tables.total.estimator();
         TotalsView {
             shown: estimator.stats(),
@@ -159,6 +160,7 @@ impl Director {
 
     /// All but the packet counters and the ports, which the I/O side knows.
     fn status(&self, now: Instant) -> Status {
+        self.collect_shortcuts();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: now.saturating_since(self.started).as_secs(),

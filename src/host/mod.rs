@@ -2,6 +2,8 @@
 
 pub mod announce;
 pub mod clock;
+pub mod interrupts;
+pub mod kernel;
 pub mod memory;
 pub mod netlink;
 pub mod privilege;

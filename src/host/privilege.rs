@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use caps::{CapSet, Capability};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use thiserror::Error;
 
 /// The process lacks a privilege.
@@ -39,11 +40,22 @@ fn missing(has: impl Fn(Capability) -> bool) -> Vec<String> {
     needed.filter(|capability| !held(*capability)).map(|it| it.to_string()).collect()
 }
 
+/// The most memory in bytes that this process may lock, and so share with a NIC; `None` if there is no limit.
+pub fn locked_memory() -> Option<u64> {
+    let exempt = caps::has_cap(None, CapSet::Effective, Capability::CAP_IPC_LOCK).unwrap_or(false);
+    let (limit, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    (!exempt && limit != RLIM_INFINITY).then_some(limit)
+}
+
 /// The kernel's forwarding settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardingSettings {
     /// `net.ipv4.ip_forward`; `None` if it cannot be read.
     pub ip_forward: Option<u32>,
+    /// `net.ipv6.conf.all.forwarding`; `None` if it cannot be read.
+    pub ipv6_forwarding: Option<u32>,
+    /// Names of the interfaces by which the kernel tells senders of shorter ways: `conf.all` or their own says so.
+    pub send_redirects: Vec<String>,
     /// Name and effective reverse-path filter of each interface: the larger of `conf.all` and its own.
     pub rp_filter: Vec<(String, u32)>,
 }
@@ -51,35 +63,21 @@ pub struct ForwardingSettings {
 impl ForwardingSettings {
     /// Reads the settings for `interfaces` in the network namespace of the calling thread.
     pub fn read(interfaces: &[&str]) -> Self {
-        Self::read_below(Path::new("/proc/sys/net/ipv4"), interfaces)
+        Self::read_below(Path::new("/proc/sys/net"), interfaces)
     }
 
-    fn read_below(ipv4: &Path, interfaces: &[&str]) -> Self {
-        let filter = |name: &str| number(&ipv4.join("conf").join(name).join("rp_filter"));
-        let all = filter("all");
-        let effective = |name: &&str| Some((name.to_string(), filter(name).max(all)?));
+    fn read_below(net: &Path, interfaces: &[&str]) -> Self {
+        let ipv4 = net.join("ipv4");
+        let of = |name: &str, setting: &str| number(&ipv4.join("conf").join(name).join(setting));
+        let larger = |name: &str, setting: &str| of(name, setting).max(of("all", setting));
+        let filter = |name: &&str| Some((name.to_string(), larger(name, "rp_filter")?));
+        let redirects = |name: &&&str| larger(name, "send_redirects") > Some(0);
         ForwardingSettings {
             ip_forward: number(&ipv4.join("ip_forward")),
-            rp_filter: interfaces.iter().filter_map(effective).collect(),
+            ipv6_forwarding: number(&net.join("ipv6/conf/all/forwarding")),
+            send_redirects: interfaces.iter().filter(redirects).map(|name| name.to_string()).collect(),
+            rp_filter: interfaces.iter().filter_map(filter).collect(),
         }
-    }
-
-    /// What the administrator should be told, one sentence each.
-    pub fn warnings(&self) -> Vec<String> {
-        const STRICT: u32 = 1;
-        let forward = (self.ip_forward == Some(0)).then(|| {
-            "net.ipv4.ip_forward is 0: packets that xlvs leaves to the kernel are not forwarded; \
-             set net.ipv4.ip_forward = 1 in /etc/sysctl.conf"
-                .to_owned()
-        });
-        let strict = self.rp_filter.iter().filter(|(_, filter)| *filter == STRICT).map(|(name, _)| {
-            format!(
-                "reverse-path filtering is strict on {name}: packets that xlvs leaves to the kernel are \
-                 dropped when their way back is another interface; set net.ipv4.conf.{name}.rp_filter = 2 \
-                 if routing is asymmetric"
-            )
-        });
-        forward.into_iter().chain(strict).collect()
     }
 }
 
@@ -111,19 +109,22 @@ mod tests {
     }
 
     #[test]
-    fn the_effective_filter_is_the_larger_one() -> std::io::Result<()> {
-        let ipv4 = tempfile::tempdir()?;
-        fs::write(ipv4.path().join("ip_forward"), "0\n")?;
-        for (name, value) in [("all", "1\n"), ("eth0", "0\n"), ("eth1", "2\n")] {
-            fs::create_dir_all(ipv4.path().join("conf").join(name))?;
-            fs::write(ipv4.path().join("conf").join(name).join("rp_filter"), value)?;
+    fn the_effective_setting_is_the_larger_one() -> std::io::Result<()> {
+        let net = tempfile::tempdir()?;
+        let ipv4 = net.path().join("ipv4");
+        for (name, filter, redirects) in
+            [("all", "1\n", "0\n"), ("eth0", "0\n", "1\n"), ("eth1", "2\n", "0\n")]
+        {
+            let directory = ipv4.join("conf").join(name);
+            fs::create_dir_all(&directory)?;
+            fs::write(directory.join("rp_filter"), filter)?;
+            fs::write(directory.join("send_redirects"), redirects)?;
         }
-        let settings = ForwardingSettings::read_below(ipv4.path(), &["eth0", "eth1"]);
+        fs::write(ipv4.join("ip_forward"), "0\n")?;
+        let settings = ForwardingSettings::read_below(net.path(), &["eth0", "eth1"]);
         assert_eq!(settings.rp_filter, [("eth0".to_owned(), 1), ("eth1".to_owned(), 2)]);
-        let warnings = settings.warnings();
-        assert_eq!(warnings.len(), 2, "{warnings:#?}");
-        assert!(warnings[0].starts_with("net.ipv4.ip_forward is 0"), "{warnings:#?}");
-        assert!(warnings[1].contains("strict on eth0"), "{warnings:#?}");
+        assert_eq!(settings.send_redirects, ["eth0"]);
+        assert_eq!((settings.ip_forward, settings.ipv6_forwarding), (Some(0), None));
         Ok(())
     }
 }

@@ -1,11 +1,16 @@
-//! A connection: who talks to whom through which server, its state and its life.
+//! A connection: who talks to whom through which server, its state and its life. A million of them shall fit, so that what
+//! few need is kept apart.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use once_cell::race::OnceBox;
+use sdd::Shared;
+
 use crate::ipvs::edit::Forward;
+use crate::ipvs::ends::Ends;
 use crate::ipvs::helper::control::FtpControl;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::{Course, Direction, State, tcp};
@@ -13,7 +18,7 @@ use crate::ipvs::server::RealServer;
 use crate::ipvs::timer::Life;
 use crate::ipvs::view::ConnectionView;
 use crate::net::addr::Protocol;
-use crate::net::flow::FlowKey;
+use crate::net::flow::{FlowKey, FlowWords};
 use crate::net::time::Instant;
 
 /// Seconds that a connection has before its first packet gives it the time of a state.
@@ -23,39 +28,53 @@ const STATE: u32 = 0xff;
 const ACTIVE: u32 = 1 << 8;
 const REMOVED: u32 = 1 << 9;
 const NO_OUTPUT: u32 = 1 << 10;
+const AWAITS_PORT: u32 = 1 << 11;
 const KNOWN: u64 = 1 << 32;
+
+/// Of the loan: whether a direction's flow is with the shortcut, in whatever generation; whether it has been offered to it in
+/// the generation that the other bits say.
+const HELD: u32 = 0b0011;
+const OFFERED: u32 = 0b1100;
+const OFFERED_SHIFT: u32 = 2;
+const GENERATION_SHIFT: u32 = 4;
 
 /// How long a connection whose time is up lives on for its children's sake, again and again.
 const CHILDREN_TIME: Duration = Duration::from_secs(60);
 
-/// A connection.
+/// The directions that a loan holds.
+fn lent(loan: u32) -> impl Iterator<Item = Direction> + use<> {
+    [Direction::In, Direction::Out].into_iter().filter(move |direction| loan & 1 << *direction as u32 != 0)
+}
+
+/// A connection. What each packet needs comes first, next to each other: a connection begins anywhere in a cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Connection {
+    ends: Ends,
+    status: AtomicU32,
+    timeout: AtomicU32,
+    packets_in: AtomicU32,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Client.
-    pub client: SocketAddr,
-    /// Virtual address and port that the client talks to.
-    pub virtual_address: SocketAddr,
-    /// Address and port at the real server.
-    pub server_address: SocketAddr,
     /// How its packets reach the server: the server's method when it was made, whatever that is now.
     pub forward: Forward,
+    /// Deadline.
+    pub life: Life,
     /// The real server.
     pub server: Arc<RealServer>,
     /// The persistence template it was made by, which it keeps alive.
     pub template: Option<Arc<PersistenceTemplate>>,
-    /// The control connection that made it as a data connection; it is kept alive until this one ends.
-    pub parent: Option<Arc<Connection>>,
-    /// What the FTP helper knows, if it reads this connection.
-    pub ftp: Option<Box<Mutex<FtpControl>>>,
-    /// Deadline.
-    pub life: Life,
-    status: AtomicU32,
-    timeout: AtomicU32,
-    packets_in: AtomicU32,
+    loan: AtomicU32,
+    lent_packets: AtomicU32,
+    rare: OnceBox<Rare>,
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+struct Rare {
+    parent: Option<Shared<Connection>>,
+    ftp: Option<Mutex<FtpControl>>,
     children: AtomicU32,
-    awaits_port: bool,
     /// Acknowledgment numbers, with a bit above them once there is one; kept only where [`Connection::note_acknowledged`]
     /// is called.
     acknowledged: [AtomicU64; 2],
@@ -76,22 +95,18 @@ impl Connection {
         let forward = server.forward();
         let no_output = if forward == Forward::Masquerade { 0 } else { NO_OUTPUT };
         Connection {
-            forward,
-            protocol: flow.protocol,
-            client: flow.source(),
-            virtual_address: flow.destination(),
-            server_address,
-            server,
-            template,
-            parent: None,
-            ftp: None,
-            life: Life::default(),
+            ends: Ends::new(flow, &server, server_address),
             status: AtomicU32::new(no_output),
             timeout: AtomicU32::new(NEW),
             packets_in: AtomicU32::new(0),
-            children: AtomicU32::new(0),
-            awaits_port: false,
-            acknowledged: [const { AtomicU64::new(0) }; 2],
+            protocol: flow.protocol,
+            forward,
+            life: Life::default(),
+            server,
+            template,
+            loan: AtomicU32::new(0),
+            lent_packets: AtomicU32::new(0),
+            rare: OnceBox::new(),
         }
     }
 
@@ -100,31 +115,70 @@ impl Connection {
     pub fn data(
         flow: &FlowKey,
         server_address: SocketAddr,
-        parent: &Arc<Connection>,
+        parent: &Shared<Connection>,
         awaits_port: bool,
     ) -> Self {
-        parent.children.fetch_add(1, Ordering::Relaxed);
+        parent.rare().children.fetch_add(1, Ordering::Relaxed);
         let connection = Connection::new(flow, Arc::clone(&parent.server), server_address, None);
-        Connection { parent: Some(Arc::clone(parent)), awaits_port, ..connection }
+        if awaits_port {
+            connection.status.fetch_or(AWAITS_PORT, Ordering::Relaxed);
+        }
+        let rare = Box::new(Rare { parent: Some(parent.clone()), ..Rare::default() });
+        Connection { rare: OnceBox::with_value(rare), ..connection }
     }
 
     /// The same data connection with the client's port, in the same state.
-    pub fn with_client_port(&self, parent: &Arc<Connection>, port: u16) -> Self {
-        let client = SocketAddr::new(self.client.ip(), port);
-        let flow = FlowKey::new(self.protocol, client, self.virtual_address);
-        let connection = Connection::data(&flow, self.server_address, parent, false);
+    pub fn with_client_port(&self, parent: &Shared<Connection>, port: u16) -> Self {
+        let client = SocketAddr::new(self.client().ip(), port);
+        let flow = FlowKey::new(self.protocol, client, self.virtual_address());
+        let connection = Connection::data(&flow, self.server_address(), parent, false);
         connection.listen();
         connection
     }
 
+    fn rare(&self) -> &Rare {
+        self.rare.get_or_init(Box::default)
+    }
+
+    /// Client.
+    pub fn client(&self) -> SocketAddr {
+        self.ends.client()
+    }
+
+    /// Virtual address and port that the client talks to.
+    pub fn virtual_address(&self) -> SocketAddr {
+        self.ends.virtual_address(&self.server)
+    }
+
+    /// Address and port at the real server.
+    pub fn server_address(&self) -> SocketAddr {
+        self.ends.server_address(&self.server)
+    }
+
+    /// The control connection that made it as a data connection; it is kept alive until this one ends.
+    pub fn parent(&self) -> Option<&Shared<Connection>> {
+        self.rare.get()?.parent.as_ref()
+    }
+
+    /// Has the FTP helper read it.
+    pub fn read_by_ftp(self) -> Self {
+        let rare = Box::new(Rare { ftp: Some(Mutex::default()), ..Rare::default() });
+        Connection { rare: OnceBox::with_value(rare), ..self }
+    }
+
+    /// What the FTP helper knows, if it reads this connection.
+    pub fn ftp(&self) -> Option<&Mutex<FtpControl>> {
+        self.rare.get()?.ftp.as_ref()
+    }
+
     /// Whether its client's port is not known yet.
     pub fn awaits_port(&self) -> bool {
-        self.awaits_port
+        self.status.load(Ordering::Relaxed) & AWAITS_PORT != 0
     }
 
     /// Whether data connections that it made are alive.
     pub fn has_children(&self) -> bool {
-        self.children.load(Ordering::Relaxed) != 0
+        self.rare.get().is_some_and(|rare| rare.children.load(Ordering::Relaxed) != 0)
     }
 
     /// Its time is up: while it has children it lives on in steps of 60 s (ipvs.md section 6.2). Returns whether it does.
@@ -144,16 +198,53 @@ impl Connection {
 
     /// What the client's packets look like.
     pub fn request_key(&self) -> FlowKey {
-        FlowKey::new(self.protocol, self.client, self.virtual_address)
+        FlowKey::new(self.protocol, self.client(), self.virtual_address())
     }
 
     /// What the server's packets look like: unless there is NAT, they come from the virtual address.
     pub fn reply_key(&self) -> FlowKey {
         let source = match self.forward {
-            Forward::Masquerade => self.server_address,
-            Forward::Local | Forward::Tunnel | Forward::Route => self.virtual_address,
+            Forward::Masquerade => self.server_address(),
+            Forward::Local | Forward::Tunnel | Forward::Route => self.virtual_address(),
         };
-        FlowKey::new(self.protocol, source, self.client)
+        FlowKey::new(self.protocol, source, self.client())
+    }
+
+    /// What its packets in one direction look like.
+    #[inline]
+    pub fn words(&self, direction: Direction) -> FlowWords {
+        match direction {
+            Direction::In => self.ends.request(self.protocol, &self.server),
+            Direction::Out => {
+                self.ends.reply(self.protocol, &self.server, self.forward == Forward::Masquerade)
+            }
+        }
+    }
+
+    /// Whether its packets in this direction look so.
+    #[inline]
+    pub fn has(&self, words: &FlowWords, direction: Direction) -> bool {
+        match direction {
+            Direction::In => self.ends.are_of_request(self.protocol, &self.server, words),
+            Direction::Out => {
+                let translated = self.forward == Forward::Masquerade;
+                self.ends.are_of_reply(self.protocol, &self.server, translated, words)
+            }
+        }
+    }
+
+    /// Reads a word of each cache line that a packet needs, so that they are on their way. The value means nothing.
+    #[inline]
+    pub fn glance(&self) -> u64 {
+        u64::from(self.status.load(Ordering::Relaxed)) ^ Arc::as_ptr(&self.server) as u64
+    }
+
+    /// What the packets of a direction look like when they come.
+    pub fn key(&self, direction: Direction) -> FlowKey {
+        match direction {
+            Direction::In => self.request_key(),
+            Direction::Out => self.reply_key(),
+        }
     }
 
     /// The state.
@@ -178,9 +269,11 @@ impl Connection {
         }
     }
 
-    /// One more packet of the client.
+    /// One more packet of the client. NICs keep those of a flow on one queue, so that one worker counts; an addition in one step
+    /// would take as long as the rest of a packet's bookkeeping.
+    #[inline]
     pub fn count_packet(&self) {
-        self.packets_in.fetch_add(1, Ordering::Relaxed);
+        self.packets_in.store(self.packets_in().wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Packets of the client so far.
@@ -190,12 +283,13 @@ impl Connection {
 
     /// The sender of a packet in this direction expects this sequence number next.
     pub fn note_acknowledged(&self, direction: Direction, number: u32) {
-        self.acknowledged[direction as usize].store(KNOWN | u64::from(number), Ordering::Relaxed);
+        let noted = &self.rare().acknowledged[direction as usize];
+        noted.store(KNOWN | u64::from(number), Ordering::Relaxed);
     }
 
     /// What has been noted last.
     pub fn acknowledged(&self, direction: Direction) -> Option<u32> {
-        let noted = self.acknowledged[direction as usize].load(Ordering::Relaxed);
+        let noted = self.rare.get()?.acknowledged[direction as usize].load(Ordering::Relaxed);
         (noted & KNOWN != 0).then_some(noted as u32)
     }
 
@@ -216,6 +310,60 @@ impl Connection {
                 Course::Output
             }
         }
+    }
+
+    /// Whether a direction has been offered to the shortcut in this generation.
+    pub fn is_offered(&self, direction: Direction, generation: u32) -> bool {
+        let loan = self.loan.load(Ordering::Relaxed);
+        let offered = 1 << (direction as u32 + OFFERED_SHIFT);
+        loan & offered != 0 && loan >> GENERATION_SHIFT == generation << GENERATION_SHIFT >> GENERATION_SHIFT
+    }
+
+    /// Notes that a direction is with the shortcut, in this generation. Returns whether it was not in any.
+    pub fn lend(&self, direction: Direction, generation: u32) -> bool {
+        let (held, offered) = (1 << direction as u32, 1 << (direction as u32 + OFFERED_SHIFT));
+        let generation = generation << GENERATION_SHIFT;
+        let after = |loan: u32| {
+            let same = loan & !(HELD | OFFERED) == generation;
+            let others = if same { loan & OFFERED } else { 0 };
+            Some(generation | others | (loan & HELD) | offered | held)
+        };
+        let before = self.loan.fetch_update(Ordering::SeqCst, Ordering::SeqCst, after);
+        before.is_ok_and(|before| before & held == 0)
+    }
+
+    /// The shortcut does not take the direction after all. With `again` it may be offered again. Returns whether it has to
+    /// leave what it had of it.
+    pub fn fail_to_lend(&self, direction: Direction, again: bool) -> bool {
+        let held = 1 << direction as u32;
+        let offered = if again { 1 << (direction as u32 + OFFERED_SHIFT) } else { 0 };
+        self.loan.fetch_and(!(held | offered), Ordering::SeqCst) & held != 0
+    }
+
+    /// The directions that are with the shortcut.
+    pub fn lent(&self) -> impl Iterator<Item = Direction> + use<> {
+        lent(self.loan.load(Ordering::Relaxed))
+    }
+
+    /// Nothing is to be with the shortcut any more. Returns what was.
+    pub fn end_loan(&self) -> impl Iterator<Item = Direction> + use<> {
+        lent(self.loan.swap(0, Ordering::SeqCst))
+    }
+
+    /// The client's packets that the shortcut has forwarded so far, as far as that is known.
+    pub fn lent_packets(&self) -> u32 {
+        self.lent_packets.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of them.
+    pub fn count_lent_packets(&self, packets: u32) {
+        let known = self.lent_packets.fetch_max(packets, Ordering::Relaxed);
+        self.packets_in.fetch_add(packets.saturating_sub(known), Ordering::Relaxed);
+    }
+
+    /// Whether it has been taken out of the table.
+    pub fn is_removed(&self) -> bool {
+        self.status.load(Ordering::SeqCst) & REMOVED != 0
     }
 
     /// Goes from one state to the next by `step`; the server's count of active connections follows. Returns the state.
@@ -253,8 +401,8 @@ impl Connection {
         if let Some(template) = &self.template {
             template.remove_child();
         }
-        if let Some(parent) = &self.parent {
-            parent.children.fetch_sub(1, Ordering::Relaxed);
+        if let Some(parent) = self.parent() {
+            parent.rare().children.fetch_sub(1, Ordering::Relaxed);
         }
         true
     }
@@ -264,9 +412,9 @@ impl Connection {
         ConnectionView {
             protocol: self.protocol,
             state: self.state().name().to_owned(),
-            client: self.client,
-            virtual_address: self.virtual_address,
-            server: self.server_address,
+            client: self.client(),
+            virtual_address: self.virtual_address(),
+            server: self.server_address(),
             expires: self.life.deadline().saturating_since(now).as_secs(),
             call_id: None,
         }

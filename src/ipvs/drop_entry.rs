@@ -24,9 +24,12 @@ pub fn drop_entries(tables: &Tables, now: Instant) {
     }
     let mut connections = Vec::new();
     tables.connections.for_each(|connection| {
-        let candidate = drawn[bucket(connection.protocol, connection.client)];
-        if candidate && !connection.has_children() && drops_connection(counters, connection, now) {
-            connections.push(Arc::clone(connection));
+        let candidate = drawn[bucket(connection.protocol, connection.client())];
+        if candidate && !connection.has_children() {
+            tables.connections.refresh(&connection);
+            if drops_connection(counters, &connection, now) {
+                connections.extend(connection.share());
+            }
         }
     });
     let mut templates = Vec::new();

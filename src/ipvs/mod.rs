@@ -1,12 +1,14 @@
 //! Layer 1: the semantics of IPVS, pure: no clock, no socket, no thread, no log line.
 
 pub mod beyond;
+mod bucket;
 pub mod call_id;
 pub mod connection;
 pub mod datapath;
 pub mod defence;
 pub mod drop_entry;
 pub mod edit;
+pub mod ends;
 pub mod estimator;
 pub mod helper;
 pub mod lottery;
@@ -19,6 +21,7 @@ pub mod scheduler;
 pub mod server;
 pub mod service;
 pub mod service_table;
+pub mod shortcut;
 pub mod snapshot;
 pub mod stats;
 pub mod steering;

@@ -41,6 +41,7 @@ pub struct RealServer {
     active: AtomicU32,
     total: AtomicU32,
     persistent: AtomicU32,
+    slot: AtomicU32,
     stats: Stats,
     service_stats: Arc<Stats>,
 }
@@ -64,6 +65,7 @@ impl RealServer {
             active: AtomicU32::new(0),
             total: AtomicU32::new(0),
             persistent: AtomicU32::new(0),
+            slot: AtomicU32::new(0),
             stats: Stats::new(workers),
             service_stats,
         };
@@ -170,6 +172,16 @@ impl RealServer {
     /// The server's own counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Which of the shortcut's accounts are its own; 0 for none.
+    pub fn slot(&self) -> u32 {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    /// Notes them.
+    pub fn set_slot(&self, slot: u32) {
+        self.slot.store(slot, Ordering::Relaxed);
     }
 
     /// The counters of its service.

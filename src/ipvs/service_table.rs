@@ -209,7 +209,7 @@ impl ServiceTable {
         let mut orphans = Vec::new();
         self.tables.connections.for_each(|connection| {
             if !connection.server.is_available() {
-                orphans.push(Arc::clone(connection));
+                orphans.extend(connection.share());
             }
         });
         for connection in &orphans {

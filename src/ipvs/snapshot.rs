@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub beyond: Arc<Beyond>,
     /// What their defence modes come to.
     pub defence: Defence,
+    /// How many snapshots there were before; shortcuts follow from one of them.
+    pub generation: u32,
 }
 
 impl Snapshot {
@@ -123,18 +125,24 @@ impl Tables {
 
     /// Ends a connection before its time. Its template goes with it unless other connections were made by it or one proved
     /// to be alive both ways (ipvs.md section 6.2); so does the control connection of a last data connection.
-    pub fn drop_connection(&self, connection: &Arc<Connection>) {
+    pub fn drop_connection(&self, connection: &Connection) {
         self.connections.remove(connection);
         if let Some(template) = &connection.template
             && !template.is_assured()
         {
             self.templates.end(template);
         }
-        if let Some(parent) = &connection.parent
+        if let Some(parent) = connection.parent()
             && !parent.has_children()
         {
             self.drop_connection(parent);
         }
+    }
+
+    /// A connection in a listing, if it is alive.
+    fn view(&self, connection: &Connection, now: Instant) -> Option<ConnectionView> {
+        self.connections.refresh(connection);
+        (!connection.life.is_over(now)).then(|| connection.view(now))
     }
 
     /// Some of the connections and templates that are alive at `now`, in no order; the first ones at `place` 0, and the place to
@@ -149,11 +157,11 @@ impl Tables {
             }
             match walk {
                 Ok(walk) => walk.for_each(|template| views.push(template.view(now))),
-                Err(walk) => walk.for_each(|connection| {
-                    if !connection.life.is_over(now) {
-                        views.push(connection.view(now));
-                    }
-                }),
+                Err(walk) => {
+                    let mut connections = Vec::new();
+                    walk.for_each(|connection| connections.extend(connection.share()));
+                    views.extend(connections.iter().filter_map(|connection| self.view(connection, now)));
+                }
             }
         }
         (views, None)

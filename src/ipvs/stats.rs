@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crossbeam::utils::CachePadded;
 
 use crate::ipvs::estimator::Estimator;
+use crate::ipvs::protocol::Direction;
+use crate::ipvs::shortcut::Traffic;
 use crate::ipvs::view::StatsView;
 
 /// Counters with one cell a worker, so that no two workers write to one cache line.
@@ -45,6 +47,16 @@ impl StatsCell {
     pub fn add_out(&self, bytes: usize) {
         bump(&self.outpkts, 1);
         bump(&self.outbytes, bytes as u64);
+    }
+
+    /// Packets that went this way.
+    pub fn add_traffic(&self, direction: Direction, traffic: Traffic) {
+        let (packets, bytes) = match direction {
+            Direction::In => (&self.inpkts, &self.inbytes),
+            Direction::Out => (&self.outpkts, &self.outbytes),
+        };
+        bump(packets, traffic.packets);
+        bump(bytes, traffic.bytes);
     }
 
     fn view(&self) -> StatsView {

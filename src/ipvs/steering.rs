@@ -129,10 +129,10 @@ impl Reach {
         let mut used = Reach::default();
         connections.for_each(|connection| {
             let protocol = connection.protocol;
-            used.destinations.extend(matching(&destinations, protocol, connection.virtual_address));
+            used.destinations.extend(matching(&destinations, protocol, connection.virtual_address()));
             used.servers.extend(matching(&servers, protocol, connection.reply_key().source()));
             if connection.forward == Forward::Tunnel {
-                let ends = tunnel_ends(connection.server_address.ip(), connection.server.tunnel());
+                let ends = tunnel_ends(connection.server_address().ip(), connection.server.tunnel());
                 used.servers.extend(ends.filter(|end| self.servers.contains(end)));
             }
         });

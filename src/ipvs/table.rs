@@ -1,68 +1,243 @@
-//! The connection table, found from both directions. No guard leaves it.
+//! The connection table, found from both directions. Looking up locks nothing and writes nothing: workers on many CPUs share the
+//! table, and most packets belong to a connection that they know. The file that knows how connections are shared and freed.
+//!
+//! An entry is a pointer to a connection, in a bucket of one cache line with seven of them and a few bits of each one's hash;
+//! the key is the connection's own. What overflows a bucket is in the next ones. Changes lock one of many shards. A shard that
+//! fills up moves to more buckets; who finds nothing there meanwhile waits for the end of that. What readers have found is freed
+//! only after they have let go of their [`Guard`].
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::ops::Deref;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use dashmap::mapref::entry::Entry as MapEntry;
+use crossbeam::utils::CachePadded;
+use foldhash::fast::RandomState;
+use sdd::{AtomicShared, Guard, Ptr, Shared, Tag};
 
+use crate::ipvs::bucket::{Buckets, Place};
 use crate::ipvs::connection::Connection;
-use crate::ipvs::parted::{Part, PartedMap};
 use crate::ipvs::protocol::Direction;
-use crate::net::flow::FlowKey;
+use crate::ipvs::shortcut::Shortcuts;
+use crate::net::flow::FlowWords;
+
+/// Among a million connections a shard has eight thousand entries.
+const SHARDS: usize = 256;
+
+fn shard_of(hash: u64) -> usize {
+    (hash >> 56) as usize % SHARDS
+}
+
+/// A connection that has been looked up; it stays where it is while the guard lasts.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'g> {
+    connection: &'g Connection,
+    pointer: Ptr<'g, Connection>,
+}
+
+impl<'g> Found<'g> {
+    pub(super) fn new(pointer: Ptr<'g, Connection>) -> Option<Self> {
+        Some(Found { connection: pointer.as_ref()?, pointer })
+    }
+
+    /// The same of a connection that somebody holds.
+    pub fn of(connection: &Shared<Connection>, guard: &'g Guard) -> Self {
+        Found { connection: connection.get_guarded_ref(guard), pointer: connection.get_guarded_ptr(guard) }
+    }
+
+    /// To be kept for longer. `None` if nobody else holds the connection any more.
+    pub fn share(self) -> Option<Shared<Connection>> {
+        self.pointer.get_shared()
+    }
+
+    /// The connection.
+    pub fn get(self) -> &'g Connection {
+        self.connection
+    }
+}
+
+impl Deref for Found<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+/// Which way the packets of an entry go through their connection, as its pointer is tagged.
+pub(super) fn tag_of(direction: Direction) -> Tag {
+    match direction {
+        Direction::In => Tag::None,
+        Direction::Out => Tag::First,
+    }
+}
+
+pub(super) fn direction_of(tag: Tag) -> Direction {
+    if tag == Tag::None { Direction::In } else { Direction::Out }
+}
 
 /// A connection, and which way the packets of a key go through it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Way {
-    connection: Arc<Connection>,
+    connection: Shared<Connection>,
     direction: Direction,
 }
 
-#[derive(Debug)]
-struct Entry {
-    newest: Way,
-    /// Older connections with the same key: two services on one server and one client port can collide. The newest one hides
-    /// the others, which show again afterwards, as in the kernel's hash chains.
-    hidden: Option<Box<Hidden>>,
+/// What readers look at.
+#[derive(Debug, Default)]
+struct Shard {
+    buckets: AtomicShared<Buckets>,
+    /// Whether the entries are on their way to more buckets.
+    moving: AtomicBool,
 }
 
-/// Oldest first. One client can make as many as there are ports, and most end in the order in which they were made.
+/// What who changes a shard has to lock.
 #[derive(Debug, Default)]
-struct Hidden {
-    ways: VecDeque<Way>,
+struct Writer {
+    used: usize,
+    /// Older connections with the key of one that is in a bucket, oldest first: two services on one server and one client port
+    /// can collide. The newest one hides the others, which show again afterwards, as in the kernel's hash chains.
+    hidden: HashMap<FlowWords, VecDeque<Way>, RandomState>,
 }
 
 /// All connections, each under what its client's and its server's packets look like.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ConnectionTable {
-    entries: PartedMap<FlowKey, Entry>,
+    /// The shards, for readers.
+    shards: Box<[Shard]>,
+    writers: Box<[CachePadded<Mutex<Writer>>]>,
+    hasher: RandomState,
     count: AtomicU64,
     /// How many await their client's port.
     awaiting: AtomicU64,
+    shortcuts: OnceLock<Arc<Shortcuts>>,
+}
+
+impl Default for ConnectionTable {
+    fn default() -> Self {
+        ConnectionTable {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            writers: (0..SHARDS).map(|_| CachePadded::default()).collect(),
+            hasher: RandomState::default(),
+            count: AtomicU64::new(0),
+            awaiting: AtomicU64::new(0),
+            shortcuts: OnceLock::new(),
+        }
+    }
+}
+
+/// The key of a packet with its hash, so that it is computed once.
+#[derive(Clone, Copy, Debug)]
+pub struct HashedKey {
+    key: FlowWords,
+    hash: u64,
+}
+
+impl HashedKey {
+    /// Source port.
+    pub fn source_port(&self) -> u16 {
+        self.key.source_port()
+    }
 }
 
 impl ConnectionTable {
+    /// To look a key up by.
+    #[inline]
+    pub fn hashed(&self, key: FlowWords) -> HashedKey {
+        HashedKey { hash: key.hash_with(self.hasher.build_hasher()), key }
+    }
+
+    fn buckets<'g>(&self, hash: u64, guard: &'g Guard) -> Option<&'g Buckets> {
+        self.shards[shard_of(hash)].buckets.load(Ordering::Acquire, guard).as_ref()
+    }
+
+    fn writer(&self, shard: usize) -> MutexGuard<'_, Writer> {
+        self.writers[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to fetch what [`ConnectionTable::find`] will read, for all keys of a burst at once: their memory accesses overlap,
+    /// because none waits for another. Returns a sum of no meaning that the caller must not leave unused.
+    pub fn fetch(&self, keys: impl Iterator<Item = HashedKey> + Clone, guard: &Guard) -> u64 {
+        let marks = |key: HashedKey| Some(self.buckets(key.hash, guard)?.first_marks(key.hash));
+        let glance =
+            |key: HashedKey| Some(self.buckets(key.hash, guard)?.candidate(key.hash, guard)?.glance());
+        let first = keys.clone().filter_map(marks).fold(0, u64::wrapping_add);
+        keys.filter_map(glance).fold(first, u64::wrapping_add)
+    }
+
+    /// Has what leaves the table taken back from there. Only the first call counts.
+    pub fn lend_to(&self, shortcuts: Arc<Shortcuts>) {
+        // A second one would be told of what the first one has.
+        let _ = self.shortcuts.set(shortcuts);
+    }
+
+    /// What connections are lent to, if anything.
+    pub fn shortcuts(&self) -> Option<&Arc<Shortcuts>> {
+        self.shortcuts.get()
+    }
+
+    /// Takes note of what a lent connection's packets have done meanwhile.
+    pub fn refresh(&self, connection: &Connection) {
+        if let Some(shortcuts) = self.shortcuts() {
+            shortcuts.refresh(connection);
+        }
+    }
+
+    /// Whether packets of this direction of the connection find it.
+    pub fn has(&self, connection: &Connection, direction: Direction) -> bool {
+        let guard = Guard::new();
+        let found = self.find(&self.hashed(connection.words(direction)), &guard);
+        found.is_some_and(|(found, _)| ptr::eq(found.get(), connection)) && !connection.is_removed()
+    }
+
+    /// Takes a connection back that has been lent.
+    pub fn take_back(&self, connection: &Connection) {
+        if let Some(shortcuts) = self.shortcuts() {
+            shortcuts.take_back(connection);
+        }
+    }
+
     /// The connection that a packet belongs to, and which way the packet goes.
-    pub fn find(&self, key: &FlowKey) -> Option<(Arc<Connection>, Direction)> {
-        let entry = self.entries.of(key).get(key)?;
-        Some((Arc::clone(&entry.newest.connection), entry.newest.direction))
+    #[inline(always)]
+    pub fn find<'g>(&self, key: &HashedKey, guard: &'g Guard) -> Option<(Found<'g>, Direction)> {
+        loop {
+            let buckets = self.buckets(key.hash, guard)?;
+            let is_it = |connection: &Connection, direction| connection.has(&key.key, direction);
+            if let Some(Place { found, direction, .. }) = buckets.find(key.hash, guard, is_it) {
+                return Some((found, direction));
+            }
+            if !self.has_moved(key.hash, buckets, guard) {
+                return None;
+            }
+        }
+    }
+
+    /// Whether entries may have been moved out of `buckets`. If they are being moved, waits until they have been.
+    #[cold]
+    fn has_moved(&self, hash: u64, buckets: &Buckets, guard: &Guard) -> bool {
+        if self.shards[shard_of(hash)].moving.load(Ordering::Acquire) {
+            drop(self.writer(shard_of(hash)));
+        }
+        !self.buckets(hash, guard).is_some_and(|present| ptr::eq(present, buckets))
     }
 
     /// The data connection that awaits its client's port and that a client's packet may belong to.
-    pub fn find_awaiting(&self, key: &FlowKey) -> Option<Arc<Connection>> {
+    pub fn find_awaiting<'g>(&self, key: &HashedKey, guard: &'g Guard) -> Option<Found<'g>> {
         if self.awaiting.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let key = FlowKey { source_port: 0, ..*key };
-        let entry = self.entries.of(&key).get(&key)?;
-        let awaits = entry.newest.direction == Direction::In && entry.newest.connection.awaits_port();
-        awaits.then(|| Arc::clone(&entry.newest.connection))
+        let key = self.hashed(key.key.with_source_port(0));
+        let (found, direction) = self.find(&key, guard)?;
+        (direction == Direction::In && found.awaits_port()).then_some(found)
     }
 
     /// Puts a connection in.
-    pub fn insert(&self, connection: &Arc<Connection>) {
-        self.link(connection.request_key(), connection, Direction::In);
-        self.link(connection.reply_key(), connection, Direction::Out);
+    pub fn insert(&self, connection: &Shared<Connection>) {
+        let guard = Guard::new();
+        self.link(connection, Direction::In, &guard);
+        self.link(connection, Direction::Out, &guard);
         self.count.fetch_add(1, Ordering::Relaxed);
         if connection.awaits_port() {
             self.awaiting.fetch_add(1, Ordering::Relaxed);
@@ -70,11 +245,13 @@ impl ConnectionTable {
     }
 
     /// Takes a connection out and unbinds it. Does nothing, and returns false, if that has been done.
-    pub fn remove(&self, connection: &Arc<Connection>) -> bool {
+    pub fn remove(&self, connection: &Connection) -> bool {
         let first = connection.unbind();
         if first {
-            self.unlink(&connection.request_key(), connection);
-            self.unlink(&connection.reply_key(), connection);
+            let guard = Guard::new();
+            self.unlink(connection, Direction::In, &guard);
+            self.unlink(connection, Direction::Out, &guard);
+            self.take_back(connection);
             self.count.fetch_sub(1, Ordering::Relaxed);
             if connection.awaits_port() {
                 self.awaiting.fetch_sub(1, Ordering::Relaxed);
@@ -83,33 +260,73 @@ impl ConnectionTable {
         first
     }
 
-    fn link(&self, key: FlowKey, connection: &Arc<Connection>, direction: Direction) {
-        let newest = Way { connection: Arc::clone(connection), direction };
-        match self.entries.of(&key).entry(key) {
-            MapEntry::Vacant(vacant) => drop(vacant.insert(Entry { newest, hidden: None })),
-            MapEntry::Occupied(mut present) => {
-                let present = present.get_mut();
-                let older = std::mem::replace(&mut present.newest, newest);
-                present.hidden.get_or_insert_default().ways.push_back(older);
+    /// The buckets of a shard whose writer is locked; more of them if these are full.
+    fn with_room<'g>(&self, shard: usize, used: usize, guard: &'g Guard) -> &'g Buckets {
+        let Shard { buckets, moving } = &self.shards[shard];
+        let present = buckets.load(Ordering::Acquire, guard).as_ref();
+        if let Some(buckets) = present.filter(|buckets| !buckets.are_full(used)) {
+            return buckets;
+        }
+        let larger = Shared::new(Buckets::larger(present));
+        let room = larger.get_guarded_ref(guard);
+        moving.store(true, Ordering::SeqCst);
+        if let Some(present) = present {
+            present.move_to(
+                room,
+                |connection, direction| self.hashed(connection.words(direction)).hash,
+                guard,
+            );
+        }
+        drop(buckets.swap((Some(larger), Tag::None), Ordering::AcqRel));
+        moving.store(false, Ordering::Release);
+        room
+    }
+
+    fn link(&self, connection: &Shared<Connection>, direction: Direction, guard: &Guard) {
+        let HashedKey { key, hash } = self.hashed(connection.words(direction));
+        let shard = shard_of(hash);
+        let mut writer = self.writer(shard);
+        let buckets = self.with_room(shard, writer.used, guard);
+        let way = Way { connection: connection.clone(), direction };
+        match buckets.find(hash, guard, |present, direction| present.has(&key, direction)) {
+            None => {
+                buckets.put(hash, way.connection, direction);
+                writer.used += 1;
+            }
+            Some(place) => {
+                if let Some(older) = buckets.replace(place, way.connection, direction) {
+                    self.take_back(&older);
+                    let older = Way { connection: older, direction: place.direction };
+                    writer.hidden.entry(key).or_default().push_back(older);
+                }
             }
         }
     }
 
-    fn unlink(&self, key: &FlowKey, connection: &Arc<Connection>) {
-        let MapEntry::Occupied(mut present) = self.entries.of(key).entry(*key) else { return };
-        if !present.get_mut().forget(connection) {
-            present.remove();
+    fn unlink(&self, connection: &Connection, direction: Direction, guard: &Guard) {
+        let HashedKey { key, hash } = self.hashed(connection.words(direction));
+        let mut writer = self.writer(shard_of(hash));
+        let Some(buckets) = self.buckets(hash, guard) else { return };
+        match buckets.find(hash, guard, |present, _| ptr::eq(present, connection)) {
+            Some(place) => match writer.take_newest_hidden(&key) {
+                Some(way) => drop(buckets.replace(place, way.connection, way.direction)),
+                None => {
+                    buckets.clear(hash, place);
+                    writer.used -= 1;
+                }
+            },
+            None => writer.forget_hidden(&key, connection),
         }
     }
 
-    /// Shows every connection to `visit`; a little of the table is locked meanwhile, so be quick.
-    pub fn for_each(&self, mut visit: impl FnMut(&Arc<Connection>)) {
+    /// Shows every connection to `visit`; a little of the table is locked meanwhile.
+    pub fn for_each(&self, mut visit: impl FnMut(Found<'_>)) {
         self.walks().for_each(|walk| walk.for_each(&mut visit));
     }
 
     /// The same in many walks, between which nothing is locked.
     pub fn walks(&self) -> impl ExactSizeIterator<Item = Walk<'_>> {
-        self.entries.parts().iter().map(Walk)
+        (0..SHARDS).map(|shard| Walk { table: self, shard })
     }
 
     /// How many connections.
@@ -123,33 +340,42 @@ impl ConnectionTable {
     }
 }
 
-/// A walk through a small part of the table.
-#[derive(Debug)]
-pub struct Walk<'a>(&'a Part<FlowKey, Entry>);
+impl Writer {
+    fn take_newest_hidden(&mut self, key: &FlowWords) -> Option<Way> {
+        let ways = self.hidden.get_mut(key)?;
+        let newest = ways.pop_back();
+        if ways.is_empty() {
+            self.hidden.remove(key);
+        }
+        newest
+    }
 
-impl Walk<'_> {
-    /// Shows the part's connections to `visit`.
-    pub fn for_each(&self, mut visit: impl FnMut(&Arc<Connection>)) {
-        for entry in self.0 {
-            let hidden = entry.hidden.iter().flat_map(|hidden| &hidden.ways);
-            let ways = std::iter::once(&entry.newest).chain(hidden);
-            ways.filter(|way| way.direction == Direction::In).for_each(|way| visit(&way.connection));
+    fn forget_hidden(&mut self, key: &FlowWords, connection: &Connection) {
+        let Some(ways) = self.hidden.get_mut(key) else { return };
+        let position = ways.iter().position(|way| ptr::eq(way.connection.as_ptr(), connection));
+        position.and_then(|position| ways.remove(position));
+        if ways.is_empty() {
+            self.hidden.remove(key);
         }
     }
 }
 
-impl Entry {
-    /// Leaves a connection out; false if it was the only one.
-    fn forget(&mut self, connection: &Arc<Connection>) -> bool {
-        let hidden = self.hidden.as_mut().map(|hidden| &mut hidden.ways);
-        if Arc::ptr_eq(&self.newest.connection, connection) {
-            let Some(newest) = hidden.and_then(VecDeque::pop_back) else { return false };
-            self.newest = newest;
-        } else if let Some(ways) = hidden {
-            let position = ways.iter().position(|way| Arc::ptr_eq(&way.connection, connection));
-            position.and_then(|position| ways.remove(position));
-        }
-        self.hidden.take_if(|hidden| hidden.ways.is_empty());
-        true
+/// A walk through a small part of the table.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    table: &'a ConnectionTable,
+    shard: usize,
+}
+
+impl Walk<'_> {
+    /// Shows the part's connections to `visit`, and locks it meanwhile: be quick, and change nothing.
+    pub fn for_each(&self, mut visit: impl FnMut(Found<'_>)) {
+        let guard = Guard::new();
+        let writer = self.table.writer(self.shard);
+        let buckets = self.table.shards[self.shard].buckets.load(Ordering::Acquire, &guard).as_ref();
+        let places = buckets.into_iter().flat_map(|buckets| buckets.places(&guard));
+        places.filter(|place| place.direction == Direction::In).for_each(|place| visit(place.found));
+        let hidden = writer.hidden.values().flatten().filter(|way| way.direction == Direction::In);
+        hidden.for_each(|way| visit(Found::of(&way.connection, &guard)));
     }
 }

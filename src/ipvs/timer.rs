@@ -1,6 +1,7 @@
 //! A lazy timer wheel: a packet only stores its connection's new deadline; the wheel looks again when the old one comes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::net::time::Instant;
@@ -8,7 +9,10 @@ use crate::net::time::Instant;
 /// A tick is 2^26 ns, about 67 ms. Expiry is exact for packets all the same: they compare deadlines.
 const TICK_SHIFT: u32 = 26;
 const SLOTS: u64 = 4096;
-const UNFILED: u64 = u64::MAX;
+/// Ticks of nine years.
+const UNFILED: u32 = u32::MAX;
+/// A slot that is full grows by a quarter, not by as much again: most of the memory of a wheel is in its slots.
+const SLOT_GROWTH: usize = 4;
 
 fn tick_of(instant: Instant) -> u64 {
     instant.as_nanos() >> TICK_SHIFT
@@ -18,12 +22,12 @@ fn tick_of(instant: Instant) -> u64 {
 #[derive(Debug)]
 pub struct Life {
     deadline: AtomicU64,
-    filed: AtomicU64,
+    filed: AtomicU32,
 }
 
 impl Default for Life {
     fn default() -> Self {
-        Life { deadline: AtomicU64::new(0), filed: AtomicU64::new(UNFILED) }
+        Life { deadline: AtomicU64::new(0), filed: AtomicU32::new(UNFILED) }
     }
 }
 
@@ -43,6 +47,11 @@ impl Life {
         self.deadline.store(deadline.as_nanos(), Ordering::Relaxed);
     }
 
+    /// Moves the end to `deadline`, unless that is earlier.
+    pub fn postpone(&self, deadline: Instant) {
+        self.deadline.fetch_max(deadline.as_nanos(), Ordering::Relaxed);
+    }
+
     /// Moves the end by as many `steps` as it takes to come after `now`, however late that was noticed.
     pub fn prolong(&self, steps: Duration, now: Instant) {
         let late = now.saturating_since(self.deadline()).as_nanos() / steps.as_nanos();
@@ -52,7 +61,7 @@ impl Life {
 
     /// Whether no wheel would look in time: nobody filed it, or the end has moved nearer.
     pub fn needs_filing(&self) -> bool {
-        tick_of(self.deadline()) + 1 < self.filed.load(Ordering::Relaxed)
+        tick_of(self.deadline()) + 1 < u64::from(self.filed.load(Ordering::Relaxed))
     }
 }
 
@@ -60,12 +69,6 @@ impl Life {
 pub trait Timed {
     /// Its life.
     fn life(&self) -> &Life;
-
-    /// Whether it lives on while others do. Of what ends in a tick it is the last to be asked, so that it can end with them
-    /// (golden `persist-equal-timeouts`).
-    fn waits_for_others(&self) -> bool {
-        false
-    }
 }
 
 /// What becomes of something whose end has come.
@@ -81,7 +84,8 @@ pub enum Fate {
 /// another worker's wheel, makes earlier entries stale.
 #[derive(Debug)]
 pub struct Wheel<T> {
-    slots: Vec<Vec<(u64, T)>>,
+    /// What is filed for tick `t` is in slot `t % SLOTS`, and no other tick's.
+    slots: Vec<Vec<T>>,
     tick: u64,
 }
 
@@ -95,29 +99,36 @@ impl<T: Timed> Wheel<T> {
     pub fn file(&mut self, item: T) {
         let wanted = tick_of(item.life().deadline()) + 1;
         let tick = wanted.clamp(self.tick + 1, self.tick + SLOTS - 1);
-        item.life().filed.store(tick, Ordering::Relaxed);
-        self.slots[(tick % SLOTS) as usize].push((tick, item));
+        item.life().filed.store(tick as u32, Ordering::Relaxed);
+        let slot = &mut self.slots[(tick % SLOTS) as usize];
+        if slot.len() == slot.capacity() {
+            slot.reserve_exact(slot.len() / SLOT_GROWTH + 1);
+        }
+        slot.push(item);
     }
 
-    /// Turns to `now`. `expire` is called for each item whose deadline has come.
-    pub fn advance(&mut self, now: Instant, mut expire: impl FnMut(&T) -> Fate) {
+    /// The ticks to turn through so that the wheel stands at `now`: nothing is filed for those between that are left out.
+    pub fn due(&self, now: Instant) -> RangeInclusive<u64> {
         let target = tick_of(now);
         let first = self.tick + 1;
-        if target < first {
-            return;
-        }
-        self.tick = target;
-        for tick in first..=target.min(first + SLOTS - 1) {
-            let due = std::mem::take(&mut self.slots[(tick % SLOTS) as usize]);
-            let (last, first): (Vec<_>, Vec<_>) =
-                due.into_iter().partition(|(_, item)| item.waits_for_others());
-            for (filed, item) in first.into_iter().chain(last) {
-                if item.life().filed.load(Ordering::Relaxed) != filed {
-                    continue;
-                }
-                if !item.life().is_over(now) || expire(&item) == Fate::Again {
-                    self.file(item);
-                }
+        first..=target.min(first + SLOTS - 1)
+    }
+
+    /// Turns to the next of the ticks that are [`Wheel::due`] at `now`. `expire` is called for each item whose deadline has come.
+    pub fn turn(&mut self, tick: u64, now: Instant, mut expire: impl FnMut(&T) -> Fate) {
+        self.tick = self.tick.max(tick_of(now));
+        for item in std::mem::take(&mut self.slots[(tick % SLOTS) as usize]) {
+            let filed = u64::from(item.life().filed.load(Ordering::Relaxed));
+            if filed > tick && filed % SLOTS == tick % SLOTS {
+                // Filed again by this turn of the whole wheel.
+                self.slots[(tick % SLOTS) as usize].push(item);
+                continue;
+            }
+            if filed != tick {
+                continue;
+            }
+            if !item.life().is_over(now) || expire(&item) == Fate::Again {
+                self.file(item);
             }
         }
     }
@@ -143,10 +154,12 @@ mod tests {
 
     fn expired(wheel: &mut Wheel<Rc<Item>>, now: Instant) -> usize {
         let mut count = 0;
-        wheel.advance(now, |_| {
-            count += 1;
-            Fate::Gone
-        });
+        for tick in wheel.due(now) {
+            wheel.turn(tick, now, |_| {
+                count += 1;
+                Fate::Gone
+            });
+        }
         count
     }
 

@@ -100,6 +100,8 @@ drop_reasons! {
     NoRoom = "no room for a packet",
     /// No frame was free for a packet that the engine made.
     NoFrame = "no free frame",
+    /// A packet of no connection, while more packets wait than can be worked off.
+    Overload = "overload",
     /// The transmit ring of the other port was full.
     TxRingFull = "transmit ring full",
     /// The queue to the kernel's stack was full.
@@ -143,9 +145,15 @@ impl PacketCounters {
         self.received.fetch_add(packets, Ordering::Relaxed);
     }
 
-    /// Counts one frame that left by a transmit ring.
-    pub fn add_transmitted(&self) {
-        self.transmitted.fetch_add(1, Ordering::Relaxed);
+    /// Counts `packets` frames that left by a transmit ring.
+    pub fn add_transmitted(&self, packets: u64) {
+        self.transmitted.fetch_add(packets, Ordering::Relaxed);
+    }
+
+    /// Counts `packets` frames that came and left by the shortcut.
+    pub fn add_shortcut(&self, packets: u64) {
+        self.add_received(packets);
+        self.transmitted.fetch_add(packets, Ordering::Relaxed);
     }
 
     /// Counts one frame delivered to this machine's stack.

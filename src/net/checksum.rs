@@ -73,6 +73,11 @@ impl Change {
         Change(sum.address(new))
     }
 
+    /// The changes as a sum.
+    pub fn sum(self) -> Sum {
+        self.0
+    }
+
     /// The checksum after the changes.
     pub fn apply(self, checksum: u16) -> u16 {
         self.0.word(!checksum).finish()

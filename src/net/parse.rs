@@ -1,6 +1,6 @@
 //! From bytes to offsets: where the headers of a frame are, and the fields that decisions need.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, UdpHeaderSlice};
 use thiserror::Error;
@@ -176,6 +176,25 @@ pub struct Packet {
     pub end: usize,
 }
 
+impl Default for Packet {
+    /// Nothing, to be filled by [`parse_frame_into`].
+    fn default() -> Self {
+        Packet {
+            source: Ipv4Addr::UNSPECIFIED.into(),
+            destination: Ipv4Addr::UNSPECIFIED.into(),
+            protocol: Protocol::IP,
+            ttl: 0,
+            dont_fragment: false,
+            fragment: Fragment::Whole,
+            piece: None,
+            transport: Transport::Other,
+            l3: 0,
+            l4: 0,
+            end: 0,
+        }
+    }
+}
+
 impl Packet {
     /// Length of the IP packet in bytes.
     pub fn ip_len(&self) -> usize {
@@ -208,14 +227,23 @@ impl Packet {
 
 /// Finds the IP packet in an Ethernet frame with up to two VLAN tags and checks it as the kernel does on receipt.
 pub fn parse_frame(frame: &[u8]) -> Result<Packet, ParseError> {
+    let mut packet = Packet::default();
+    parse_frame_into(frame, &mut packet)?;
+    Ok(packet)
+}
+
+/// The same in place: the fields are written once, where they will be read. After an error `packet` means nothing.
+#[inline]
+pub fn parse_frame_into(frame: &[u8], packet: &mut Packet) -> Result<(), ParseError> {
     let (l3, ethertype) = network_offset(frame)?;
     match ethertype {
-        ETHERTYPE_IPV4 => parse_ipv4(frame, l3),
-        _ => parse_ipv6(frame, l3),
+        ETHERTYPE_IPV4 => parse_ipv4(frame, l3, packet),
+        _ => parse_ipv6(frame, l3, packet),
     }
 }
 
-fn parse_ipv4(frame: &[u8], l3: usize) -> Result<Packet, ParseError> {
+#[inline]
+fn parse_ipv4(frame: &[u8], l3: usize, packet: &mut Packet) -> Result<(), ParseError> {
     let header = Ipv4HeaderSlice::from_slice(&frame[l3..]).map_err(|_| ParseError::Malformed)?;
     let header_len = header.slice().len();
     let total_len = usize::from(header.total_len());
@@ -232,22 +260,19 @@ fn parse_ipv4(frame: &[u8], l3: usize) -> Result<Packet, ParseError> {
     let l4 = l3 + header_len;
     let protocol = Protocol(header.protocol().0);
     let fragment = fragment_of(&header);
-    Ok(Packet {
-        source: header.source_addr().into(),
-        destination: header.destination_addr().into(),
-        protocol,
-        ttl: header.ttl(),
-        dont_fragment: header.dont_fragment(),
-        fragment,
-        piece: (fragment != Fragment::Whole).then(|| piece_of(&header, l3)),
-        transport: transport(protocol, fragment, &frame[l4..end])?,
-        l3,
-        l4,
-        end,
-    })
+    packet.transport = transport(protocol, fragment, &frame[l4..end])?;
+    packet.source = header.source_addr().into();
+    packet.destination = header.destination_addr().into();
+    packet.protocol = protocol;
+    packet.ttl = header.ttl();
+    packet.dont_fragment = header.dont_fragment();
+    packet.fragment = fragment;
+    packet.piece = (fragment != Fragment::Whole).then(|| piece_of(&header, l3));
+    (packet.l3, packet.l4, packet.end) = (l3, l4, end);
+    Ok(())
 }
 
-fn parse_ipv6(frame: &[u8], l3: usize) -> Result<Packet, ParseError> {
+fn parse_ipv6(frame: &[u8], l3: usize, packet: &mut Packet) -> Result<(), ParseError> {
     let header = Ipv6HeaderSlice::from_slice(&frame[l3..]).map_err(|_| ParseError::Malformed)?;
     let end = l3 + IPV6_LEN + usize::from(header.payload_length());
     if end > frame.len() {
@@ -260,19 +285,16 @@ fn parse_ipv6(frame: &[u8], l3: usize) -> Result<Packet, ParseError> {
         Some(Piece { offset: 0, .. }) => Fragment::First,
         Some(_) => Fragment::Later,
     };
-    Ok(Packet {
-        source: header.source_addr().into(),
-        destination: header.destination_addr().into(),
-        protocol: chain.protocol,
-        ttl: header.hop_limit(),
-        dont_fragment: true,
-        fragment,
-        piece: chain.piece,
-        transport: transport(chain.protocol, fragment, &frame[chain.l4..end])?,
-        l3,
-        l4: chain.l4,
-        end,
-    })
+    packet.transport = transport(chain.protocol, fragment, &frame[chain.l4..end])?;
+    packet.source = header.source_addr().into();
+    packet.destination = header.destination_addr().into();
+    packet.protocol = chain.protocol;
+    packet.ttl = header.hop_limit();
+    packet.dont_fragment = true;
+    packet.fragment = fragment;
+    packet.piece = chain.piece;
+    (packet.l3, packet.l4, packet.end) = (l3, chain.l4, end);
+    Ok(())
 }
 
 /// Offset of the IP header, and the EtherType that announced it.

@@ -118,7 +118,7 @@ impl Detour {
 
     fn send(&self, port: usize, frame: &[u8]) {
         match self.ways.get(port).map(|way| way.out.send(frame)) {
-            Some(Ok(())) => self.counters.add_transmitted(),
+            Some(Ok(())) => self.counters.add_transmitted(1),
             Some(Err(error)) => {
                 tracing::debug!("the kernel refuses a frame of {} bytes: {error}", frame.len());
                 self.counters.add_dropped(DropReason::KernelRefused);

@@ -1,4 +1,4 @@
-//! What a network interface says about itself: link type, queues and MTU.
+//! What a network interface says about itself: link type, queues and MTU; and the calls to ask it.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,31 +7,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use crate::xdp::error::XdpError;
-
-/// Receive and transmit queues in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Queues {
-    pub(super) receive: u32,
-    pub(super) transmit: u32,
-}
-
-/// `struct ethtool_channels` of <linux/ethtool.h>.
-#[repr(C)]
-#[derive(Default)]
-struct EthtoolChannels {
-    command: u32,
-    max_receive: u32,
-    max_transmit: u32,
-    max_other: u32,
-    max_combined: u32,
-    receive: u32,
-    transmit: u32,
-    other: u32,
-    combined: u32,
-}
-
-/// ETHTOOL_GCHANNELS of <linux/ethtool.h>.
-const GET_CHANNELS: u32 = 0x3c;
+use crate::xdp::ethtool::{self, Queues};
 
 /// The queues of `interface`. What a bond receives has the queue's number of the member that it came by.
 pub(super) fn queues(interface: &str) -> Result<Queues, XdpError> {
@@ -44,21 +20,15 @@ pub(super) fn queues(interface: &str) -> Result<Queues, XdpError> {
 
 /// From the driver, or from sysfs where the driver does not tell.
 fn own_queues(interface: &str) -> Result<Queues, XdpError> {
-    let mut channels = EthtoolChannels { command: GET_CHANNELS, ..EthtoolChannels::default() };
-    let mut request = request_for(interface);
-    request.ifr_ifru.ifru_data = (&raw mut channels).cast();
-    match submit(libc::SIOCETHTOOL, &mut request) {
-        Ok(()) => Ok(Queues {
-            receive: channels.receive + channels.combined,
-            transmit: channels.transmit + channels.combined,
-        }),
+    match ethtool::channels(interface) {
+        Ok(queues) => Ok(queues),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => queues_in_sysfs(interface),
         Err(source) => Err(XdpError::Interface { interface: interface.into(), what: "queues", source }),
     }
 }
 
 fn queues_in_sysfs(interface: &str) -> Result<Queues, XdpError> {
-    let mut queues = Queues { receive: 0, transmit: 0 };
+    let mut queues = Queues::default();
     let entries = fs::read_dir(format!("/sys/class/net/{interface}/queues"))
         .map_err(|source| XdpError::Interface { interface: interface.into(), what: "queues", source })?;
     for name in entries.flatten().map(|entry| entry.file_name()) {
@@ -103,6 +73,15 @@ pub(super) fn page_room() -> u32 {
     u32::try_from(page).unwrap_or(u32::MAX).saturating_sub(HEADROOM + TAILROOM + ETHERNET)
 }
 
+/// The hardware address of an Ethernet interface, if the interface is there.
+pub(super) fn hardware_address(interface: &str) -> Option<[u8; 6]> {
+    let mut request = request_for(interface);
+    submit(libc::SIOCGIFHWADDR, &mut request).ok()?;
+    // SAFETY: SIOCGIFHWADDR succeeded, so the kernel has written the `ifru_hwaddr` member.
+    let address = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+    Some(std::array::from_fn(|at| address[at] as u8))
+}
+
 /// Whether frames of `interface` have Ethernet headers with real MAC addresses; those of the loopback do not.
 pub(super) fn is_ethernet(interface: &str) -> Result<bool, XdpError> {
     let mut request = request_for(interface);
@@ -114,6 +93,14 @@ pub(super) fn is_ethernet(interface: &str) -> Result<bool, XdpError> {
     // SAFETY: SIOCGIFHWADDR succeeded, so the kernel has written the `ifru_hwaddr` member.
     let address = unsafe { request.ifr_ifru.ifru_hwaddr };
     Ok(address.sa_family == libc::ARPHRD_ETHER)
+}
+
+/// Puts a question of <linux/ethtool.h> to the driver of `interface`. The first word is the command; the words are large
+/// enough for its structure, tables included whose sizes stand in it. The answer takes their place.
+pub(super) fn ask_driver(interface: &str, words: &mut [u32]) -> io::Result<()> {
+    let mut request = request_for(interface);
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    submit(libc::SIOCETHTOOL, &mut request)
 }
 
 /// Makes an open `/dev/net/tun` the TAP device `name`, whose frames are bare.
@@ -165,6 +152,7 @@ mod tests {
     #[test]
     fn what_is_no_bond_has_its_own_queues() {
         assert!(!is_bond("lo"));
-        assert_eq!(queues("lo").unwrap(), Queues { receive: 1, transmit: 1 });
+        let queues = queues("lo").unwrap();
+        assert_eq!((queues.receive, queues.transmit), (1, 1));
     }
 }

@@ -10,11 +10,18 @@
 
 mod detour;
 mod error;
+mod ethtool;
+mod exits;
+mod idle;
 mod inject;
+mod inspect;
 mod interface;
 mod occupant;
+mod open;
+mod options;
 mod port;
 mod ranges;
+mod shortcut;
 mod steer;
 mod tap;
 mod umem;
@@ -29,9 +36,11 @@ use std::thread::{self, JoinHandle};
 use crossbeam::channel::{self, Sender};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use xsk_rs::config::QueueSize;
 
 pub use error::XdpError;
+pub use ethtool::{Offloads, Queues, Spreading};
+pub use inspect::{DriverFeatures, Inspection, Occupant, inspect, room_for_packet};
+pub use open::packet_memory;
 pub use port::RingLosses;
 pub use steer::{AttachSetting, AttachedMode, Attachment, Steered, Steerer};
 pub use worker::{Clock, FrameBalance};
@@ -42,21 +51,19 @@ use crate::ipvs::verdict::PacketCounters;
 use crate::net::addr::PortIndex;
 use detour::{Detour, Way};
 use inject::{Entrance, Injector, PassedFrame};
-use port::{CopyMode, Port};
-use umem::FramePool;
+use open::open_queues;
+use shortcut::{Exit, XdpFastPath};
 use worker::{Books, Outlets, StopOrder, Worker};
 
-/// Size of each ring where the number of frames leaves it open.
-const DEFAULT_RING: u32 = 2048;
 /// Frames that may wait for the injector.
 const INJECTOR_QUEUE: usize = 1024;
 /// What the kernel keeps free in front of a received packet (XDP_PACKET_HEADROOM), and an Ethernet header with two
 /// VLAN tags.
 const FRAME_OVERHEAD: u32 = 256 + 14 + 8;
 
-/// The kernel gives back to its stack what fits a page with its own bookkeeping: some 3400 bytes on x86-64, less where
-/// cache lines are longer.
-const INJECTABLE_MTU: u32 = 3300;
+/// Largest IP packet in bytes that the kernel's stack surely takes back: what fits a page with the kernel's own bookkeeping,
+/// some 3400 bytes on x86-64, less where cache lines are longer.
+pub const INJECTABLE_MTU: u32 = 3300;
 
 /// The setting: whether the NIC may use the packet memory directly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +72,30 @@ pub enum ZeroCopySetting {
     #[default]
     Auto,
     /// Or not at all.
+    On,
+    /// Never.
+    Off,
+}
+
+/// The setting: whether packet memory is on huge pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HugePageSetting {
+    /// If enough are free.
+    #[default]
+    Auto,
+    /// Or not at all.
+    On,
+    /// Never.
+    Off,
+}
+
+/// The setting: whether the steering program forwards plain packets of known flows by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShortcutSetting {
+    /// Where packets are copied otherwise.
+    #[default]
+    Auto,
+    /// Wherever it can.
     On,
     /// Never.
     Off,
@@ -94,6 +125,14 @@ pub struct XdpConfig {
     pub mode: AttachSetting,
     /// Whether zero-copy may be used.
     pub zero_copy: ZeroCopySetting,
+    /// Whether packet memory is on huge pages.
+    pub huge_pages: HugePageSetting,
+    /// Whether workers poll their NICs instead of waiting for interrupts.
+    pub busy_poll: bool,
+    /// Whether flows may take the shortcut.
+    pub shortcut: ShortcutSetting,
+    /// How many connections may.
+    pub shortcut_flows: u32,
 }
 
 /// What one interface got.
@@ -122,6 +161,9 @@ pub struct Xdp {
     injector: Option<JoinHandle<()>>,
     spare: Option<Spare>,
     detour: Option<JoinHandle<()>>,
+    exits: Vec<Exit>,
+    fast_path: Option<XdpFastPath>,
+    shortcut_note: Option<String>,
 }
 
 /// What a detour is made of, as long as no real server is this machine itself.
@@ -143,7 +185,7 @@ pub fn start<E: Engine + 'static>(
     hand_over: Sender<Vec<u8>>,
 ) -> Result<Xdp, XdpError> {
     let (queues, mut status) = survey(config)?;
-    let mut steerer = Steerer::load(config.ports.len() as u32, queues)?;
+    let (mut steerer, refusal) = load(config, queues)?;
     for (port, status) in config.ports.iter().zip(&mut status) {
         let attachment = steerer.attach(&port.name, port.ifindex, config.mode)?;
         status.mode = attachment.mode;
@@ -157,6 +199,7 @@ pub fn start<E: Engine + 'static>(
         }
     }
     let mut xdp = Xdp::new(steerer, status);
+    xdp.prepare_shortcut(config.shortcut, refusal, clock());
     let (passed, to_inject) = channel::bounded::<PassedFrame>(INJECTOR_QUEUE);
     xdp.injector = Some(spawn("xlvs-inject".into(), move || injector.run(&to_inject))?);
     let (pipe, wake) = std::io::pipe().map_err(XdpError::Thread)?;
@@ -174,7 +217,7 @@ pub fn start<E: Engine + 'static>(
         let pipe = pipe.try_clone().map_err(XdpError::Thread)?;
         let stop = StopOrder { flag: Arc::clone(&xdp.stopping), pipe };
         xdp.books.push(books.clone());
-        let worker = Worker::new(set.pool, set.ports, engine(queue), Arc::clone(clock), books, outlets, stop);
+        let worker = Worker::new(set, engine(queue), Arc::clone(clock), books, outlets, stop);
         xdp.workers.push(spawn(format!("xlvs-q{queue}"), move || {
             pin_to_cpu(queue);
             worker.run()
@@ -195,6 +238,9 @@ impl Xdp {
             injector: None,
             spare: None,
             detour: None,
+            exits: Vec::new(),
+            fast_path: None,
+            shortcut_note: None,
         }
     }
 
@@ -226,6 +272,11 @@ impl Xdp {
     /// Asks the steering program what it would do with a frame received by `port`.
     pub fn ask(&mut self, port: PortIndex, frame: &[u8]) -> Result<Steered, XdpError> {
         self.steerer.ask(port, frame)
+    }
+
+    /// Asks it what frame it would send elsewhere by the shortcut, in place of one received by `port`.
+    pub fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
+        self.steerer.shorten(port, frame)
     }
 
     /// What each interface got, in the order of the ports.
@@ -279,6 +330,18 @@ impl Drop for Xdp {
     }
 }
 
+/// A kernel that does not take the shortcut gets the program without it; the second value is why.
+fn load(config: &XdpConfig, queues: u32) -> Result<(Steerer, Option<String>), XdpError> {
+    let ports = config.ports.len() as u32;
+    if config.shortcut == ShortcutSetting::Off {
+        return Ok((Steerer::load(ports, queues, 0)?, None));
+    }
+    match Steerer::load(ports, queues, config.shortcut_flows.max(1)) {
+        Ok(steerer) => Ok((steerer, None)),
+        Err(error) => Ok((Steerer::load(ports, queues, 0)?, Some(error.to_string()))),
+    }
+}
+
 /// Whether a real server is this machine itself. The loopback has no way out.
 fn has_local_server(steering: &Steering) -> bool {
     let local = |address: &IpAddr| !address.is_loopback() && steering.own.contains(address);
@@ -319,19 +382,14 @@ fn survey(config: &XdpConfig) -> Result<(u32, Vec<PortStatus>), XdpError> {
 
 fn checked_mtu(interface: &str, frame_size: u32) -> Result<u32, XdpError> {
     let mtu = interface::mtu(interface)?;
-    let room = frame_size.saturating_sub(FRAME_OVERHEAD);
+    let room = room_for_packet(frame_size);
     if mtu > room {
         return Err(XdpError::MtuTooLarge { interface: interface.into(), mtu, room, frame_size });
     }
     Ok(mtu)
 }
 
-fn check_queues(
-    interface: &str,
-    queues: interface::Queues,
-    served: u32,
-    chosen: bool,
-) -> Result<Vec<String>, XdpError> {
+fn check_queues(interface: &str, queues: Queues, served: u32, chosen: bool) -> Result<Vec<String>, XdpError> {
     let present = queues.receive.min(queues.transmit).max(1);
     if present < served {
         return Err(XdpError::TooFewQueues { interface: interface.into(), present, wanted: served });
@@ -354,87 +412,6 @@ fn entrances(config: &XdpConfig, status: &[PortStatus]) -> Vec<Entrance> {
         .zip(status)
         .map(|(port, status)| Entrance { ifindex: port.ifindex, needs_envelope: needs_envelope(status) })
         .collect()
-}
-
-/// The packet memory of one queue index, and that queue of every port.
-struct QueueSet {
-    ports: Vec<Port>,
-    pool: FramePool,
-}
-
-/// Opens every queue in the best mode that all ports can: sockets that share packet memory share the mode.
-fn open_queues(
-    config: &XdpConfig,
-    queues: u32,
-    status: &mut [PortStatus],
-) -> Result<Vec<QueueSet>, XdpError> {
-    if config.zero_copy != ZeroCopySetting::Off {
-        match try_zero_copy(config, queues, status) {
-            Ok(sets) => {
-                status.iter_mut().for_each(|status| status.zero_copy = true);
-                return Ok(sets);
-            }
-            Err(error) if config.zero_copy == ZeroCopySetting::On => return Err(error),
-            Err(error) => note_copy(status, &error),
-        }
-    }
-    open_all(config, queues, CopyMode::Copy)
-}
-
-/// Sockets that share packet memory share the mode, so one port's reason is all ports'.
-fn note_copy(status: &mut [PortStatus], error: &XdpError) {
-    let why = match error {
-        XdpError::Bind { interface, reason, .. } => {
-            format!("{interface} refuses it ({reason}), and all interfaces share the mode")
-        }
-        XdpError::NoZeroCopy { interface, .. } => {
-            format!("{interface} is not in native mode, and all interfaces share the mode")
-        }
-        other => other.to_string(),
-    };
-    status.iter_mut().for_each(|status| status.notes.push(format!("copy, not zero-copy: {why}")));
-}
-
-fn try_zero_copy(config: &XdpConfig, queues: u32, status: &[PortStatus]) -> Result<Vec<QueueSet>, XdpError> {
-    match status.iter().find(|status| status.mode == AttachedMode::Skb) {
-        Some(status) => Err(XdpError::NoZeroCopy {
-            interface: status.name.clone(),
-            reason: if config.mode == AttachSetting::Skb { "is set not to use" } else { "does not have" },
-        }),
-        None => open_all(config, queues, CopyMode::ZeroCopy),
-    }
-}
-
-fn open_all(config: &XdpConfig, queues: u32, mode: CopyMode) -> Result<Vec<QueueSet>, XdpError> {
-    (0..queues).map(|queue| open_set(config, queue, mode)).collect()
-}
-
-fn open_set(config: &XdpConfig, queue: u32, mode: CopyMode) -> Result<QueueSet, XdpError> {
-    let (frames, ring) = frames_and_ring(config)?;
-    let pool = FramePool::new(config.frame_size, frames, ring)?;
-    let ports = config
-        .ports
-        .iter()
-        .map(|port| Port::open(&pool, &port.name, queue, ring, mode))
-        .collect::<Result<_, _>>()?;
-    Ok(QueueSet { ports, pool })
-}
-
-/// With as many frames as all fill and transmit rings hold, no ring can starve another.
-fn frames_and_ring(config: &XdpConfig) -> Result<(u32, QueueSize), XdpError> {
-    let rings = 2 * config.ports.len() as u32;
-    let ring = match config.frames {
-        0 => DEFAULT_RING,
-        frames => (frames / rings).checked_ilog2().map_or(0, |bits| 1 << bits).min(DEFAULT_RING),
-    };
-    let frames = config.frames.max(ring * rings);
-    let ring = QueueSize::new(ring).map_err(|_| XdpError::Umem {
-        frames,
-        frame_size: config.frame_size,
-        reason: format!("{rings} rings need at least one frame each"),
-        errno: None,
-    })?;
-    Ok((frames, ring))
 }
 
 fn spawn<T: Send + 'static>(

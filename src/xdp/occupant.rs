@@ -37,18 +37,35 @@ pub(super) fn make_room(interface: &str, ifindex: u32, program: &str) -> Result<
 }
 
 fn find(ifindex: u32) -> io::Result<Option<Occupant>> {
-    let mut query = bpf_xdp_query_opts { sz: size_of::<bpf_xdp_query_opts>() as u64, ..Default::default() };
-    // SAFETY: `query` lives through the call and says its own size in `sz`.
-    let result = unsafe { bpf_xdp_query(ifindex.cast_signed(), 0, &raw mut query) };
-    if result < 0 {
-        return Err(io::Error::from_raw_os_error(-result));
-    }
+    let query = query(ifindex)?;
     let modes = [
         (query.skb_prog_id, XDP_FLAGS_SKB_MODE),
         (query.drv_prog_id, XDP_FLAGS_DRV_MODE),
         (query.prog_id, 0),
     ];
     Ok(modes.into_iter().find(|(id, _)| *id != 0).map(|(id, mode_flag)| Occupant { id, mode_flag }))
+}
+
+fn query(ifindex: u32) -> io::Result<bpf_xdp_query_opts> {
+    let mut query = bpf_xdp_query_opts { sz: size_of::<bpf_xdp_query_opts>() as u64, ..Default::default() };
+    // SAFETY: `query` lives through the call and says its own size in `sz`.
+    let result = unsafe { bpf_xdp_query(ifindex.cast_signed(), 0, &raw mut query) };
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(query) }
+}
+
+/// The program that is attached to the interface, if any; `program` is the name of our program.
+pub(super) fn attached(ifindex: u32, program: &str) -> io::Result<Option<super::Occupant>> {
+    let attached = find(ifindex)?.map(|occupant| {
+        let name = name_of(occupant.id);
+        let off = if occupant.mode_flag == XDP_FLAGS_SKB_MODE { "xdpgeneric off" } else { "xdp off" };
+        super::Occupant { ours: name == program, name, id: occupant.id, off }
+    });
+    Ok(attached)
+}
+
+/// What the driver says that it can do (NETDEV_XDP_ACT_*); 0 also from kernels that do not tell (before 6.3).
+pub(super) fn features(ifindex: u32) -> u64 {
+    query(ifindex).map_or(0, |query| query.feature_flags)
 }
 
 fn name_of(id: u32) -> String {

@@ -1,15 +1,19 @@
 //! One receive/transmit queue of one NIC: an AF_XDP socket and its four rings.
 
 use std::ffi::CString;
+use std::io;
 use std::iter::Sum;
+use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::poll::{PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
 use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig};
 use xsk_rs::socket::SocketCreateError;
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
 use crate::xdp::error::{XdpError, errno, reason};
+use crate::xdp::options::{self, send_at_once};
 use crate::xdp::umem::{FramePool, OwnedFrame};
 
 /// Frames per burst.
@@ -53,8 +57,18 @@ pub(super) struct Port {
     mode: CopyMode,
     ring: u32,
     scratch: [FrameDesc; BURST],
+    outgoing: Vec<OwnedFrame>,
     in_fill: usize,
     in_transmit: usize,
+}
+
+/// What became of the frames that were to leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Submitted {
+    /// Frames on the transmit ring.
+    pub(super) taken: u64,
+    /// Frames that it had no room for.
+    pub(super) refused: u64,
 }
 
 impl Port {
@@ -78,7 +92,7 @@ impl Port {
             .map_err(|error| failed(reason(&error), errno(&error)))?;
         let (fill, completion) =
             rings.ok_or_else(|| failed("this process is bound to the queue already".into(), None))?;
-        Ok(Port {
+        let port = Port {
             receive,
             transmit,
             fill,
@@ -86,9 +100,18 @@ impl Port {
             mode,
             ring: ring.get(),
             scratch: [FrameDesc::default(); BURST],
+            outgoing: Vec::with_capacity(BURST),
             in_fill: 0,
             in_transmit: 0,
-        })
+        };
+        // A kernel that does not know this takes some more calls to send a burst.
+        let _ = send_at_once(port.socket(), ring.get());
+        Ok(port)
+    }
+
+    /// From now on the NIC is to be polled, by [`Port::poll_device`].
+    pub(super) fn poll_busily(&self) -> io::Result<()> {
+        options::poll_busily(self.socket(), BURST as u32)
     }
 
     /// The socket, for the steering program's table and for poll(2).
@@ -97,23 +120,41 @@ impl Port {
         unsafe { BorrowedFd::borrow_raw(self.receive.fd().as_raw_fd()) }
     }
 
-    /// Appends up to [`BURST`] received frames to `burst`.
-    pub(super) fn receive(&mut self, burst: &mut Vec<OwnedFrame>) {
+    /// Appends up to [`BURST`] received frames to `burst`; their first bytes are on their way from memory.
+    pub(super) fn receive(&mut self, burst: &mut Vec<OwnedFrame>, pool: &FramePool) {
         // SAFETY: the descriptors come from a ring of a socket on the worker's only UMEM.
         let received = unsafe { self.receive.consume(&mut self.scratch) };
         self.in_fill -= received.min(self.in_fill);
-        burst.extend(self.scratch[..received].iter().map(|descriptor| OwnedFrame::from_ring(*descriptor)));
+        for descriptor in &self.scratch[..received] {
+            let frame = OwnedFrame::from_ring(*descriptor);
+            pool.prefetch(&frame);
+            burst.push(frame);
+        }
+    }
+
+    /// Whether so many frames wait on the receive ring that it may soon be full.
+    pub(super) fn is_pressed(&mut self) -> bool {
+        self.receive.nb_avail_exact() > self.ring / 2
+    }
+
+    /// Has the kernel look at the NIC now, in place of an interrupt.
+    pub(super) fn poll_device(&self) {
+        // Nothing is received by this call, and what it fails for the next one does.
+        let _ = recv(self.receive.fd().as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT);
     }
 
     /// Gives the kernel as many free frames to receive into as the fill ring takes.
     pub(super) fn refill(&mut self, pool: &mut FramePool) {
-        let room = (self.ring as usize).saturating_sub(self.in_fill);
-        for _ in 0..room {
-            let Some(frame) = pool.take() else { break };
-            // SAFETY: the frame belongs to the UMEM of this socket and was free; it is the kernel's now.
-            let produced = unsafe { self.fill.produce_one(&frame.into_descriptor()) };
-            debug_assert_eq!(produced, 1, "the fill ring has room for what is not in it");
+        let room = self.fill_room();
+        let mut left = room;
+        while left > 0 {
+            let wanted = left.min(BURST);
+            let taken = self.take(pool, wanted);
+            // SAFETY: the frames belong to the UMEM of this socket and were free; they are the kernel's now.
+            let produced = unsafe { self.fill.produce(&self.scratch[..taken]) };
+            debug_assert_eq!(produced, taken, "there was room");
             self.in_fill += produced;
+            left = if taken < wanted { 0 } else { left - taken };
         }
         if room > 0 && self.fill.needs_wakeup() {
             // A failed wake-up is repeated by the next poll of the socket.
@@ -121,14 +162,57 @@ impl Port {
         }
     }
 
-    /// Puts a frame on the transmit ring, or returns it if the ring is full.
-    pub(super) fn transmit(&mut self, frame: OwnedFrame, pool: &FramePool) -> Result<(), OwnedFrame> {
-        if self.in_transmit >= self.ring as usize || self.transmit.nb_free(1) == 0 {
-            return Err(frame);
+    /// How many frames the fill ring takes. The kernel may have taken frames out of it, and given them to us, without having
+    /// said so yet on the ring itself.
+    fn fill_room(&mut self) -> usize {
+        let missing = self.ring.saturating_sub(self.in_fill as u32);
+        self.fill.nb_free(missing).min(missing) as usize
+    }
+
+    /// Moves up to `wanted` free frames into `scratch`; returns how many.
+    fn take(&mut self, pool: &mut FramePool, wanted: usize) -> usize {
+        let mut taken = 0;
+        while let Some(slot) = self.scratch[..wanted].get_mut(taken)
+            && let Some(frame) = pool.take()
+        {
+            *slot = frame.into_descriptor();
+            taken += 1;
         }
-        // SAFETY: the frame belongs to the UMEM of this socket and was ours; it is the kernel's now. There is room.
-        self.in_transmit += unsafe { self.transmit.produce_one(&pool.seal(frame)) };
-        Ok(())
+        taken
+    }
+
+    /// Notes a frame that is to leave with the next [`Port::submit`].
+    pub(super) fn queue(&mut self, frame: OwnedFrame) {
+        self.outgoing.push(frame);
+    }
+
+    /// Puts the noted frames on the transmit ring; those that it has no room for go back to the pool.
+    pub(super) fn submit(&mut self, pool: &mut FramePool) -> Submitted {
+        let noted = self.outgoing.len();
+        if noted == 0 {
+            return Submitted::default();
+        }
+        let room = (self.ring as usize).saturating_sub(self.in_transmit);
+        let room = room.min(self.transmit.nb_free(noted as u32) as usize);
+        let mut outgoing = mem::take(&mut self.outgoing);
+        outgoing.drain(room.min(noted)..).for_each(|frame| pool.put(frame));
+        let taken = outgoing.len();
+        let mut frames = outgoing.drain(..).map(|frame| pool.seal(frame));
+        loop {
+            let mut count = 0;
+            for (slot, descriptor) in self.scratch.iter_mut().zip(&mut frames) {
+                *slot = descriptor;
+                count += 1;
+            }
+            // SAFETY: the frames belong to the UMEM of this socket and were ours; they are the kernel's now. There is room.
+            self.in_transmit += unsafe { self.transmit.produce(&self.scratch[..count]) };
+            if count < BURST {
+                break;
+            }
+        }
+        drop(frames);
+        self.outgoing = outgoing;
+        Submitted { taken: taken as u64, refused: (noted - taken) as u64 }
     }
 
     /// Has the kernel send what is on the transmit ring, and takes back what it has sent.

@@ -15,12 +15,14 @@ use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions, include_bytes_aligned}
 use crate::ipvs::steering::Steering;
 use crate::net::addr::PortIndex;
 use crate::xdp::error::{XdpError, errno, reason};
+use crate::xdp::exits::Exits;
 use crate::xdp::ranges::{Address, Ranges, Tables};
+use crate::xdp::shortcut::{ACCOUNTS, ShortcutMaps};
 use crate::xdp::{interface, occupant};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xlvs.bpf.o"));
 
-const PROGRAM: &str = "xlvs_steer";
+pub(super) const PROGRAM: &str = "xlvs_steer";
 const DETOUR: &str = "xlvs_detour";
 
 // SAFETY: `#[repr(C)]`, integers only, and every byte belongs to a field.
@@ -91,21 +93,31 @@ pub struct Steerer {
     servers: HashMap<MapData, Address, Ranges>,
     own: HashMap<MapData, Address, u8>,
     detours: HashMap<MapData, u32, u32>,
+    exits: Exits,
+    shortcut_maps: Option<ShortcutMaps>,
     present: Tables,
     links: Vec<XdpLink>,
     detoured: Vec<String>,
+    names: Vec<String>,
     ifindexes: Vec<u32>,
     queues: u32,
     secret: [u64; 2],
 }
 
 impl Steerer {
-    /// Loads the program with room for `ports` interfaces of `queues` queues each.
-    pub fn load(ports: u32, queues: u32) -> Result<Self, XdpError> {
+    /// Loads the program with room for `ports` interfaces of `queues` queues each, and for `flows` connections that take the
+    /// shortcut; with 0 there is none.
+    pub fn load(ports: u32, queues: u32, flows: u32) -> Result<Self, XdpError> {
+        let has_shortcut = u8::from(flows != 0);
+        let accounts = if flows != 0 { ACCOUNTS as u32 } else { 1 };
         let secret = [0, 1].map(|part: u64| RandomState::new().hash_one(part));
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("sockets", ports * queues)
+            .map_max_entries("shortcuts_ipv4", directions(flows))
+            .map_max_entries("shortcuts_ipv6", directions(flows))
+            .map_max_entries("accounts", accounts)
             .override_global("envelope_secret", &secret, true)
+            .override_global("has_shortcut", &has_shortcut, true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
         program(&mut ebpf)?.load().map_err(|error| load_error(&error))?;
@@ -116,10 +128,13 @@ impl Steerer {
             servers: table(&mut ebpf, "servers")?,
             own: table(&mut ebpf, "own")?,
             detours: table(&mut ebpf, "detours")?,
+            exits: Exits::take(&mut ebpf).ok_or_else(|| missing("exits"))?,
+            shortcut_maps: Some(ShortcutMaps::take(&mut ebpf)?),
             ebpf,
             present: Tables::default(),
             links: Vec::new(),
             detoured: Vec::new(),
+            names: Vec::new(),
             ifindexes: Vec::new(),
             queues,
             secret,
@@ -148,7 +163,10 @@ impl Steerer {
         };
         let slots = [self.ifindexes.len() as u32 * self.queues, self.queues];
         self.ports.insert(ifindex, slots, 0).map_err(|error| table_error("ports", &error))?;
+        let exit = self.ifindexes.len() as u32;
+        self.exits.set(exit, ifindex)?;
         self.ifindexes.push(ifindex);
+        self.names.push(interface.into());
         Ok(attachment)
     }
 
@@ -273,12 +291,50 @@ impl Steerer {
     /// Asks the program what it would do with a frame received on queue 0 of `port`. Nothing is sent. To be called in
     /// the network namespace of the interfaces.
     pub fn ask(&mut self, port: PortIndex, frame: &[u8]) -> Result<Steered, XdpError> {
+        let redirected = self.run(port, frame, &mut [])?.is_some();
+        Ok(if redirected { Steered::Up } else { Steered::Kernel })
+    }
+
+    /// The same, for what would leave by the shortcut: the frame as it would leave.
+    pub(super) fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
+        let mut out = vec![0; frame.len()];
+        let length = self.run(port, frame, &mut out)?;
+        out.truncate(length.unwrap_or(0));
+        // What goes up is as it came.
+        Ok(length.filter(|_| out != frame).map(|_| out))
+    }
+
+    /// What the program does with a frame: the length of what it redirects, which is in `out` then as far as it fits.
+    fn run(&mut self, port: PortIndex, frame: &[u8], out: &mut [u8]) -> Result<Option<usize>, XdpError> {
         let ifindex = self.ifindexes.get(usize::from(port.0)).copied().unwrap_or(0);
         let context = context(ifindex, frame.len());
-        let options =
-            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
+        let data_out = (!out.is_empty()).then_some(out);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out,
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
         let result = program(&mut self.ebpf)?.test_run(options).map_err(|error| load_error(&error))?;
-        Ok(if result.return_value == libbpf_sys::XDP_REDIRECT { Steered::Up } else { Steered::Kernel })
+        let redirected = result.return_value == libbpf_sys::XDP_REDIRECT;
+        Ok(redirected.then_some(result.data_size_out as usize))
+    }
+
+    /// The interfaces by [`PortIndex`].
+    pub(super) fn ifindexes(&self) -> &[u32] {
+        &self.ifindexes
+    }
+
+    /// The tables of the shortcut, the first time.
+    pub(super) fn take_shortcut_maps(&mut self) -> Option<ShortcutMaps> {
+        self.shortcut_maps.take()
+    }
+
+    /// Whether each interface takes frames that come in by another one, or why that cannot be found out.
+    pub(super) fn try_exits(&mut self) -> Result<Vec<bool>, String> {
+        let names = self.names.iter().map(String::as_str);
+        let interfaces: Vec<_> = names.zip(self.ifindexes.iter().copied()).collect();
+        self.exits.try_all(&mut self.ebpf, &interfaces).map_err(|error| reason(&*error))
     }
 
     /// Detaches the program from every interface.
@@ -323,17 +379,25 @@ fn gone<K: Ord + Copy, V>(present: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> 
     present.keys().filter(|key| !wanted.contains_key(key)).copied().collect()
 }
 
+/// Entries for so many connections; a table cannot be without any.
+fn directions(flows: u32) -> u32 {
+    (2 * flows).max(1)
+}
+
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, XdpError> {
     let program = ebpf.program_mut(PROGRAM).ok_or_else(|| missing(PROGRAM))?;
     program.try_into().map_err(|error| load_error(&error))
 }
 
-fn table<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, XdpError> {
+pub(super) fn table<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, XdpError> {
     let map = ebpf.take_map(name).ok_or_else(|| missing(name))?;
     T::try_from(map).map_err(|error| table_error(name, &error))
 }
 
-fn missing(name: &str) -> XdpError {
+pub(super) fn missing(name: &str) -> XdpError {
     XdpError::Load { reason: format!("the object has no `{name}`"), errno: None }
 }
 

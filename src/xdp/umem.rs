@@ -48,8 +48,14 @@ pub(super) struct FramePool {
 }
 
 impl FramePool {
-    /// Allocates the memory; all frames are free. `ring` is the size of each interface's fill and completion ring.
-    pub(super) fn new(frame_size: u32, frames: u32, ring: QueueSize) -> Result<Self, XdpError> {
+    /// Allocates the memory; all frames are free. `ring` is the size of each interface's fill and completion ring. On huge
+    /// pages the size of the memory is to be a multiple of theirs.
+    pub(super) fn new(
+        frame_size: u32,
+        frames: u32,
+        ring: QueueSize,
+        huge_pages: bool,
+    ) -> Result<Self, XdpError> {
         let failed = |error: &(dyn std::error::Error + 'static)| XdpError::Umem {
             frames,
             frame_size,
@@ -63,7 +69,7 @@ impl FramePool {
             .build()
             .map_err(|error| failed(&error))?;
         let count = NonZeroU32::new(frames).unwrap_or(NonZeroU32::MIN);
-        let (umem, descriptors) = Umem::new(config, count, false).map_err(|error| failed(&error))?;
+        let (umem, descriptors) = Umem::new(config, count, huge_pages).map_err(|error| failed(&error))?;
         Ok(FramePool {
             umem,
             frames: descriptors.len(),
@@ -109,6 +115,20 @@ impl FramePool {
         // SAFETY: `whole` is the frame's memory, which lives as long as `self`, and `frame` stays mutably borrowed for
         // as long as the slice, so there is no second one.
         unsafe { &mut *whole }
+    }
+
+    /// Has the start of the packet brought from memory while something else is done.
+    pub(super) fn prefetch(&self, frame: &OwnedFrame) {
+        // SAFETY: as in `buffer`.
+        let data = unsafe { self.umem.data(&frame.descriptor) };
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint about memory of this UMEM; it changes nothing.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(data.contents().as_ptr().cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = data;
     }
 
     /// The descriptor to put on a transmit ring, with the packet's length in it; the frame is the kernel's from then on.

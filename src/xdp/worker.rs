@@ -1,5 +1,6 @@
 //! One thread per queue index: receives bursts, asks the engine, and does what the verdicts say.
 
+use std::hint;
 use std::io::PipeReader;
 use std::mem;
 use std::os::fd::AsFd;
@@ -18,8 +19,10 @@ use crate::ipvs::verdict::{DropReason, PacketCounters, Verdict};
 use crate::net::addr::PortIndex;
 use crate::net::frame::Frame;
 use crate::net::time::Instant;
+use crate::xdp::idle::Idle;
 use crate::xdp::inject::PassedFrame;
-use crate::xdp::port::{BURST, Port, RingLosses};
+use crate::xdp::open::QueueSet;
+use crate::xdp::port::{BURST, Port, RingLosses, Submitted};
 use crate::xdp::umem::{FramePool, OwnedFrame};
 
 /// Longest sleep when there is no traffic; the engine's timers advance as often.
@@ -88,6 +91,8 @@ pub(super) struct Worker<E> {
     outlets: Outlets,
     stop: StopOrder,
     advanced: Instant,
+    idle: Idle,
+    polling: bool,
     burst: Vec<OwnedFrame>,
     verdicts: Vec<Verdict>,
 }
@@ -95,35 +100,51 @@ pub(super) struct Worker<E> {
 impl<E: Engine> Worker<E> {
     /// A worker whose ports can receive at once. `ports[i]` belongs to [`PortIndex`] `i`.
     pub(super) fn new(
-        mut pool: FramePool,
-        mut ports: Vec<Port>,
+        queues: QueueSet,
         engine: E,
         clock: Clock,
         books: Books,
         outlets: Outlets,
         stop: StopOrder,
     ) -> Self {
+        let QueueSet { mut pool, mut ports, polling, .. } = queues;
         for port in &mut ports {
             port.refill(&mut pool);
         }
         let advanced = clock();
-        let burst = Vec::with_capacity(BURST);
-        Worker { pool, ports, engine, clock, books, outlets, stop, advanced, burst, verdicts: Vec::new() }
+        Worker {
+            pool,
+            ports,
+            engine,
+            clock,
+            books,
+            outlets,
+            stop,
+            advanced,
+            idle: Idle::new(advanced, polling),
+            polling,
+            burst: Vec::with_capacity(BURST),
+            verdicts: Vec::new(),
+        }
     }
 
     /// Works until the stop order, then finishes what it has received.
     pub(super) fn run(mut self) -> FrameBalance {
         while !self.stop.flag.load(Ordering::Relaxed) {
-            if self.turn() == 0 {
+            let now = (self.clock)();
+            if self.turn(now) > 0 {
+                self.idle.frames(now);
+            } else if self.idle.may_sleep(now) {
                 self.sleep();
+            } else {
+                hint::spin_loop();
             }
         }
         self.drain()
     }
 
-    /// Serves every port once; returns the number of frames received.
-    fn turn(&mut self) -> usize {
-        let now = (self.clock)();
+    /// Serves every port once, a burst each, so that none waits for long; returns the number of frames received.
+    fn turn(&mut self, now: Instant) -> usize {
         let received = (0..self.ports.len()).map(|port| self.serve(port, now)).sum();
         for port in &mut self.ports {
             port.kick(&mut self.pool);
@@ -138,17 +159,23 @@ impl<E: Engine> Worker<E> {
     fn tick(&mut self, now: Instant) {
         self.engine.advance(now);
         self.send_made();
+        self.submit();
         self.advanced = now;
         self.books.losses.store(self.ports.iter().map(Port::losses).sum());
     }
 
     fn serve(&mut self, port: usize, now: Instant) -> usize {
         let mut burst = mem::take(&mut self.burst);
-        self.ports[port].receive(&mut burst);
+        if self.polling {
+            self.ports[port].poll_device();
+        }
+        self.ports[port].receive(&mut burst, &self.pool);
         let received = burst.len();
+        let pressed = received == BURST && self.ports[port].is_pressed();
         if received > 0 {
             let port = PortIndex(port as u8);
             self.books.packets.add_received(received as u64);
+            self.engine.set_pressed(pressed);
             self.decide(port, now, &mut burst);
             let verdicts = mem::take(&mut self.verdicts);
             for (frame, verdict) in burst.drain(..).zip(&verdicts) {
@@ -156,6 +183,7 @@ impl<E: Engine> Worker<E> {
             }
             self.verdicts = verdicts;
             self.send_made();
+            self.submit();
         }
         self.burst = burst;
         received
@@ -235,12 +263,20 @@ impl<E: Engine> Worker<E> {
     }
 
     fn transmit(&mut self, way_out: PortIndex, frame: OwnedFrame) {
-        let Some(port) = self.ports.get_mut(usize::from(way_out.0)) else {
-            return self.drop_frame(frame, DropReason::Unreachable);
-        };
-        match port.transmit(frame, &self.pool) {
-            Ok(()) => self.books.packets.add_transmitted(),
-            Err(frame) => self.drop_frame(frame, DropReason::TxRingFull),
+        match self.ports.get_mut(usize::from(way_out.0)) {
+            Some(port) => port.queue(frame),
+            None => self.drop_frame(frame, DropReason::Unreachable),
+        }
+    }
+
+    /// Puts what is to leave on the transmit rings, a port at a time.
+    fn submit(&mut self) {
+        for port in &mut self.ports {
+            let Submitted { taken, refused } = port.submit(&mut self.pool);
+            if taken > 0 {
+                self.books.packets.add_transmitted(taken);
+            }
+            (0..refused).for_each(|_| self.books.packets.add_dropped(DropReason::TxRingFull));
         }
     }
 
@@ -251,6 +287,10 @@ impl<E: Engine> Worker<E> {
 
     /// Counted as passed by the injector, once the kernel has taken it.
     fn pass_bytes(&self, port: PortIndex, bytes: &[u8]) -> Result<(), DropReason> {
+        // What will be refused need not be copied first.
+        if self.outlets.passed.is_full() {
+            return Err(DropReason::KernelQueueFull);
+        }
         let passed = PassedFrame { port, bytes: bytes.into(), counters: Arc::clone(&self.books.packets) };
         self.outlets.passed.try_send(passed).map_err(|error| refusal(&error))
     }
@@ -300,7 +340,7 @@ impl<E: Engine> Worker<E> {
     /// Processes what is still in the receive rings, and waits for the transmit rings. Nothing new comes up any more.
     fn drain(mut self) -> FrameBalance {
         for _ in 0..DRAIN_TICKS {
-            let received = self.turn();
+            let received = self.turn((self.clock)());
             if received == 0 && self.ports.iter().all(|port| port.in_transmit() == 0) {
                 break;
             }

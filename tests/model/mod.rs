@@ -32,13 +32,20 @@ fn runner(seed: u64, cases: u32) -> TestRunner {
 }
 
 fn compare(world: World, theme: Theme, cases: u32) {
+    play(world, theme, cases, None);
+}
+
+/// Returns how many packets took the shortcut, if there was one.
+fn play(world: World, theme: Theme, cases: u32, shortcut: Option<u32>) -> u64 {
     let seed = number("XLVS_SEED").unwrap_or(1);
     let cases = number("XLVS_SEQUENCES").map_or(cases, |cases| cases as u32);
-    let (translated, events, open) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    let (translated, events, open, shortened) = (Cell::new(0), Cell::new(0), Cell::new(0), Cell::new(0));
     let outcome = runner(seed, cases).run(&sequence::sequences(theme), |ops| {
-        let progress = rig::play(world, &ops).map_err(proptest::test_runner::TestCaseError::fail)?;
+        let progress =
+            rig::play(world, &ops, shortcut).map_err(proptest::test_runner::TestCaseError::fail)?;
         translated.set(translated.get() + progress.translated);
         events.set(events.get() + progress.events);
+        shortened.set(shortened.get() + progress.shortened);
         open.set(open.get() + u32::from(progress.open_end));
         Ok(())
     });
@@ -53,6 +60,21 @@ fn compare(world: World, theme: Theme, cases: u32) {
     );
     assert!(translated.get() > cases as usize, "hardly a packet was translated");
     assert!(open.get() < cases / 20 + 1, "too many sequences end where the reference says nothing");
+    shortened.get()
+}
+
+/// The reference knows of no shortcut.
+#[test]
+fn shortcuts_make_no_difference() {
+    for (world, theme, after) in [
+        (World::V4, sequence::CONNECTIONS, 0),
+        (World::V6, sequence::CONNECTIONS, 1),
+        (World::V4, sequence::PERSISTENCE, 0),
+        (World::V4, sequence::EDITS, 0),
+    ] {
+        let shortened = play(world, theme, 800, Some(after));
+        assert!(shortened > 100, "hardly a packet took the shortcut: {shortened}");
+    }
 }
 
 #[test]

@@ -29,6 +29,8 @@ use crate::support::packet::{self, Chunk, NameOrNumber, PacketSpec};
 
 /// Nothing is looked at sooner than this after something came to its end: the engine may be that late.
 const LATENESS: Millis = 200;
+/// Few enough that a sequence can fill it.
+const SHORTCUT_ROOM: usize = 6;
 
 static MARKS: LazyLock<Arc<MarkRules>> = LazyLock::new(|| {
     let mut saved = String::new();
@@ -56,6 +58,8 @@ pub struct Progress {
     pub events: usize,
     /// Packets that were given to a server or a client.
     pub translated: usize,
+    /// Packets of these that took the shortcut.
+    pub shortened: u64,
     /// It ended early, because the reference does not say what comes next.
     pub open_end: bool,
 }
@@ -69,9 +73,9 @@ pub struct Rig {
     progress: Progress,
 }
 
-/// Plays a sequence; the error is the story up to the first difference.
-pub fn play(world: World, ops: &[Op]) -> Result<Progress, String> {
-    let mut rig = Rig::new(world);
+/// Plays a sequence, with a shortcut after so many packets if there is to be one; the error is the story up to the first difference.
+pub fn play(world: World, ops: &[Op], shortcut: Option<u32>) -> Result<Progress, String> {
+    let mut rig = Rig::new(world, shortcut);
     for op in ops {
         rig.progress.events += 1;
         let applied = rig.apply(op);
@@ -85,12 +89,17 @@ pub fn play(world: World, ops: &[Op]) -> Result<Progress, String> {
     }
     differ("the counts", &Vec::new(), &audit::miscounts(rig.router.tables()))
         .map_err(|difference| format!("{}{difference}", rig.story))?;
+    rig.progress.shortened = shortcut.map_or(0, |_| rig.router.fast_path().taken());
     Ok(rig.progress)
 }
 
 impl Rig {
-    fn new(world: World) -> Self {
-        let mut router = Router::new();
+    fn new(world: World, shortcut: Option<u32>) -> Self {
+        let router = Router::new();
+        let mut router = match shortcut {
+            Some(after) => router.with_shortcut(after, SHORTCUT_ROOM),
+            None => router,
+        };
         router.configure(LvsConfig::default(), Arc::clone(&MARKS));
         Rig { world, model: Model::new(), router, story: String::new(), progress: Progress::default() }
     }

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use xlvs::admin::client::{ControlSocket, SOCKET_VARIABLE, Transport};
-use xlvs::director::protocol::{Reply, Request};
+use xlvs::director::protocol::{Reply, Request, Status};
 use xlvs::ipvs::verdict::PacketTotals;
 
 use super::rig::{Rig, wait_until};
@@ -31,6 +31,12 @@ impl Daemon {
         Self::spawn(rig, tempfile::tempdir().unwrap(), None, rules).answering()
     }
 
+    /// Starts it with empty tables and these lines in its settings.
+    pub fn start_with(rig: &Rig, settings: &str) -> Self {
+        rig.router.ip(&format!("address add {VIP}/32 dev front"));
+        Self::spawn_with(rig, tempfile::tempdir().unwrap(), None, &[], settings).answering()
+    }
+
     /// Starts it with this `lvs.cf`.
     pub fn with_lvs(rig: &Rig, lvs: &str) -> Self {
         Self::with_lvs_in(rig, tempfile::tempdir().unwrap(), lvs)
@@ -43,12 +49,17 @@ impl Daemon {
 
     /// Starts it, and does not wait for anything.
     pub fn spawn(rig: &Rig, directory: TempDir, lvs: Option<&str>, rules: &[&str]) -> Self {
+        Self::spawn_with(rig, directory, lvs, rules, "")
+    }
+
+    fn spawn_with(rig: &Rig, directory: TempDir, lvs: Option<&str>, rules: &[&str], settings: &str) -> Self {
         rig.router.run("sysctl -qw net.ipv4.ip_forward=1");
         let path = |name| directory.path().join(name);
         let rules: String = rules.iter().map(|rule| format!("-A PREROUTING {rule}\n")).collect();
         fs::write(path("iptables"), format!("*mangle\n:PREROUTING ACCEPT [0:0]\n{rules}COMMIT\n")).unwrap();
         let socket = path("control.sock");
-        let settings = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
+        let basic = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
+        let settings = basic + settings;
         fs::write(path("xlvs.toml"), settings).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
         command.arg("run").arg("--settings").arg(path("xlvs.toml"));
@@ -131,9 +142,14 @@ impl Daemon {
 
     /// What became of the packets so far.
     pub fn packets(&self) -> PacketTotals {
+        self.status().packets
+    }
+
+    /// What it says of itself.
+    pub fn status(&self) -> Status {
         let reply = self.call(Request::Status);
         let Some(Reply::Status(status)) = reply else { panic!("{reply:?}: {}", self.log()) };
-        status.packets
+        *status
     }
 
     /// Ends it as an administrator does; that must go well. Returns what became of the packets.

@@ -18,18 +18,31 @@ use crate::support::ethernet::Neighbours;
 static TURN: Mutex<()> = Mutex::new(());
 
 /// The namespaces and the daemon in them, removed when dropped. There is one of it on a machine.
-pub struct Dut(#[expect(dead_code, reason = "held until the device is removed")] MutexGuard<'static, ()>);
+pub struct Dut {
+    #[expect(dead_code, reason = "held until the device is removed")]
+    turn: MutexGuard<'static, ()>,
+    shortcut: &'static str,
+}
 
 impl Dut {
     /// Waits until no other test has it. Nothing is set up before the first reset.
     pub fn new() -> Self {
-        Dut(TURN.lock().unwrap_or_else(PoisonError::into_inner))
+        Self::with_switch("")
+    }
+
+    fn with_switch(shortcut: &'static str) -> Self {
+        Dut { turn: TURN.lock().unwrap_or_else(PoisonError::into_inner), shortcut }
+    }
+
+    /// The same, and established connections take the shortcut.
+    pub fn with_shortcut() -> Self {
+        Self::with_switch("1")
     }
 
     /// A fresh daemon without services, which takes the place of the one before.
     pub fn reset(&self, neighbours: Neighbours) -> Box<dyn Device> {
         let apart = if neighbours == Neighbours::Apart { "1" } else { "" };
-        let output = dut_with(&["reset"], "", &[("REPLAY_L2", apart)]);
+        let output = dut_with(&["reset"], "", &[("REPLAY_L2", apart), ("XLVS_SHORTCUT", self.shortcut)]);
         assert!(output.status.success(), "{}", text(&[output.stdout, output.stderr].concat()));
         let wire = Wire::open(&Namespace::named("xlvs-rig"));
         Box::new(Router { clock: Clock::start(), wire })

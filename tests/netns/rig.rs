@@ -14,7 +14,10 @@ use xlvs::ipvs::outbox::Outbox;
 use xlvs::ipvs::verdict::{PacketTotals, Verdict};
 use xlvs::net::frame::Frame;
 use xlvs::net::time::Instant;
-use xlvs::xdp::{self, AttachSetting, Clock, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting};
+use xlvs::xdp::{
+    self, AttachSetting, Clock, HugePageSetting, ShortcutSetting, Xdp, XdpConfig, XdpError, XdpPort,
+    ZeroCopySetting,
+};
 
 use super::namespace::Namespace;
 
@@ -126,7 +129,19 @@ fn impatient(stream: &TcpStream) {
 /// All queues of two interfaces, with small rings.
 pub fn config(ports: [XdpPort; 2], mode: AttachSetting) -> XdpConfig {
     let (frame_size, frames) = (2048, 1024);
-    XdpConfig { ports: ports.into(), queues: 0, frame_size, frames, mode, zero_copy: ZeroCopySetting::Auto }
+    let (zero_copy, huge_pages) = (ZeroCopySetting::Auto, HugePageSetting::Off);
+    XdpConfig {
+        ports: ports.into(),
+        queues: 0,
+        frame_size,
+        frames,
+        mode,
+        zero_copy,
+        huge_pages,
+        busy_poll: false,
+        shortcut: ShortcutSetting::Auto,
+        shortcut_flows: 64,
+    }
 }
 
 /// Starts packet processing in the namespace of the calling thread.

@@ -23,13 +23,21 @@ fn waits(scenario: &Scenario) -> Duration {
 
 #[test]
 fn scenarios() {
+    play_all(&Dut::new());
+}
+
+#[test]
+fn scenarios_by_the_shortcut() {
+    play_all(&Dut::with_shortcut());
+}
+
+fn play_all(dut: &Dut) {
     let slow_ones_too = std::env::var_os("XLVS_SLOW").is_some();
     let only = std::env::var("XLVS_ONLY").unwrap_or_default();
     let mut plays = scenario::all();
     plays.retain(|play| play.scenario.name.contains(&only));
     let (plays, slow): (Vec<_>, Vec<_>) =
         plays.into_iter().partition(|play| slow_ones_too || waits(&play.scenario) <= PATIENCE);
-    let dut = Dut::new();
     let device = |play: &Play| dut.reset(play.scenario.neighbours());
     let mut report = suite::run_excusing(&known::all(), &plays, device);
     // The ping that tells the player that all is done is answered by the router's kernel, past the daemon: on a busy machine

@@ -18,6 +18,7 @@ use xlvs::ipvs::beyond::Beyond;
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::outbox::{Exit, Outbox};
+use xlvs::ipvs::shortcut::Shortcuts;
 use xlvs::ipvs::snapshot::Tables;
 use xlvs::ipvs::verdict::{PacketCounters, PacketTotals, Verdict};
 use xlvs::ipvs::view::ConnectionView;
@@ -30,6 +31,7 @@ use crate::support::decode::decode;
 use crate::support::device::{CommandOutput, Departure, Device, Side};
 use crate::support::ethernet::{self, Neighbours};
 use crate::support::host::HostModel;
+use crate::support::shortcut::Fake;
 
 /// Room in a frame buffer, as in a UMEM frame.
 const FRAME: usize = 2048;
@@ -39,6 +41,11 @@ const STEP: Duration = Duration::from_millis(100);
 /// A fresh router at time 0 among the neighbours of a scenario.
 pub fn device_among(neighbours: Neighbours) -> Box<dyn Device> {
     Box::new(Router::among(neighbours))
+}
+
+/// The same, and established flows take the shortcut as soon as they can.
+pub fn shortened_device_among(neighbours: Neighbours) -> Box<dyn Device> {
+    Box::new(Router::among(neighbours).with_shortcut(0, usize::MAX))
 }
 
 /// The engine with its director, and the host around them.
@@ -52,6 +59,7 @@ pub struct Router {
     neighbours: Neighbours,
     saved_marks: String,
     books: PacketCounters,
+    fast_path: Option<Fake>,
 }
 
 impl Router {
@@ -72,10 +80,11 @@ impl Router {
 
     fn build(neighbours: Neighbours, beyond: Beyond) -> Self {
         let now = Instant::START;
-        let tables = Arc::new(Tables::new(1));
+        // The second share is the shortcut's.
+        let tables = Arc::new(Tables::new(2));
         let ports =
             ["eth0", "eth1"].into_iter().zip(1..).map(|(name, index)| Port { name: name.into(), index });
-        let director = Director::new(now, Arc::clone(&tables), 1, ports.collect()).with_beyond(beyond);
+        let director = Director::new(now, Arc::clone(&tables), 2, ports.collect()).with_beyond(beyond);
         let datapath = Datapath::new(Arc::clone(&tables), 0, now);
         let network = network(neighbours);
         let mut router = Router {
@@ -88,9 +97,24 @@ impl Router {
             neighbours,
             saved_marks: String::new(),
             books: PacketCounters::default(),
+            fast_path: None,
         };
         router.command(Command::Network(router.network.clone()));
         router
+    }
+
+    /// The same with a shortcut, which has room for so many directions of flows and gets a connection after so many packets of
+    /// its client.
+    pub fn with_shortcut(mut self, after: u32, room: usize) -> Self {
+        let fake = Fake::new(room);
+        self.tables.connections.lend_to(Arc::new(Shortcuts::new(Box::new(fake.clone()), after, 1)));
+        self.fast_path = Some(fake);
+        self
+    }
+
+    /// The shortcut.
+    pub fn fast_path(&self) -> &Fake {
+        self.fast_path.as_ref().expect("a router with a shortcut")
     }
 
     fn command(&mut self, command: Command) -> Vec<Effect> {
@@ -196,8 +220,12 @@ impl Router {
         self.command(Command::Network(self.network.clone()));
     }
 
-    /// One frame through the datapath: the verdict, and the frame afterwards.
+    /// One frame through the datapath, or by the shortcut: the verdict, and the frame afterwards.
     pub fn process(&mut self, side: Side, bytes: &[u8]) -> (Verdict, Vec<u8>) {
+        let taken = self.fast_path.as_ref().and_then(|fake| fake.take(self.now, port(side), bytes));
+        if let Some((port, frame)) = taken {
+            return (Verdict::Transmit(port), frame);
+        }
         let mut buffer = [0; FRAME];
         buffer[..bytes.len()].copy_from_slice(bytes);
         self.decide(Frame::new(&mut buffer, bytes.len(), port(side)))
@@ -385,7 +413,7 @@ impl Device for Router {
 
 fn enter(books: &PacketCounters, verdict: Verdict) {
     match verdict {
-        Verdict::Transmit(_) => books.add_transmitted(),
+        Verdict::Transmit(_) => books.add_transmitted(1),
         Verdict::Pass => books.add_passed(),
         Verdict::HandOver => books.add_handed_over(),
         Verdict::Drop(reason) => books.add_dropped(reason),

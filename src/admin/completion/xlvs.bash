@@ -22,6 +22,11 @@ _xlvs_offer_running() {
   _xlvs_offer "${found[@]}"
 }
 
+_xlvs_offer_interfaces() {
+  local -a paths=(/sys/class/net/*)
+  if [[ -e ${paths[0]} ]]; then _xlvs_offer "${paths[@]##*/}"; fi
+}
+
 _xlvs() {
   local current word awaited='' command=''
   local -a words commands plain=() options=()

@@ -36,7 +36,8 @@ fn values(subcommand: &Subcommand) -> Vec<(String, String)> {
         Some((format!("'{name} {}'", flag.name), offered(offer)))
     });
     let of_words = subcommand.offers.iter().enumerate().map(|(index, offer)| {
-        let is_repeated = index + 1 == subcommand.offers.len() && subcommand.words.ends_with("...");
+        let is_repeated =
+            index + 1 == subcommand.offers.len() && subcommand.words.trim_end_matches(']').ends_with("...");
         let pattern = if is_repeated { format!("'{name} '[0-9]*") } else { format!("'{name} {index}'") };
         (pattern, offered(*offer))
     });
@@ -48,6 +49,7 @@ fn offered(offer: Offer) -> String {
     match offer {
         Offer::Nothing => "true".to_owned(),
         Offer::File => "_xlvs_offer_files".to_owned(),
+        Offer::Interface => "_xlvs_offer_interfaces".to_owned(),
         Offer::OneOf(words) => format!("_xlvs_offer {}", words.join(" ")),
         Offer::ProcFile => {
             format!("_xlvs_offer {}", ProcFile::ALL.map(ProcFile::name).join(" "))

@@ -65,7 +65,7 @@ fn surroundings(page: &mut Page) {
         .item(
             "1",
             "It did not work, and the reason is on standard error; a checked file has errors; \
-             `diff` has found a difference.",
+             `diff` has found a difference, `doctor` something bad.",
         )
         .item("2", "The command line is wrong.");
     page.section("ENVIRONMENT").item(&format!("`{SOCKET_VARIABLE}`"), "Path of the daemon's socket.");
@@ -80,6 +80,8 @@ fn surroundings(page: &mut Page) {
     page.section("EXAMPLES")
         .paragraph("See what there is to know about the files, then start:")
         .example("xlvs check /etc/sysconfig/ha/lvs.cf /etc/sysconfig/iptables\nxlvs run")
+        .paragraph("What slows it down, or stands in its way:")
+        .example("xlvs doctor")
         .paragraph("What was changed by hand:")
         .example("xlvs diff")
         .paragraph("Take a server out of service within a minute:")

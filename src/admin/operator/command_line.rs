@@ -22,6 +22,10 @@ pub(super) enum Task {
     Run(RunOptions),
     Status,
     Diff,
+    Doctor {
+        options: RunOptions,
+        interfaces: Vec<String>,
+    },
     Proc(ProcFile),
     Check(Vec<PathBuf>),
     Reload,
@@ -120,6 +124,7 @@ pub(super) fn parse(arguments: Vec<OsString>, json: bool) -> Result<Task, UsageE
         "check" => parse_check(&mut words),
         "sysctl" => parse_sysctl(&mut words),
         "drain" => parse_drain(&mut words),
+        "doctor" => parse_doctor(&mut words),
         "status" => alone(&mut words, Task::Status),
         "reload" => alone(&mut words, Task::Reload),
         "diff" => alone(&mut words, Task::Diff),
@@ -154,6 +159,20 @@ fn parse_run(parser: &mut Words) -> Result<Task, UsageError> {
         }
     }
     Ok(Task::Run(options))
+}
+
+fn parse_doctor(parser: &mut Words) -> Result<Task, UsageError> {
+    let (mut options, mut interfaces) = (RunOptions::default(), Vec::new());
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Value(interface) => interfaces.push(interface.string()?),
+            Long("config") => options.lvs = Some(parser.value()?.into()),
+            Long("settings") => options.settings = Some(parser.value()?.into()),
+            Short('h') | Long("help") => return Ok(Task::Help),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Task::Doctor { options, interfaces })
 }
 
 fn parse_check(parser: &mut Words) -> Result<Task, UsageError> {

@@ -1,6 +1,7 @@
 //! `xlvs`: the daemon's command line and the operator's tool.
 
 mod command_line;
+mod doctor;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -17,7 +18,7 @@ use super::print::proc::ProcFile;
 use super::subcommands;
 use crate::config::report::{CheckOutcome, check_file};
 use crate::director::names::with_system_names;
-use crate::director::protocol::{Reply, Request, Status};
+use crate::director::protocol::{Reply, Request, ShortcutStatus, Status};
 use crate::director::run::{self, RunOptions};
 use crate::ipvs::verdict::PacketTotals;
 
@@ -76,6 +77,7 @@ fn perform(task: Task, json: bool) -> Result<Answer, String> {
             other => return Err(unexpected(other)),
         },
         Task::Diff => return diff(json),
+        Task::Doctor { options, interfaces } => return doctor::doctor(&options, &interfaces, json),
         Task::Proc(file) => return Ok(show_proc(file)),
         Task::ListSysctls => settings(&text(Request::ListSysctls)?, json).into(),
         Task::Sysctl { name, value } => settings(&text(Request::Sysctl { name, value })?, json).into(),
@@ -189,6 +191,11 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
             "port {}: XDP {}, AF_XDP {}, {} queue(s)",
             port.name, port.mode, port.copy, port.queues
         )?;
+    }
+    let ShortcutStatus { state, packets, flows, refused } = &status.shortcut;
+    writeln!(text, "{state}")?;
+    if *flows != 0 || *packets != 0 || *refused != 0 {
+        writeln!(text, "  packets {packets}, directions of connections {flows}, no room for {refused}")?;
     }
     writeln!(text, "connections: {}, persistence templates: {}", status.connections, status.templates)?;
     let packets = &status.packets;

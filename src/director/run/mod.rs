@@ -2,6 +2,7 @@
 
 mod addresses;
 mod checks;
+pub mod examine;
 mod files;
 mod ports;
 mod workers;
@@ -15,6 +16,7 @@ use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::doctor::{Grade, judge};
 use super::protocol::{Reply, Request};
 use super::socket::{Asked, ControlSocket, SocketError};
 use super::wanted::Wanted;
@@ -23,7 +25,7 @@ use crate::config::settings::{Settings, SettingsError};
 use crate::host::clock::Clock;
 use crate::host::memory;
 use crate::host::netlink::{self, Netlink, NetlinkError};
-use crate::host::privilege::{self, ForwardingSettings, PrivilegeError};
+use crate::host::privilege::{self, PrivilegeError};
 use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::snapshot::Tables;
 use crate::nanny::HealthReport;
@@ -158,13 +160,13 @@ impl Daemon {
             return Err(RunError::Configuration(wanted.refused.join("\n")));
         }
         let ports = ports::choose(&settings.ports, &wanted, &now_network)?;
-        warn_about_forwarding(&ports);
         let queues = workers::queues(&settings, &ports)?;
-        let tables = Arc::new(Tables::new(queues + workers::FOR_LOCAL_SERVERS));
+        let shares = workers::shares(queues);
+        let tables = Arc::new(Tables::new(shares));
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
+        advise(&settings, &ports, &workers, &netlink).await;
         let mut director =
-            Director::new(clock.now(), tables, queues + workers::FOR_LOCAL_SERVERS, ports.clone())
-                .with_beyond(settings.beyond());
+            Director::new(clock.now(), tables, shares, ports.clone()).with_beyond(settings.beyond());
         director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
         director.handle(clock.now(), Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
         director.handle(clock.now(), Command::Network((*now_network).clone()));
@@ -199,6 +201,7 @@ impl Daemon {
                 Happening::Health(report) => self.take_health(report).await,
                 Happening::Network => {
                     let network = (**self.network.borrow_and_update()).clone();
+                    self.workers.look_at_exits();
                     self.command(Command::Network(network)).await;
                 }
                 Happening::Reload => drop(self.reload().await),
@@ -377,9 +380,13 @@ impl Signals {
     }
 }
 
-fn warn_about_forwarding(ports: &[super::Port]) {
-    let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-    for warning in ForwardingSettings::read(&names).warnings() {
-        tracing::warn!("{warning}");
+/// Logs what the administrator should not overlook; `xlvs doctor` says the rest.
+async fn advise(settings: &Settings, ports: &[Port], workers: &Workers, netlink: &Netlink) {
+    match examine::facts(settings, ports, &workers.ports(), netlink).await {
+        Ok(facts) => judge(&facts)
+            .iter()
+            .filter(|finding| finding.grade == Grade::Bad)
+            .for_each(|finding| tracing::warn!("{}", finding.line())),
+        Err(error) => tracing::debug!("{error}"),
     }
 }

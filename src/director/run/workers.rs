@@ -5,32 +5,45 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::{self, Receiver};
 
-use crate::config::settings::{Settings, XdpMode, ZeroCopy};
+use crate::config::settings::{Auto, HugePagesSetting, Settings, Shortcut, XdpMode, ZeroCopy};
 use crate::director::Port;
 use crate::director::protocol::{PortStatus, Status};
 use crate::director::run::RunError;
 use crate::host::clock::Clock;
 use crate::host::raw::RawSender;
 use crate::ipvs::datapath::Datapath;
+use crate::ipvs::shortcut::Shortcuts;
 use crate::ipvs::snapshot::Tables;
 use crate::ipvs::steering::Steering;
 use crate::ipvs::verdict::{DropReason, PacketCounters, PacketTotals};
-use crate::xdp::{self, AttachSetting, AttachedMode, Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting};
+use crate::xdp::{
+    self, AttachSetting, AttachedMode, HugePageSetting, ShortcutSetting, Xdp, XdpConfig, XdpError, XdpPort,
+    ZeroCopySetting,
+};
 
 /// Packets that may wait for the kernel's routing.
 const HAND_OVER_QUEUE: usize = 1024;
 
 /// Engines besides those of the workers: one for what this machine itself sends as a real server.
 pub const FOR_LOCAL_SERVERS: usize = 1;
+/// A share of all counters that no engine writes, but what the shortcut does.
+pub const FOR_SHORTCUT: usize = 1;
+
+/// How many shares all counters have, with so many queues.
+pub const fn shares(queues: usize) -> usize {
+    queues + FOR_LOCAL_SERVERS + FOR_SHORTCUT
+}
 
 /// The running packet threads.
 pub struct Workers {
     xdp: Option<Xdp>,
     sender: Option<JoinHandle<()>>,
     refused: Arc<PacketCounters>,
+    shortcuts: Option<Arc<Shortcuts>>,
 }
 
-fn xdp_config(settings: &Settings, ports: &[Port]) -> XdpConfig {
+/// The settings in the words of the packet threads.
+pub fn xdp_config(settings: &Settings, ports: &[Port]) -> XdpConfig {
     XdpConfig {
         ports: ports.iter().map(|port| XdpPort { name: port.name.clone(), ifindex: port.index }).collect(),
         queues: settings.queues,
@@ -41,11 +54,23 @@ fn xdp_config(settings: &Settings, ports: &[Port]) -> XdpConfig {
             XdpMode::Native => AttachSetting::Native,
             XdpMode::Skb => AttachSetting::Skb,
         },
+        shortcut: match settings.shortcut {
+            Shortcut::Word(Auto::Auto) => ShortcutSetting::Auto,
+            Shortcut::Switch(true) => ShortcutSetting::On,
+            Shortcut::Switch(false) => ShortcutSetting::Off,
+        },
+        shortcut_flows: settings.shortcut_flows,
         zero_copy: match settings.zero_copy {
             ZeroCopy::Auto => ZeroCopySetting::Auto,
             ZeroCopy::On => ZeroCopySetting::On,
             ZeroCopy::Off => ZeroCopySetting::Off,
         },
+        huge_pages: match settings.huge_pages {
+            HugePagesSetting::Auto => HugePageSetting::Auto,
+            HugePagesSetting::On => HugePageSetting::On,
+            HugePagesSetting::Off => HugePageSetting::Off,
+        },
+        busy_poll: settings.busy_poll,
     }
 }
 
@@ -65,7 +90,7 @@ impl Workers {
         let raw = RawSender::open().map_err(|error| RunError::System("open a raw socket", error))?;
         let (hand_over, packets) = channel::bounded(HAND_OVER_QUEUE);
         let engine = |queue| Datapath::new(Arc::clone(tables), queue as usize, clock.now());
-        let xdp = xdp::start(
+        let mut xdp = xdp::start(
             &xdp_config(settings, ports),
             engine,
             &(Arc::new(move || clock.now()) as _),
@@ -73,17 +98,24 @@ impl Workers {
         )?;
         for status in xdp.port_status() {
             let described = describe(status);
-            let PortStatus { name, mode, copy, queues } = &described;
+            let PortStatus { name, mode, copy, queues, notes } = &described;
             tracing::info!("{name}: XDP in {mode} mode, AF_XDP with {copy}, queues: {queues}");
-            status.notes.iter().for_each(|note| tracing::info!("{name}: {note}"));
+            notes.iter().for_each(|note| tracing::info!("{name}: {note}"));
         }
+        let cell = shares(xdp.workers()) - FOR_SHORTCUT;
+        let shortcuts =
+            xdp.take_fast_path().map(|path| Arc::new(Shortcuts::new(path, settings.shortcut_after, cell)));
+        if let Some(shortcuts) = &shortcuts {
+            tables.connections.lend_to(Arc::clone(shortcuts));
+        }
+        tracing::info!("{}", describe_shortcut(shortcuts.is_some(), &xdp));
         let refused = Arc::<PacketCounters>::default();
         let counters = Arc::clone(&refused);
         let sender = std::thread::Builder::new().name("xlvs-route".into());
         let sender = sender
             .spawn(move || send_all(&raw, &packets, &counters))
             .map_err(|error| RunError::System("start a thread", error))?;
-        Ok(Workers { xdp: Some(xdp), sender: Some(sender), refused })
+        Ok(Workers { xdp: Some(xdp), sender: Some(sender), refused, shortcuts })
     }
 
     /// Changes what comes up.
@@ -91,16 +123,41 @@ impl Workers {
         self.xdp.as_mut().map_or(Ok(()), |xdp| xdp.apply_steering(steering))
     }
 
+    /// What each port got.
+    pub fn ports(&self) -> Vec<PortStatus> {
+        self.xdp.iter().flat_map(Xdp::port_status).map(describe).collect()
+    }
+
+    /// After a change of the network: finds out anew what the shortcut reaches.
+    pub fn look_at_exits(&mut self) {
+        let on = self.shortcuts.is_some();
+        if let Some(xdp) = &mut self.xdp
+            && on
+            && xdp.shortcut_note().is_some()
+            && xdp.try_exits()
+        {
+            tracing::info!("{}", describe_shortcut(on, xdp));
+        }
+    }
+
     /// Adds ports and packet counts to a status.
     pub fn describe(&self, status: &mut Status) {
         let Some(xdp) = &self.xdp else { return };
-        status.ports = xdp.port_status().iter().map(describe).collect();
+        status.ports = self.ports();
         status.workers = xdp.workers();
         let losses = xdp.ring_losses();
         (status.ring_full, status.no_frame) = (losses.ring_full, losses.no_frame);
         status.packets = PacketTotals::default();
         for counters in xdp.counters() {
             status.packets.merge(&counters.totals());
+        }
+        status.shortcut.state = describe_shortcut(self.shortcuts.is_some(), xdp);
+        if let Some(shortcuts) = &self.shortcuts {
+            let forwarded = shortcuts.books().totals();
+            status.shortcut.packets = forwarded.transmitted;
+            status.shortcut.flows = shortcuts.flows();
+            status.shortcut.refused = shortcuts.refused();
+            status.packets.merge(&forwarded);
         }
         // What the kernel's routing refused was handed over, but went nowhere.
         let refused = self.refused.totals();
@@ -112,6 +169,7 @@ impl Workers {
     /// Detaches and ends the threads; says so if a frame is missing.
     pub fn stop(&mut self) {
         let Some(xdp) = self.xdp.take() else { return };
+        self.shortcuts.iter().for_each(|shortcuts| shortcuts.end());
         for (worker, balance) in xdp.stop().into_iter().enumerate() {
             if balance.lost() != 0 {
                 tracing::error!("worker {worker}: {} frames are missing", balance.lost());
@@ -125,6 +183,11 @@ impl Workers {
     }
 }
 
+fn describe_shortcut(on: bool, xdp: &Xdp) -> String {
+    let state = if on { "shortcut: on" } else { "shortcut: off" };
+    xdp.shortcut_note().map_or_else(|| state.to_owned(), |note| format!("{state}; {note}"))
+}
+
 fn describe(status: &xdp::PortStatus) -> PortStatus {
     PortStatus {
         name: status.name.clone(),
@@ -135,6 +198,7 @@ fn describe(status: &xdp::PortStatus) -> PortStatus {
         .to_owned(),
         copy: if status.zero_copy { "zero-copy" } else { "copy" }.to_owned(),
         queues: status.queues,
+        notes: status.notes.clone(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The kernel's network configuration over rtnetlink: read it, watch it, resolve neighbours, hold addresses.
 
+mod kind;
 mod read;
 mod watch;
 
@@ -17,6 +18,7 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::{AddressFamily, route::RouteType};
 use thiserror::Error;
 
+pub use kind::{CableEnd, LinkKind};
 pub use watch::watch;
 
 /// The kernel refused a request, or could not be asked.

@@ -15,7 +15,7 @@ impl Datapath {
         passage: &mut Passage<'_, '_>,
         connection: &Connection,
     ) -> Verdict {
-        let server = connection.server_address.ip();
+        let server = connection.server_address().ip();
         let egress = match passage.way(server) {
             _ if server.is_loopback() => return Verdict::Pass,
             Ok(Some(egress)) => egress,

@@ -2,7 +2,6 @@
 //! neither goes on believing in it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::{Connection, Datapath, Direction, Outbox, Passage, Snapshot, State, Tables, tcp};
 use crate::ipvs::outbox::Exit;
@@ -33,16 +32,18 @@ pub(super) fn expire(
     tables: &Tables,
     snapshot: &Snapshot,
     outbox: &mut Outbox,
-    connection: &Arc<Connection>,
+    connection: &Connection,
     now: Instant,
 ) -> Fate {
-    if connection.prolong(now) {
+    tables.connections.refresh(connection);
+    if !connection.life.is_over(now) || connection.prolong(now) {
         return Fate::Again;
     }
     let established = connection.state() == State::Tcp(tcp::State::Established);
     let ended = tables.connections.remove(connection);
     if ended && established && snapshot.beyond.resets_on_expiry(connection.server.service()) {
-        let Connection { client, virtual_address, server_address, .. } = **connection;
+        let (client, virtual_address) = (connection.client(), connection.virtual_address());
+        let server_address = connection.server_address();
         let expected_by_client = connection.acknowledged(Direction::In);
         let expected_by_server = connection.acknowledged(Direction::Out);
         let to_client = (virtual_address, client, expected_by_client, expected_by_server);

@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use foldhash::quality::RandomState;
+use sdd::Guard;
 
 use super::transmit::ETHERNET_LEN;
 use super::{Burst, Datapath, Passage};
@@ -118,7 +119,7 @@ impl Datapath {
                 let reason = reason_of(refusal);
                 self.discard(spoilt, reason);
                 if refusal == Refusal::Unaligned {
-                    return self.packet(&mut Passage { burst, frame, packet, origin: None });
+                    return self.whole_packet(&mut Passage { burst, frame, packet, origin: None });
                 }
                 Verdict::Drop(reason)
             }
@@ -155,7 +156,7 @@ impl Datapath {
         let addressed = frame.bytes()[..header_end(&packet)].to_vec();
         let passes_by = !packet.is_ipv4() && !burst.snapshot.routes.is_local(packet.destination);
         let mut passage = Passage { burst, frame: &mut frame, packet, origin: Some(origin) };
-        let verdict = match self.packet(&mut passage) {
+        let verdict = match self.whole_packet(&mut passage) {
             // Linux puts IPv6 together and cuts it anew even where it is only forwarded.
             Verdict::Pass if !passes_by && passage.frame.bytes().starts_with(&addressed) => {
                 give_back(&datagram.fragments, &mut self.outbox);
@@ -212,7 +213,8 @@ impl Datapath {
         if packet.is_ipv4() && own != packet.destination && packet.ttl > 0 {
             rewrite::decrement_ttl(frame.bytes_mut(), &packet);
         }
-        let burst = Burst { now, snapshot: &snapshot };
+        let guard = Guard::new();
+        let burst = Burst { now, snapshot: &snapshot, guard: &guard };
         let mut passage = Passage { burst: &burst, frame: &mut frame, packet, origin: None };
         let reason = DropReason::FragmentTimeout;
         match self.answer_from(own, &mut passage, IcmpError::ReassemblyTimeExceeded, reason) {

@@ -1,11 +1,10 @@
 //! ICMP errors about balanced flows, from either side (ipvs.md section 2.6). State and timer stay as they are.
 
-use std::sync::Arc;
-
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
 use crate::ipvs::protocol::{Direction, ipsec};
+use crate::ipvs::table::Found;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::parse::{Quote, parse_quote};
 use crate::net::rewrite::{self, End};
@@ -18,8 +17,8 @@ impl Datapath {
         let Some(quote) = parse_quote(bytes, &passage.packet) else {
             return self.tunnel_error(passage).unwrap_or(Verdict::Pass);
         };
-        match self.find(passage.burst, &ipsec::quoted_flow(&quote).reversed()) {
-            Some((connection, direction)) => self.forward_error(passage, &quote, &connection, direction),
+        match self.find_key(passage.burst, &ipsec::quoted_flow(&quote).reversed()) {
+            Some((connection, direction)) => self.forward_error(passage, &quote, connection, direction),
             None => match self.tunnel_error(passage) {
                 Some(verdict) => verdict,
                 None if quote.has_ports && passage.burst.snapshot.sysctls.schedule_icmp != 0 => {
@@ -36,7 +35,7 @@ impl Datapath {
         &mut self,
         passage: &mut Passage<'_, '_>,
         quote: &Quote,
-        connection: &Arc<Connection>,
+        connection: Found<'_>,
         direction: Direction,
     ) -> Verdict {
         let untouched = direction == Direction::Out && connection.forward != Forward::Masquerade;
@@ -45,7 +44,7 @@ impl Datapath {
         }
         match direction {
             Direction::In => self.forward_error_in(passage, quote, connection),
-            Direction::Out => self.forward_error_out(passage, quote, connection),
+            Direction::Out => self.forward_error_out(passage, quote, &connection),
         }
     }
 
@@ -54,16 +53,16 @@ impl Datapath {
         &mut self,
         passage: &mut Passage<'_, '_>,
         quote: &Quote,
-        connection: &Arc<Connection>,
+        connection: Found<'_>,
     ) -> Verdict {
         if connection.forward != Forward::Masquerade {
             return self.forward_one_packet(passage, connection);
         }
-        let server = connection.server_address;
-        self.count_in(connection, &passage.packet);
+        let server = connection.server_address();
+        self.count_in(&connection, &passage.packet);
         let egress = match passage.way(server.ip()) {
             Ok(egress) => egress,
-            Err(NextHop::Local) => return passage.deliver_error(quote, connection),
+            Err(NextHop::Local) => return passage.deliver_error(quote, &connection),
             Err(_) => return Verdict::Drop(DropReason::Unreachable),
         };
         if passage.packet.ttl <= 1 {
@@ -97,7 +96,7 @@ impl Datapath {
         if connection.forward != Forward::Masquerade {
             return Verdict::Pass;
         }
-        let virtual_address = connection.virtual_address;
+        let virtual_address = connection.virtual_address();
         rewrite::set_icmp_end(passage.frame.bytes_mut(), &packet, quote, End::Source, virtual_address);
         self.send(passage, egress)
     }

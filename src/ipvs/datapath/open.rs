@@ -4,20 +4,23 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sdd::Shared;
+
 use super::fragments::Origin;
-use super::{Burst, Datapath, Ending, Passage};
+use super::{Burst, Datapath, Passage};
 use crate::ipvs::call_id::call_id;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::{Persistence, ServerId};
 use crate::ipvs::helper::ftp::{CONTROL_PORT, DATA_PORT};
 use crate::ipvs::mark::MarkPacket;
 use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
-use crate::ipvs::protocol::Direction;
+use crate::ipvs::protocol::{Direction, ipsec};
 use crate::ipvs::scheduler::Arrival;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
 use crate::ipvs::snapshot::Snapshot;
 use crate::ipvs::sysctl::Sysctls;
+use crate::ipvs::table::Found;
 use crate::ipvs::timer::Fate;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::Protocol;
@@ -61,7 +64,8 @@ impl Passage<'_, '_> {
 }
 
 impl Datapath {
-    pub(super) fn open(&mut self, passage: &mut Passage<'_, '_>, flow: &FlowKey) -> Verdict {
+    pub(super) fn open(&mut self, passage: &mut Passage<'_, '_>) -> Verdict {
+        let Some(flow) = &ipsec::flow_of(&passage.packet) else { return Verdict::Pass };
         let burst = passage.burst;
         let Snapshot { sysctls, routes, .. } = burst.snapshot;
         if let Some(verdict) = self.originate(passage, flow) {
@@ -93,7 +97,7 @@ impl Datapath {
         }
         match self.schedule(passage, service, &Arrival::new(burst, service, flow, flow.destination)) {
             Ok(connection) if is_one_packet(service, flow) => {
-                let verdict = self.forward_one_packet(passage, &connection);
+                let verdict = self.forward_one_packet(passage, Found::of(&connection, burst.guard));
                 if let Some(template) = &connection.template {
                     template.count_packet();
                 }
@@ -102,7 +106,7 @@ impl Datapath {
             }
             Ok(connection) => {
                 self.tables.connections.insert(&connection);
-                self.forward_request(passage, &connection)
+                self.forward_request(passage, Found::of(&connection, burst.guard))
             }
             Err(Refusal::NoCall) => Verdict::Drop(DropReason::NoCall),
             Err(Refusal::NoServer) if is_ftp_data_for(service, flow) => Verdict::Pass,
@@ -124,14 +128,16 @@ impl Datapath {
         }
         match self.schedule(passage, service, &Arrival::new(burst, service, &flow, flow.source)) {
             Ok(connection) if is_one_packet(service, &flow) => {
-                let verdict = self.forward_error(passage, quote, &connection, Direction::In);
+                let found = Found::of(&connection, burst.guard);
+                let verdict = self.forward_error(passage, quote, found, Direction::In);
                 connection.unbind();
                 verdict
             }
             Ok(connection) => {
                 self.tables.connections.insert(&connection);
-                self.wheel.file(Ending::Connection(Arc::clone(&connection)));
-                self.forward_error(passage, quote, &connection, Direction::In)
+                let found = Found::of(&connection, burst.guard);
+                self.wheel.file(connection);
+                self.forward_error(passage, quote, found, Direction::In)
             }
             Err(Refusal::NoCall) => Verdict::Drop(DropReason::NoCall),
             Err(Refusal::NoServer) if is_ftp_data_for(service, &flow) => Verdict::Pass,
@@ -164,7 +170,7 @@ impl Datapath {
         passage: &Passage<'_, '_>,
         service: &VirtualService,
         arrival: &Arrival<'_>,
-    ) -> Result<Arc<Connection>, Refusal> {
+    ) -> Result<Shared<Connection>, Refusal> {
         let flow = arrival.flow;
         let connection = match &service.spec.persistence {
             Some(persistence) => {
@@ -195,12 +201,12 @@ impl Datapath {
         burst: &Burst<'_>,
         service: &VirtualService,
         mut connection: Connection,
-    ) -> Arc<Connection> {
+    ) -> Shared<Connection> {
         if super::ftp::reads(burst, &connection) {
-            connection.ftp = Some(Box::default());
+            connection = connection.read_by_ftp();
         }
         connection.life.set_deadline(burst.now + Duration::from_secs(u64::from(connection.timeout())));
-        let connection = Arc::new(connection);
+        let connection = Shared::new(connection);
         for stats in [connection.server.stats(), &*service.stats, &self.tables.total] {
             stats.cell(self.worker).add_connection();
         }
@@ -231,7 +237,7 @@ impl Datapath {
         };
         template.refresh(arrival.now);
         if template.life.needs_filing() {
-            self.wheel.file(Ending::Template(Arc::clone(&template)));
+            self.template_wheel.file(Arc::clone(&template));
         }
         Some(template)
     }
@@ -320,7 +326,7 @@ impl<'a> Arrival<'a> {
         flow: &'a FlowKey,
         addressed: IpAddr,
     ) -> Self {
-        let Burst { now, snapshot } = *burst;
+        let Burst { now, snapshot, .. } = *burst;
         Arrival { flow, addressed, flags: service.spec.flags, sysctls: &snapshot.sysctls, now }
     }
 }

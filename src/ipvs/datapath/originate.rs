@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
+use sdd::Shared;
+
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::scheduler::Arrival;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
+use crate::ipvs::table::Found;
 use crate::ipvs::verdict::Verdict;
 use crate::net::addr::Protocol;
 use crate::net::flow::FlowKey;
@@ -30,7 +33,7 @@ impl Datapath {
             Some(verdict)
         } else {
             self.tables.connections.insert(&connection);
-            Some(self.forward_reply(passage, &connection))
+            Some(self.forward_reply(passage, Found::of(&connection, passage.burst.guard)))
         }
     }
 
@@ -42,7 +45,7 @@ impl Datapath {
         flow: &FlowKey,
         service: &VirtualService,
         server: &Arc<RealServer>,
-    ) -> Option<Arc<Connection>> {
+    ) -> Option<Shared<Connection>> {
         let request = FlowKey::new(flow.protocol, flow.destination(), service.address()?);
         let template = match &service.spec.persistence {
             Some(persistence) => {

@@ -1,13 +1,13 @@
 //! A packet of a known connection on its way out (ipvs.md sections 2.5 and 2.7).
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
 use crate::ipvs::outbox::Exit;
 use crate::ipvs::protocol::Direction;
+use crate::ipvs::table::Found;
 use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::fragment::{self, Cut};
 use crate::net::icmp::{self, IcmpError};
@@ -65,7 +65,7 @@ impl Datapath {
     pub(super) fn forward_request(
         &mut self,
         passage: &mut Passage<'_, '_>,
-        connection: &Arc<Connection>,
+        connection: Found<'_>,
     ) -> Verdict {
         self.touch(passage, connection, Direction::In);
         connection.count_packet();
@@ -76,19 +76,19 @@ impl Datapath {
     pub(super) fn forward_one_packet(
         &mut self,
         passage: &mut Passage<'_, '_>,
-        connection: &Arc<Connection>,
+        connection: Found<'_>,
     ) -> Verdict {
-        self.count_in(connection, &passage.packet);
+        self.count_in(&connection, &passage.packet);
         match connection.forward {
             Forward::Masquerade => self.translate(passage, connection),
             Forward::Local => Verdict::Pass,
-            Forward::Route => self.route_directly(passage, connection),
-            Forward::Tunnel => self.send_through_tunnel(passage, connection),
+            Forward::Route => self.route_directly(passage, &connection),
+            Forward::Tunnel => self.send_through_tunnel(passage, &connection),
         }
     }
 
-    fn translate(&mut self, passage: &mut Passage<'_, '_>, connection: &Arc<Connection>) -> Verdict {
-        let server = connection.server_address.ip();
+    fn translate(&mut self, passage: &mut Passage<'_, '_>, connection: Found<'_>) -> Verdict {
+        let server = connection.server_address().ip();
         let egress = match passage.way(server) {
             Ok(_) if server.is_loopback() => return Verdict::Drop(DropReason::LoopbackServer),
             Ok(egress) => egress,
@@ -108,7 +108,8 @@ impl Datapath {
             return Verdict::Drop(reason);
         }
         let frame = passage.frame.bytes_mut();
-        rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address);
+        rewrite::set_end(frame, &passage.packet, End::Destination, connection.server_address());
+        self.shorten(passage, &connection, Direction::In, egress);
         self.send(passage, egress)
     }
 
@@ -150,11 +151,7 @@ impl Datapath {
 
     /// An answer of the server. What the kernel must refuse (no route, TTL, size) it gets untouched: it refuses before
     /// IPVS would have seen the packet (golden `ttl-1`).
-    pub(super) fn forward_reply(
-        &mut self,
-        passage: &mut Passage<'_, '_>,
-        connection: &Arc<Connection>,
-    ) -> Verdict {
+    pub(super) fn forward_reply(&mut self, passage: &mut Passage<'_, '_>, connection: Found<'_>) -> Verdict {
         let packet = passage.packet;
         let direct = connection.forward != Forward::Masquerade;
         if direct && passage.comes_from_own_ipv4() {
@@ -171,7 +168,7 @@ impl Datapath {
             return Verdict::Pass;
         }
         if direct {
-            self.count_out(connection, packet.ip_len());
+            self.count_out(&connection, packet.ip_len());
             self.touch(passage, connection, Direction::Out);
             return self.send(passage, egress);
         }
@@ -182,7 +179,7 @@ impl Datapath {
             return Verdict::Drop(reason);
         }
         self.touch(passage, connection, Direction::Out);
-        self.send_reply(passage, connection, egress)
+        self.send_reply(passage, &connection, egress)
     }
 
     /// A server's packet to its client, without any trace in the connection's state.
@@ -193,7 +190,13 @@ impl Datapath {
         egress: Option<Egress>,
     ) -> Verdict {
         self.count_out(connection, passage.packet.ip_len());
-        rewrite::set_end(passage.frame.bytes_mut(), &passage.packet, End::Source, connection.virtual_address);
+        rewrite::set_end(
+            passage.frame.bytes_mut(),
+            &passage.packet,
+            End::Source,
+            connection.virtual_address(),
+        );
+        self.shorten(passage, connection, Direction::Out, egress);
         self.send(passage, egress)
     }
 
@@ -272,7 +275,7 @@ impl Datapath {
     /// An error of ours to the client of a connection without NAT passes for an answer of its server (golden `dr-ipv6`).
     fn count_answer(&mut self, passage: &Passage<'_, '_>) {
         let Some(flow) = passage.packet.flow() else { return };
-        if let Some((connection, Direction::Out)) = self.find(passage.burst, &flow.reversed()) {
+        if let Some((connection, Direction::Out)) = self.find_key(passage.burst, &flow.reversed()) {
             self.count_out(&connection, passage.frame.len() - ETHERNET_LEN);
         }
     }

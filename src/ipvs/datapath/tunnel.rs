@@ -31,7 +31,7 @@ impl Datapath {
         passage: &mut Passage<'_, '_>,
         connection: &Connection,
     ) -> Verdict {
-        let server = connection.server_address.ip();
+        let server = connection.server_address().ip();
         let egress = match passage.way(server) {
             _ if server.is_loopback() => return Verdict::Pass,
             Ok(egress) => egress,
@@ -60,7 +60,7 @@ impl Datapath {
         source: IpAddr,
         egress: Option<Egress>,
     ) -> Verdict {
-        let destination = connection.server_address.ip();
+        let destination = connection.server_address().ip();
         let tunnel = connection.server.tunnel();
         let size = passage.tunnel_size(destination, egress);
         let fits =
@@ -93,7 +93,7 @@ impl Datapath {
     pub(super) fn tunnel_error(&mut self, passage: &mut Passage<'_, '_>) -> Option<Verdict> {
         let packet = passage.packet;
         let quote = parse_tunnel_quote(passage.frame.bytes(), &packet)?;
-        let (connection, direction) = self.find(passage.burst, &quote.inner.flow)?;
+        let (connection, direction) = self.find_key(passage.burst, &quote.inner.flow)?;
         let ours = quote.source == packet.destination && direction == Direction::In;
         if !ours || !is_about(&quote, &connection) {
             return None;
@@ -156,7 +156,7 @@ fn mtu_of(passage: &Passage<'_, '_>, connection: &Connection, egress: Option<Egr
 
 fn is_about(quote: &TunnelQuote, connection: &Connection) -> bool {
     connection.forward == Forward::Tunnel
-        && connection.server_address.ip() == quote.destination
+        && connection.server_address().ip() == quote.destination
         && quote.wrap.fits(connection.server.tunnel())
 }
 

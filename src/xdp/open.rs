@@ -1,0 +1,156 @@
+//! Opening the queues: packet memory and a socket for each interface, in the best way that all interfaces can.
+
+use std::fs;
+
+use xsk_rs::config::QueueSize;
+
+use super::error::XdpError;
+use super::port::{CopyMode, Port};
+use super::umem::FramePool;
+use super::{AttachSetting, AttachedMode, HugePageSetting, PortStatus, XdpConfig, ZeroCopySetting};
+
+/// Size of each ring where the number of frames leaves it open.
+const DEFAULT_RING: u32 = 2048;
+
+/// Bytes of packet memory of each worker.
+pub fn packet_memory(config: &XdpConfig) -> Result<u64, XdpError> {
+    let (frames, _) = frames_and_ring(config)?;
+    Ok(u64::from(frames) * u64::from(config.frame_size))
+}
+
+/// The packet memory of one queue index, and that queue of every port.
+pub(super) struct QueueSet {
+    pub(super) ports: Vec<Port>,
+    pub(super) pool: FramePool,
+    /// Whether the NICs are polled.
+    pub(super) polling: bool,
+    notes: Vec<String>,
+}
+
+/// Opens every queue in the best mode that all ports can: sockets that share packet memory share the mode.
+pub(super) fn open_queues(
+    config: &XdpConfig,
+    queues: u32,
+    status: &mut [PortStatus],
+) -> Result<Vec<QueueSet>, XdpError> {
+    let sets = open_best(config, queues, status)?;
+    // What is so of one queue is so of all.
+    let notes = sets.first().map_or(&[][..], |set| &set.notes);
+    status.iter_mut().for_each(|status| status.notes.extend_from_slice(notes));
+    Ok(sets)
+}
+
+fn open_best(config: &XdpConfig, queues: u32, status: &mut [PortStatus]) -> Result<Vec<QueueSet>, XdpError> {
+    if config.zero_copy != ZeroCopySetting::Off {
+        match try_zero_copy(config, queues, status) {
+            Ok(sets) => {
+                status.iter_mut().for_each(|status| status.zero_copy = true);
+                return Ok(sets);
+            }
+            Err(error) if config.zero_copy == ZeroCopySetting::On => return Err(error),
+            Err(error) => note_copy(status, &error),
+        }
+    }
+    open_all(config, queues, CopyMode::Copy)
+}
+
+/// Sockets that share packet memory share the mode, so one port's reason is all ports'.
+fn note_copy(status: &mut [PortStatus], error: &XdpError) {
+    let why = match error {
+        XdpError::Bind { interface, reason, .. } => {
+            format!("{interface} refuses it ({reason}), and all interfaces share the mode")
+        }
+        XdpError::NoZeroCopy { interface, .. } => {
+            format!("{interface} is not in native mode, and all interfaces share the mode")
+        }
+        other => other.to_string(),
+    };
+    status.iter_mut().for_each(|status| status.notes.push(format!("copy, not zero-copy: {why}")));
+}
+
+fn try_zero_copy(config: &XdpConfig, queues: u32, status: &[PortStatus]) -> Result<Vec<QueueSet>, XdpError> {
+    match status.iter().find(|status| status.mode == AttachedMode::Skb) {
+        Some(status) => Err(XdpError::NoZeroCopy {
+            interface: status.name.clone(),
+            reason: if config.mode == AttachSetting::Skb { "is set not to use" } else { "does not have" },
+        }),
+        None => open_all(config, queues, CopyMode::ZeroCopy),
+    }
+}
+
+fn open_all(config: &XdpConfig, queues: u32, mode: CopyMode) -> Result<Vec<QueueSet>, XdpError> {
+    (0..queues).map(|queue| open_set(config, queue, mode)).collect()
+}
+
+fn open_set(config: &XdpConfig, queue: u32, mode: CopyMode) -> Result<QueueSet, XdpError> {
+    let (frames, ring) = frames_and_ring(config)?;
+    let (pool, on_ordinary_pages) = allocate(config, frames, ring)?;
+    let ports: Vec<Port> = config
+        .ports
+        .iter()
+        .map(|port| Port::open(&pool, &port.name, queue, ring, mode))
+        .collect::<Result<_, _>>()?;
+    let mut notes = Vec::from_iter(on_ordinary_pages);
+    let polling = config.busy_poll && poll_busily(&ports, &mut notes);
+    Ok(QueueSet { ports, pool, polling, notes })
+}
+
+/// The packet memory, and why it is not on huge pages.
+fn allocate(
+    config: &XdpConfig,
+    frames: u32,
+    ring: QueueSize,
+) -> Result<(FramePool, Option<String>), XdpError> {
+    let new = |huge_pages| FramePool::new(config.frame_size, frames, ring, huge_pages);
+    let why = match config.huge_pages {
+        HugePageSetting::Off => return Ok((new(false)?, None)),
+        HugePageSetting::On => return Ok((new(true)?, None)),
+        HugePageSetting::Auto if !fills_huge_pages(config.frame_size, frames) => {
+            "its size is no multiple of theirs".to_owned()
+        }
+        HugePageSetting::Auto => match new(true) {
+            Ok(pool) => return Ok((pool, None)),
+            Err(XdpError::Umem { reason, .. }) => reason,
+            Err(error) => return Err(error),
+        },
+    };
+    Ok((new(false)?, Some(format!("packet memory is on ordinary pages, not on huge ones: {why}"))))
+}
+
+/// Whether the memory is a whole number of huge pages, without which it could not be given back.
+fn fills_huge_pages(frame_size: u32, frames: u32) -> bool {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("Hugepagesize:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.is_some_and(|size| {
+        size > 0 && (u64::from(frame_size) * u64::from(frames)).is_multiple_of(size << 10)
+    })
+}
+
+/// Whether all interfaces let themselves be polled; if not, notes why.
+fn poll_busily(ports: &[Port], notes: &mut Vec<String>) -> bool {
+    let refusal = ports.iter().find_map(|port| port.poll_busily().err());
+    notes.extend(
+        refusal
+            .as_ref()
+            .map(|error| format!("interrupts, not busy polling: the kernel refuses it ({error})")),
+    );
+    refusal.is_none()
+}
+
+/// With as many frames as all fill and transmit rings hold, no ring can starve another.
+fn frames_and_ring(config: &XdpConfig) -> Result<(u32, QueueSize), XdpError> {
+    let rings = 2 * config.ports.len() as u32;
+    let ring = match config.frames {
+        0 => DEFAULT_RING,
+        frames => (frames / rings).checked_ilog2().map_or(0, |bits| 1 << bits).min(DEFAULT_RING),
+    };
+    let frames = config.frames.max(ring * rings);
+    let ring = QueueSize::new(ring).map_err(|_| XdpError::Umem {
+        frames,
+        frame_size: config.frame_size,
+        reason: format!("{rings} rings need at least one frame each"),
+        errno: None,
+    })?;
+    Ok((frames, ring))
+}

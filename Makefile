@@ -28,7 +28,7 @@ ifdef DEMO
 	@$(ROOT) tests/demo.sh --programs "$(PROGRAMS)/debug"
 endif
 
-test-guest: tools-guest build ## what needs other kernels or devices: virtual machines with Linux 6.12 and 6.1, two queues, VLANs, bonds (3 minutes)
+test-guest: tools-guest build ## what needs other kernels or devices: virtual machines with Linux 6.12 and 6.1, two queues, VLANs, bonds (4 minutes)
 	@$(ROOT) tests/guest/test.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
 fuzz: tools-fuzz ## fuzz for 15 seconds a target (SECONDS=N for longer, TARGET=NAME for one: see tests/fuzz/targets)

@@ -80,7 +80,7 @@ need_for_guest() {
   need bpftool bpftool /usr/sbin/bpftool
   need nftables nft /usr/sbin/nft
   need ipvsadm ipvsadm /usr/sbin/ipvsadm
-  need python3-minimal /usr/bin/python3
+  need python3 /usr/bin/pydoc3
 }
 
 check_rust() {

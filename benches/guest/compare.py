@@ -23,6 +23,7 @@ import routers
 def read_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", required=True, metavar="DIR", help="where xlvs and ipvsadm are")
+    parser.add_argument("--forwarder", required=True, metavar="FILE", help="the AF_XDP forwarder; it need not be there")
     parser.add_argument("--object", required=True, metavar="FILE", help="packets.bpf.c, compiled")
     parser.add_argument("--out", required=True, metavar="DIR", help="where guest.md and guest.json go")
     parser.add_argument("--packets", type=int, default=20000, help="to measure with (default 20000)")
@@ -88,7 +89,7 @@ def measure_all(programs, options):
 
 
 def chosen(options):
-    everything = routers.all_routers(options.programs)
+    everything = routers.all_routers(options.programs, options.forwarder)
     if not options.rows:
         return everything
     wanted = options.rows.split(",")

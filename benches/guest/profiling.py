@@ -4,14 +4,14 @@ is shared out among the functions by their samples."""
 import collections
 import contextlib
 import json
+import os
 import pathlib
 import re
-import signal
 import subprocess
 import tempfile
-import time
 
 import counting
+import lab
 
 # Nanoseconds, which are instructions; no multiple or fraction of a packet's cost.
 PERIOD = 19_937
@@ -31,14 +31,10 @@ class Profile:
         # In memory: writing to the machine outside would be among what is sampled.
         with tempfile.TemporaryDirectory() as directory:
             data = pathlib.Path(directory, "perf.data")
-            perf = subprocess.Popen(["perf", "record", "-q", "-a", "-g", "-e", "cpu-clock", "-c", str(PERIOD), "-o", data],
-                                    stderr=subprocess.DEVNULL)
-            # It opens its counters first.
-            time.sleep(2)
+            perf = Perf(data)
             names = {task: name for _, task, name in counting.threads(processes)}
             yield
-            perf.send_signal(signal.SIGINT)
-            perf.wait()
+            perf.stop()
             self.read(data, names)
 
     def read(self, data, names):
@@ -52,6 +48,32 @@ class Profile:
         """`cost`: instructions per packet by thread."""
         lines = [[*key, count] for key, count in self.samples.most_common()]
         path.write_text(json.dumps({"cost": cost, "samples": lines}))
+
+
+class Perf:
+    """perf record of the whole guest; it samples once this has been made."""
+
+    def __init__(self, data):
+        control, self.orders = os.pipe()
+        self.answers, acknowledge = os.pipe()
+        self.process = subprocess.Popen(
+            ["perf", "record", "-q", "-a", "-g", "--no-buildid", "-e", "cpu-clock", "-c", str(PERIOD), "-o", data,
+             "--delay=-1", f"--control=fd:{control},{acknowledge}"],
+            stderr=subprocess.DEVNULL, pass_fds=(control, acknowledge))
+        os.close(control)
+        os.close(acknowledge)
+        self.order("enable")
+
+    def order(self, word):
+        os.write(self.orders, word.encode() + b"\n")
+        if not os.read(self.answers, 64):
+            raise lab.Failure("perf record has ended before its time")
+
+    def stop(self):
+        self.order("stop")
+        self.process.wait()
+        os.close(self.orders)
+        os.close(self.answers)
 
 
 def cause(frames):

@@ -50,9 +50,9 @@ def line(row, rows):
     if "missing" in row:
         return f"{row['name']:15} {row['missing']}"
     found = ratio(row, rows)
-    times = f"{found:5.2f} × {REFERENCE}" if found else ""
+    times = f"{found:6.3f} × {REFERENCE}" if found else ""
     threads = " ".join(f"{name} {cost:,}" for name, cost in row["threads"].items())
-    return f"{row['name']:15} {row['instructions']:6,} {times:12} lost {row['lost']} of {row['sent']}  {aim(row, rows):18} [{threads}]"
+    return f"{row['name']:15} {row['instructions']:6,} {times:13} lost {row['lost']} of {row['sent']}  {aim(row, rows):18} [{threads}]"
 
 
 def table(rows):
@@ -63,7 +63,7 @@ def table(rows):
             yield f"| {row['name']} | {row['description']} | {row['missing']} | | | |"
             continue
         found = ratio(row, rows)
-        times = f"{found:.2f}" if found else ""
+        times = f"{found:.3f}" if found else ""
         yield (f"| {row['name']} | {row['description']} | {row['instructions']:,} | {times} | {aim(row, rows)} |"
                f" {row['lost']} of {row['sent']} |")
 

@@ -82,6 +82,39 @@ class Xdp(Router):
         programs.attach("r0", self.name.removeprefix("xdp-"))
 
 
+class Forwarder(Router):
+    """What AF_XDP alone costs: a program of the end-to-end benchmarks, which moves packets and looks at nothing."""
+
+    destination = lab.SERVER_ADDRESSES[0]
+
+    def __init__(self, name, description, program):
+        super().__init__(name, description)
+        self.program = pathlib.Path(program)
+
+    @contextlib.contextmanager
+    def running(self, programs, directory):
+        if not self.program.exists():
+            raise Unsupported(f"there is no {self.program}: make bench builds it")
+        forwarder = subprocess.Popen(
+            ["ip", "netns", "exec", lab.ROUTER, self.program, "forward", self.program.with_suffix(".bpf.o"),
+             "r0", lab.MACS["c0"], "r1", lab.MACS["s0"], lab.VIRTUAL_ADDRESS, *lab.SERVER_ADDRESSES],
+            stdout=subprocess.DEVNULL)
+        try:
+            self.await_start(forwarder)
+            yield [forwarder.pid]
+        finally:
+            stop(forwarder)
+
+    def await_start(self, forwarder):
+        for _ in range(100):
+            time.sleep(0.1)
+            if "prog/xdp" in lab.run(f"ip -n {lab.ROUTER} -details link show r1"):
+                return
+            if forwarder.poll() is not None:
+                break
+        raise lab.Failure(f"{self.program} does not start")
+
+
 class Xlvs(Router):
     def __init__(self, name, description, programs, sink_first=False, shortcut=False):
         super().__init__(name, description)
@@ -146,7 +179,7 @@ def stop(process):
         process.wait()
 
 
-def all_routers(programs):
+def all_routers(programs, forwarder):
     """In the order of the table. The first whose name begins with "ipvs" is what the others are compared with."""
     return [
         Routing("routing", "the kernel's forwarding, no balancing"),
@@ -154,6 +187,7 @@ def all_routers(programs):
         Ipvs("ipvs", "kernel IPVS, NAT, rr", "rr"),
         Ipvs("ipvs-wlc", "kernel IPVS, NAT, wlc", "wlc"),
         Ipvs("ipvs-mark", "kernel IPVS, NAT, wlc, service by firewall mark", "wlc", mark=True),
+        Forwarder("forwarder", "AF_XDP forwarder, no balancing", forwarder),
         Xlvs("xlvs", "xlvs over AF_XDP, the sink behind it", programs),
         Xlvs("xlvs-preempted", "xlvs over AF_XDP, the sink after each packet", programs, sink_first=True),
         Xlvs("xlvs-shortcut", "xlvs with the shortcut", programs, shortcut=True),

@@ -29,5 +29,6 @@ mkdir -p "$TARGET/bench" "$TARGET/guest"
 clang -O2 -g -Wall -Wextra -Werror -target bpf -I bpf "-I/usr/include/$(uname -m)-linux-gnu" \
   -c benches/guest/packets.bpf.c -o "$TARGET/guest/packets.o"
 printf -v command '%q ' /usr/bin/python3 -B benches/guest/compare.py --programs "$PROGRAMS" --object "$TARGET/guest/packets.o" \
+  --forwarder "$TARGET/bench/tools/peer" \
   --out "$(realpath "$TARGET/bench")" "$@"
 tests/guest/boot.sh --kernel "$KERNEL" --count --timeout "$TIMEOUT" --out "$TARGET/bench" -- "$command"

@@ -18,12 +18,13 @@ export XLVS_SOCKET=$RUN/control.sock
 
 # --- the daemon
 
-# start_daemon SETTING...: lines of xlvs.toml.
+# start_daemon SETTING...: lines of xlvs.toml. Every packet goes by the rings unless SHORTCUT is true.
 start_daemon() {
   rm -f "$RUN/xlvs.log"
   printf '*mangle\nCOMMIT\n' | tee "$RUN/iptables" >"$RUN/ip6tables"
   {
     printf 'ports = ["%s", "%s"]\ncontrol_socket = "%s"\n' "${FRONT_CARD:-$FRONT}" "${BACK_CARD:-$BACK}" "$XLVS_SOCKET"
+    printf 'shortcut = %s\n' "${SHORTCUT:-false}"
     (($# == 0)) || printf '%s\n' "$@"
   } >"$RUN/xlvs.toml"
   spawn xlvs-router xlvs "$PROGRAMS/xlvs" run --bare --marks "$RUN/iptables" --marks6 "$RUN/ip6tables" --settings "$RUN/xlvs.toml"
@@ -131,6 +132,24 @@ carries_traffic() {
   check 'every packet is accounted for' books_balance || true
 }
 
+packets_cut_short() {
+  local packets
+  packets=$("$PROGRAMS/xlvs" status | sed -n 's/^  packets \([0-9]*\), directions of connections.*/\1/p')
+  echo "${packets:=0} packets"
+  ((packets >= BODY_PACKETS)) || { "$PROGRAMS/xlvs" status && expected "at least $BODY_PACKETS by the shortcut"; }
+}
+
+# shortcut_carries SETTING...: the same once more, where established connections take the shortcut.
+shortcut_carries() {
+  stop xlvs
+  local SHORTCUT=true
+  check 'with the shortcut xlvs serves it' serve "$@" || return
+  check "the shortcut: $CONNECTIONS connections, each answered" fetch_many || true
+  check 'the shortcut: 20 MB arrive intact' body_intact || true
+  check 'the shortcut carries them' packets_cut_short || true
+  check 'the shortcut: ipvsadm --stats counts them' counted || true
+}
+
 # --- the cases
 
 # redirected CARD QUEUE: packets that this queue has sent up; the driver's name for it has changed once.
@@ -158,6 +177,7 @@ case_queues() {
   check 'and says why not with zero-copy' logged "copy, not zero-copy: $FRONT refuses it (" || true
   carries_traffic
   check 'both queues of both cards carry them' both_queues_carry || true
+  shortcut_carries
 }
 
 # whole_packets CARD...: joined segments would be longer than a frame. Native mode sees to it itself.
@@ -177,6 +197,7 @@ case_vlans() {
   check 'and says why not in native mode' logged "$FRONT: cannot attach the XDP program in native mode" || true
   check 'nor with zero-copy' logged "copy, not zero-copy: $FRONT is not in native mode" || true
   carries_traffic
+  shortcut_carries
 }
 
 goes_by_kernel() {
@@ -213,6 +234,7 @@ case_bonds() {
   check 'in skb mode' reports "port $FRONT: XDP skb, AF_XDP copy, 1 queue(s)" || true
   check 'and says why not in native mode' logged "$FRONT is a bond, whose packets come by its members" || true
   carries_traffic
+  shortcut_carries
   ip -n xlvs-router link set member0 down
   check 'the other member carries on alone' fetch_many || true
 }
@@ -231,6 +253,7 @@ case_no_native() {
   check 'in skb mode' reports "port $FRONT: XDP skb, AF_XDP copy, 2 queue(s)" || true
   check 'and says why not in native mode' logged 'the MTU is too large for native mode: 3700' || true
   carries_traffic
+  shortcut_carries 'frame_size = 4096'
 }
 
 start_servers() {

@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A ones' complement sum that is being gathered; in the byte order of the wire.
 #[derive(Clone, Copy, Debug, Default)]
@@ -8,6 +8,7 @@ pub struct Sum(u64);
 
 impl Sum {
     /// Adds bytes; an odd last byte counts as if followed by a zero.
+    #[inline]
     pub fn bytes(mut self, bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<4>();
         for word in words {
@@ -20,12 +21,14 @@ impl Sum {
     }
 
     /// Adds one 16-bit word.
+    #[inline]
     pub fn word(mut self, word: u16) -> Self {
         self.0 += u64::from(word);
         self
     }
 
     /// Adds an address.
+    #[inline]
     pub fn address(self, address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => Sum(self.0 + u64::from(u32::from(address))),
@@ -34,21 +37,24 @@ impl Sum {
     }
 
     /// The sum folded to 16 bits, not complemented.
+    #[inline]
     pub fn fold(self) -> u16 {
-        let mut sum = self.0;
-        while sum >> 16 != 0 {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        sum as u16
+        // At most 33 bits, then 18, then 17; the carry of these makes no further one.
+        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        ((sum & 0xffff) + (sum >> 16)) as u16
     }
 
     /// The checksum: the complement of the folded sum.
+    #[inline]
     pub fn finish(self) -> u16 {
         !self.fold()
     }
 }
 
 /// The sum of the pseudo header of TCP and UDP (RFC 9293 section 3.1, RFC 8200 section 8.1); `len` in bytes.
+#[inline]
 pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, len: usize) -> Sum {
     let sum = Sum::default().address(source).address(destination);
     Sum(sum.0 + u64::from(protocol) + len as u64)
@@ -60,11 +66,13 @@ pub struct Change(Sum);
 
 impl Change {
     /// A 16-bit field went from `old` to `new`.
+    #[inline]
     pub fn word(self, old: u16, new: u16) -> Self {
         Change(self.0.word(!old).word(new))
     }
 
     /// An address went from `old` to `new`, both of one family.
+    #[inline]
     pub fn address(self, old: IpAddr, new: IpAddr) -> Self {
         let sum = match old {
             IpAddr::V4(old) => Sum(self.0.0 + u64::from(!u32::from(old))),
@@ -78,7 +86,14 @@ impl Change {
         self.0
     }
 
+    /// The same of IPv4.
+    #[inline]
+    pub fn ipv4(self, old: Ipv4Addr, new: Ipv4Addr) -> Self {
+        Change(Sum(self.0.0 + u64::from(!u32::from(old)) + u64::from(u32::from(new))))
+    }
+
     /// The checksum after the changes.
+    #[inline]
     pub fn apply(self, checksum: u16) -> u16 {
         self.0.word(!checksum).finish()
     }
@@ -91,6 +106,27 @@ mod tests {
     #[test]
     fn rfc_1624_section_4_example() {
         assert_eq!(Change::default().word(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+    }
+
+    #[test]
+    fn folding_leaves_the_remainder() {
+        let sums = [
+            0,
+            1,
+            0xffff,
+            0x1_0000,
+            0x1_fffe,
+            0xffff_ffff,
+            0x1_ffff_fffe,
+            u64::MAX,
+            u64::MAX - 1,
+            0xffff_0000_0000_ffff,
+        ];
+        for sum in sums {
+            let folded = u64::from(Sum(sum).fold());
+            assert_eq!(folded % 0xffff, sum % 0xffff, "{sum:#x}");
+            assert_eq!(folded == 0, sum == 0, "{sum:#x}");
+        }
     }
 
     #[test]

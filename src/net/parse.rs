@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, UdpHeaderSlice};
+use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 use thiserror::Error;
 
 use crate::net::addr::Protocol;
@@ -15,9 +15,13 @@ const VLAN_LEN: usize = 4;
 const VLAN_MAX: usize = 2;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const IPV4_LEN: usize = 20;
+const DONT_FRAGMENT: u16 = 0x4000;
+const RESERVED_FLAG: u16 = 0x8000;
 const IPV6_LEN: usize = 40;
 const PORTS_LEN: usize = 4;
 const TCP_LEN: usize = 20;
+const UDP_LEN: usize = 8;
 const SCTP_LEN: usize = 12;
 const ETHERTYPES_VLAN: [u16; 2] = [0x8100, 0x88a8];
 
@@ -235,6 +239,9 @@ pub fn parse_frame(frame: &[u8]) -> Result<Packet, ParseError> {
 /// The same in place: the fields are written once, where they will be read. After an error `packet` means nothing.
 #[inline]
 pub fn parse_frame_into(frame: &[u8], packet: &mut Packet) -> Result<(), ParseError> {
+    if parse_plain_ipv4(frame, packet).is_some() {
+        return Ok(());
+    }
     let (l3, ethertype) = network_offset(frame)?;
     match ethertype {
         ETHERTYPE_IPV4 => parse_ipv4(frame, l3, packet),
@@ -242,7 +249,37 @@ pub fn parse_frame_into(frame: &[u8], packet: &mut Packet) -> Result<(), ParseEr
     }
 }
 
+/// What most packets are: TCP or UDP over IPv4 without tags, options or fragments. `None`, and `packet` means nothing, of any
+/// other or where anything is wrong.
 #[inline]
+fn parse_plain_ipv4(frame: &[u8], packet: &mut Packet) -> Option<()> {
+    let header = frame.get(ETHERNET_LEN - 2..)?.first_chunk::<{ 2 + IPV4_LEN }>()?;
+    let word = |at: usize| u16::from_be_bytes([header[2 + at], header[3 + at]]);
+    let fragment = word(6);
+    let end = ETHERNET_LEN + usize::from(word(2));
+    let plain = header[..3] == [0x08, 0x00, 0x45] && fragment & !DONT_FRAGMENT & !RESERVED_FLAG == 0;
+    if !plain || Sum::default().bytes(&header[2..]).finish() != 0 {
+        return None;
+    }
+    let l4 = ETHERNET_LEN + IPV4_LEN;
+    let protocol = Protocol(header[2 + 9]);
+    packet.transport = match protocol {
+        Protocol::TCP => tcp(frame.get(l4..end)?)?,
+        Protocol::UDP => udp(frame.get(l4..end)?)?,
+        _ => return None,
+    };
+    let address = |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
+    packet.source = address(2 + 12).into();
+    packet.destination = address(2 + 16).into();
+    packet.protocol = protocol;
+    packet.ttl = header[2 + 8];
+    packet.dont_fragment = fragment & DONT_FRAGMENT != 0;
+    packet.fragment = Fragment::Whole;
+    packet.piece = None;
+    (packet.l3, packet.l4, packet.end) = (ETHERNET_LEN, l4, end);
+    Some(())
+}
+
 fn parse_ipv4(frame: &[u8], l3: usize, packet: &mut Packet) -> Result<(), ParseError> {
     let header = Ipv4HeaderSlice::from_slice(&frame[l3..]).map_err(|_| ParseError::Malformed)?;
     let header_len = header.slice().len();
@@ -370,8 +407,11 @@ fn tcp(bytes: &[u8]) -> Option<Transport> {
 }
 
 fn udp(bytes: &[u8]) -> Option<Transport> {
-    let header = UdpHeaderSlice::from_slice(bytes).ok()?;
-    Some(Transport::Udp { source: header.source_port(), destination: header.destination_port() })
+    let header = bytes.first_chunk::<UDP_LEN>()?;
+    Some(Transport::Udp {
+        source: u16::from_be_bytes([header[0], header[1]]),
+        destination: u16::from_be_bytes([header[2], header[3]]),
+    })
 }
 
 fn sctp(bytes: &[u8]) -> Option<Transport> {

@@ -1,6 +1,6 @@
 //! Rewriting in place: addresses, ports, TTL, Ethernet header; every checksum that covers them follows.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use crate::net::addr::{MacAddr, Protocol};
 use crate::net::checksum::{Change, Sum, pseudo_header};
@@ -49,10 +49,12 @@ impl End {
     }
 }
 
+#[inline]
 fn read_u16(bytes: &[u8], offset: usize) -> u16 {
     u16::from_be_bytes([bytes[offset], bytes[offset + 1]])
 }
 
+#[inline]
 fn write_u16(bytes: &mut [u8], offset: usize, value: u16) {
     bytes[offset..offset + 2].copy_from_slice(&value.to_be_bytes());
 }
@@ -83,7 +85,54 @@ fn checksum_offset(protocol: Protocol) -> Option<usize> {
 /// recomputed, so that a packet that came corrupt leaves corrupt; a UDP checksum of 0 ("none") becomes a computed one, as
 /// IPVS does it. That of SCTP, which does not cover the address, is computed if the port changes, and so comes out right in
 /// any case (golden `sctp-bad-checksum`).
+#[inline]
 pub fn set_end(frame: &mut [u8], packet: &Packet, end: End, new: SocketAddr) {
+    let done = match (new, packet.transport) {
+        (SocketAddr::V4(new), Transport::Tcp { .. }) => set_ipv4_end::<20, 16>(frame, packet, end, new),
+        (SocketAddr::V4(new), Transport::Udp { .. }) => set_ipv4_end::<8, 6>(frame, packet, end, new),
+        _ => None,
+    };
+    if done.is_none() {
+        set_any_end(frame, packet, end, new);
+    }
+}
+
+/// What is done for most packets, in few steps: IPv4, and a transport header of at least `LEN` bytes with its checksum at byte
+/// `FIELD`. `None`, and nothing is done, of a UDP packet without a checksum.
+#[inline]
+fn set_ipv4_end<const LEN: usize, const FIELD: usize>(
+    frame: &mut [u8],
+    packet: &Packet,
+    end: End,
+    new: SocketAddrV4,
+) -> Option<()> {
+    let (address, port) = match end {
+        End::Source => (12, 0),
+        End::Destination => (16, 2),
+    };
+    let is_udp = packet.protocol == Protocol::UDP;
+    let transport = frame.get_mut(packet.l4..)?.first_chunk_mut::<LEN>()?;
+    let former = u16::from_be_bytes([transport[FIELD], transport[FIELD + 1]]);
+    if is_udp && former == 0 {
+        return None;
+    }
+    let old_port = u16::from_be_bytes([transport[port], transport[port + 1]]);
+    let network = frame.get_mut(packet.l3..)?.first_chunk_mut::<20>()?;
+    let old =
+        Ipv4Addr::new(network[address], network[address + 1], network[address + 2], network[address + 3]);
+    let change = Change::default().ipv4(old, *new.ip());
+    network[address..address + 4].copy_from_slice(&new.ip().octets());
+    let checksum = change.apply(u16::from_be_bytes([network[IPV4_CHECKSUM], network[IPV4_CHECKSUM + 1]]));
+    network[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+    let transport = frame.get_mut(packet.l4..)?.first_chunk_mut::<LEN>()?;
+    transport[port..port + 2].copy_from_slice(&new.port().to_be_bytes());
+    let checksum = change.word(old_port, new.port()).apply(former);
+    let checksum = if is_udp && checksum == 0 { 0xffff } else { checksum };
+    transport[FIELD..FIELD + 2].copy_from_slice(&checksum.to_be_bytes());
+    Some(())
+}
+
+fn set_any_end(frame: &mut [u8], packet: &Packet, end: End, new: SocketAddr) {
     let old_address = match end {
         End::Source => packet.source,
         End::Destination => packet.destination,
@@ -141,6 +190,7 @@ fn fill_transport_checksum(frame: &mut [u8], packet: &Packet, source: IpAddr, de
 
 /// Completes the checksum of a packet whose sender left that to its NIC: such a packet, coming over a veth, carries only
 /// the pseudo header's sum. Returns whether it was such a packet.
+#[inline]
 pub fn complete_checksum(frame: &mut [u8], packet: &Packet) -> bool {
     if !matches!(packet.transport, Transport::Tcp { .. } | Transport::Udp { .. }) {
         return false;
@@ -190,17 +240,18 @@ fn set_ipv4_word(frame: &mut [u8], packet: &Packet, offset: usize, new: u16) {
 }
 
 /// Takes one from the TTL or hop limit; an IPv4 header's checksum follows. The TTL must not be 0.
+#[inline]
 pub fn decrement_ttl(frame: &mut [u8], packet: &Packet) {
     if !packet.is_ipv4() {
         frame[packet.l3 + IPV6_HOP_LIMIT] -= 1;
         return;
     }
-    let offset = packet.l3 + IPV4_TTL;
-    let old = read_u16(frame, offset);
-    frame[offset] -= 1;
-    let new = read_u16(frame, offset);
-    let checksum = read_u16(frame, packet.l3 + IPV4_CHECKSUM);
-    write_u16(frame, packet.l3 + IPV4_CHECKSUM, Change::default().word(old, new).apply(checksum));
+    let header = &mut frame[packet.l3 + IPV4_TTL..packet.l3 + IPV4_CHECKSUM + 2];
+    let old = read_u16(header, 0);
+    header[0] -= 1;
+    let change = Change::default().word(old, read_u16(header, 0));
+    let checksum = change.apply(read_u16(header, 2));
+    write_u16(header, 2, checksum);
 }
 
 /// The ICMP checksum over what the packet has now; ICMPv6 covers a pseudo header (RFC 4443 section 2.3).
@@ -245,6 +296,7 @@ pub fn set_icmp_end(frame: &mut [u8], packet: &Packet, quote: &Quote, outer: End
 
 /// Gives the packet an Ethernet header for its way out; VLAN tags and padding of the way in are dropped. Afterwards the IP
 /// header starts at byte 14.
+#[inline]
 pub fn set_ethernet(frame: &mut Frame<'_>, packet: &Packet, egress: &Egress) {
     let bytes = frame.bytes_mut();
     if packet.l3 != ETHERNET_LEN {
@@ -256,6 +308,7 @@ pub fn set_ethernet(frame: &mut Frame<'_>, packet: &Packet, egress: &Egress) {
 }
 
 /// Writes an Ethernet header at the frame's start, for an IP packet of the family of `like`.
+#[inline]
 pub fn write_ethernet(bytes: &mut [u8], like: IpAddr, source: MacAddr, destination: MacAddr) {
     bytes[0..6].copy_from_slice(&destination.0);
     bytes[6..12].copy_from_slice(&source.0);

@@ -71,6 +71,8 @@ fn errors_name_file_line_and_key() {
         ),
         ("[[service]]\nudp = 9\n", "x.toml:1: error: match is missing: expected a service such as"),
         ("zero_copy = true\n", "x.toml:1: error: zero_copy: expected one of \"auto\", \"on\", \"off\""),
+        ("huge_pages = true\n", "x.toml:1: error: huge_pages: expected one of \"auto\", \"on\", \"off\""),
+        ("busy_poll = 1\n", "x.toml:1: error: busy_poll: expected true or false"),
         ("log_level = 'warning' # x\n", "x.toml:1: error: log_level: expected one of \"error\", \"warn\","),
         ("queues = 2\nnonsense\n", "x.toml:2: error: expected KEY = VALUE"),
         ("queues = 0\nframe_size = 1500\n", "x.toml:2: error: frame_size: 1500 is neither 2048 nor 4096"),

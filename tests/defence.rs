@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use xlvs::ipvs::defence;
+use xlvs::ipvs::verdict::DropReason;
 
 use crate::support::device::{Device, Side};
 use crate::support::engine::Router;
@@ -155,4 +156,16 @@ fn automatic_modes_are_active_while_memory_is_scarce() {
     router.advance(defence::PERIOD);
     assert!((14..20).all(|index| request(&mut router, index, "S")), "nothing is dropped any more");
     assert_eq!(shown(&mut router, "drop_packet"), "net.ipv4.vs.drop_packet = 1\n");
+}
+
+#[test]
+fn under_pressure_established_connections_go_on_and_new_ones_wait() {
+    let mut router = router(&TCP);
+    establish(&mut router, 1);
+    router.set_pressed(true);
+    assert!(request(&mut router, 1, "A"), "an established connection's segment goes through");
+    assert!(!request(&mut router, 2, "S"), "a new connection is not opened");
+    assert_eq!(router.settle().dropped, [(DropReason::Overload, 1)]);
+    router.set_pressed(false);
+    assert!(request(&mut router, 2, "S"), "the next try goes through");
 }

@@ -81,6 +81,8 @@ fn errors_name_file_line_and_key() {
         ("shortcut = 'on'\n", "x.toml:1: error: shortcut: expected true, false or \"auto\""),
         ("shortcut_flows = 0\n", "x.toml:1: error: shortcut_flows: 0 is not from 1 to 16777216"),
         ("shortcut_after = -1\n", "x.toml:1: error: shortcut_after: expected a number of packets"),
+        ("huge_pages = true\n", "x.toml:1: error: huge_pages: expected one of \"auto\", \"on\", \"off\""),
+        ("busy_poll = 1\n", "x.toml:1: error: busy_poll: expected true or false"),
         ("log_level = 'warning' # x\n", "x.toml:1: error: log_level: expected one of \"error\", \"warn\","),
         ("queues = 2\nnonsense\n", "x.toml:2: error: expected KEY = VALUE"),
         ("queues = 0\nframe_size = 1500\n", "x.toml:2: error: frame_size: 1500 is neither 2048 nor 4096"),

@@ -214,6 +214,11 @@ impl Router {
         self.command(Command::FreeMemory(pages));
     }
 
+    /// Tells whether more frames wait than can be worked off.
+    pub fn set_pressed(&mut self, pressed: bool) {
+        self.datapath.set_pressed(pressed);
+    }
+
     /// Changes what the kernel knows about the network.
     pub fn change_network(&mut self, change: impl FnOnce(&mut HostNetwork)) {
         change(&mut self.network);

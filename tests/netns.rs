@@ -7,6 +7,7 @@ mod netns {
     mod big_table;
     mod daemon;
     mod dut;
+    mod flood;
     mod fragments;
     mod ftp;
     mod host;

@@ -267,6 +267,8 @@ fn wanted(key: &str) -> Option<&'static str> {
             "a service such as \"tcp 192.0.2.1:80\", \"udp [2001:db8::1]:53\", \"fwmark 80\" or \"fwmark6 80\""
         }
         "tcp" | "tcp_fin" | "udp" | "drain_deadline" => "a number of seconds",
+        "conn_max" => "a number of connections",
+        "source_rate" | "source_burst" => "a number of new connections",
         "tcp_reset_no_destination" | "drop_untranslated" | "reset_on_expiry" | "drain_quiesced" => {
             "true or false"
         }

@@ -1,5 +1,6 @@
 //! Layer 1: the semantics of IPVS, pure: no clock, no socket, no thread, no log line.
 
+pub mod admission;
 pub mod beyond;
 mod bucket;
 pub mod call_id;
@@ -22,6 +23,7 @@ pub mod server;
 pub mod service;
 pub mod service_table;
 pub mod snapshot;
+pub mod source_limit;
 pub mod stats;
 pub mod steering;
 pub mod sync;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
+use crate::ipvs::admission::Admission;
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::defence::{Defence, DropCounters};
@@ -106,6 +107,8 @@ pub struct Tables {
     pub fragments: Mutex<Reassembler>,
     /// Counters of the defence.
     pub drop_counters: DropCounters,
+    /// Whom new connections are refused.
+    pub admission: Admission,
 }
 
 impl Tables {
@@ -118,6 +121,7 @@ impl Tables {
             total: Stats::new(workers),
             fragments: Mutex::default(),
             drop_counters: DropCounters::default(),
+            admission: Admission::default(),
         }
     }
 
@@ -125,15 +129,28 @@ impl Tables {
     /// to be alive both ways (ipvs.md section 6.2); so does the control connection of a last data connection.
     pub fn drop_connection(&self, connection: &Connection) {
         self.connections.remove(connection);
-        if let Some(template) = &connection.template
-            && !template.is_assured()
-        {
-            self.templates.end(template);
-        }
+        self.end_template_of(connection);
         if let Some(parent) = connection.parent()
             && !parent.has_children()
         {
             self.drop_connection(parent);
+        }
+    }
+
+    /// The same of one that is half open still; returns whether it was. Its control connection stays.
+    pub fn drop_half_open(&self, connection: &Connection) -> bool {
+        let dropped = self.connections.remove_half_open(connection);
+        if dropped {
+            self.end_template_of(connection);
+        }
+        dropped
+    }
+
+    fn end_template_of(&self, connection: &Connection) {
+        if let Some(template) = &connection.template
+            && !template.is_assured()
+        {
+            self.templates.end(template);
         }
     }
 

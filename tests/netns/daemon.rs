@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use xlvs::admin::client::{ControlSocket, SOCKET_VARIABLE, Transport};
-use xlvs::director::protocol::{Reply, Request};
+use xlvs::director::protocol::{Reply, Request, Status};
 use xlvs::ipvs::verdict::PacketTotals;
 
 use super::rig::{Rig, wait_until};
@@ -129,11 +129,16 @@ impl Daemon {
         self.path("control.sock")
     }
 
-    /// What became of the packets so far.
-    pub fn packets(&self) -> PacketTotals {
+    /// Its state.
+    pub fn status(&self) -> Status {
         let reply = self.call(Request::Status);
         let Some(Reply::Status(status)) = reply else { panic!("{reply:?}: {}", self.log()) };
-        status.packets
+        *status
+    }
+
+    /// What became of the packets so far.
+    pub fn packets(&self) -> PacketTotals {
+        self.status().packets
     }
 
     /// Ends it as an administrator does; that must go well. Returns what became of the packets.

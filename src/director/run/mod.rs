@@ -164,6 +164,7 @@ impl Daemon {
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
         let mut director =
             Director::new(clock.now(), tables, queues + workers::FOR_LOCAL_SERVERS, ports.clone())
+                .with_memory(memory::total_bytes().unwrap_or(0))
                 .with_beyond(settings.beyond());
         director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
         director.handle(clock.now(), Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));

@@ -39,7 +39,7 @@ mod tests {
         let meminfo = "MemTotal:       32657388 kB\nMemFree:          102400 kB\nMemAvailable:   9 kB\nBuffers:  400 kB\n";
         assert_eq!(free_pages_of(meminfo), Some(25_700));
         assert_eq!(free_pages_of("MemTotal: 1 kB\n"), None);
-        assert_eq!(total_bytes_of(meminfo), Some(33_441_162_240));
+        assert_eq!(total_bytes_of(meminfo), Some(33_441_165_312));
         assert!(
             total_bytes() >= free_pages().map(|pages| pages * 4096),
             "there is no more free than there is"

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     fn allowed(limit: &SourceLimit, source: &str, (rate, burst): (u32, u32), now: Instant) -> usize {
-        let source = source.parse().unwrap();
+        let source = source.parse().expect("an address");
         (0..1000).filter(|_| limit.allows(source, rate, burst, now)).count()
     }
 

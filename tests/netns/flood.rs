@@ -37,7 +37,8 @@ fn syn(number: u64) -> Vec<u8> {
 impl Flood<'_> {
     fn run(&self) {
         self.rig.client.enter(|| {
-            let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IP_HEADER_INCLUDED))).unwrap();
+            let socket =
+                Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IP_HEADER_INCLUDED))).unwrap();
             let target = SocketAddrV4::new(VIP.parse().unwrap(), 0).into();
             while !self.stop.load(Ordering::Relaxed) {
                 let number = self.sent.fetch_add(1, Ordering::Relaxed);

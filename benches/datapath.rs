@@ -102,4 +102,30 @@ fn expiry(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, established, new_connections, expiry);
+/// Each of them takes the place of a half-open one.
+fn new_connections_during_a_flood(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("new connection, table full of half-open ones");
+    group.throughput(Throughput::Elements(rig::BURST as u64));
+    for conn_max in [1_000, 100_000, 1_000_000] {
+        let datapath = OnceCell::new();
+        let mut flow = 0;
+        group.bench_function(BenchmarkId::from_parameter(conn_max), |bencher| {
+            let mut next = || {
+                flow += 1;
+                rig::tcp(flow, rig::SYN)
+            };
+            let datapath = datapath.get_or_init(|| {
+                let mut datapath = rig::datapath_up_to(conn_max);
+                let mut buffers = rig::Buffers::default();
+                (0..conn_max).for_each(|_| _ = buffers.send(&mut datapath, Instant::START, &[next()]));
+                RefCell::new(datapath)
+            });
+            bencher.iter_custom(|bursts| {
+                time(&mut datapath.borrow_mut(), bursts, || std::array::from_fn(|_| next()))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, established, new_connections, new_connections_during_a_flood, expiry);

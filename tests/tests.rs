@@ -7,6 +7,7 @@ mod completion;
 mod datapath;
 mod defence;
 mod director;
+mod flood;
 mod fragments;
 mod ftp;
 mod ipvsadm;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use smallvec::SmallVec;
+use xlvs::ipvs::beyond::{Beyond, Switches};
 use xlvs::ipvs::datapath::{Datapath, Engine};
 use xlvs::ipvs::edit::{
     ClientMask, Edit, Forward, Persistence, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
@@ -76,6 +77,15 @@ pub fn tables_of(family: Family, persistent: bool) -> Arc<Tables> {
 /// A datapath whose service is persistent or not.
 pub fn datapath(persistent: bool) -> Datapath {
     Datapath::new(tables(persistent), 0, Instant::START)
+}
+
+/// A datapath whose table holds so many connections at most.
+pub fn datapath_up_to(conn_max: u32) -> Datapath {
+    let tables = tables(false);
+    let switches = Switches { conn_max, ..Switches::default() };
+    let beyond = Arc::new(Beyond { switches, ..Beyond::default() });
+    tables.snapshot.store(Arc::new(Snapshot { beyond, ..Snapshot::clone(&tables.snapshot.load()) }));
+    Datapath::new(tables, 0, Instant::START)
 }
 
 /// A datapath of one family.

@@ -22,6 +22,12 @@ pub struct BeyondSettings {
     pub drain_quiesced: bool,
     /// See [`Switches::drain_deadline`].
     pub drain_deadline: u32,
+    /// See [`Switches::conn_max`]; 0: as many as a quarter of the memory has room for.
+    pub conn_max: u32,
+    /// See [`Switches::source_rate`].
+    pub source_rate: u32,
+    /// See [`Switches::source_burst`].
+    pub source_burst: u32,
 }
 
 /// `[[service]]`: for one service.
@@ -62,6 +68,9 @@ pub fn beyond(common: &BeyondSettings, services: &[ServiceSettings]) -> Beyond {
             reset_on_expiry: common.reset_on_expiry,
             drain_quiesced: common.drain_quiesced,
             drain_deadline: common.drain_deadline,
+            conn_max: common.conn_max,
+            source_rate: common.source_rate,
+            source_burst: common.source_burst,
         },
         services: services.iter().map(|settings| (settings.service.0, options(settings))).collect(),
     }

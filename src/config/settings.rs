@@ -327,6 +327,8 @@ fn wanted(key: &str) -> Option<&'static str> {
         "shortcut" => "true, false or \"auto\"",
         "shortcut_flows" => "a number from 1 to 16777216",
         "shortcut_after" => "a number of packets",
+        "conn_max" => "a number of connections",
+        "source_rate" | "source_burst" => "a number of new connections",
         "ftp_ports" => "a list of at most 8 port numbers such as [21, 2121]",
         "log_level" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,

@@ -1,5 +1,6 @@
 //! Layer 3: the single writer. Commands in, effects out; [`run`] carries the effects out.
 
+mod admission;
 mod configure;
 mod diff;
 pub mod doctor;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::lvs::LvsConfig;
+use crate::director::admission::Refusals;
 use crate::director::drain::Draining;
 use crate::director::protocol::{Reply, Request};
 use crate::director::wanted::{Wanted, WantedAddress};
@@ -150,6 +152,9 @@ pub struct Director {
     next_sample: Instant,
     next_sweep: Instant,
     next_defence: Instant,
+    /// What `conn_max` is if nobody says.
+    conn_max: u32,
+    refusals: Refusals,
 }
 
 impl Director {
@@ -178,6 +183,8 @@ impl Director {
             next_sample: now + estimator::PERIOD,
             next_sweep: now + SWEEP_PERIOD,
             next_defence: now + defence::PERIOD,
+            conn_max: 0,
+            refusals: Refusals::default(),
         }
     }
 
@@ -224,6 +231,7 @@ impl Director {
     /// The same with what goes beyond IPVS.
     pub fn with_beyond(mut self, beyond: Beyond) -> Self {
         self.draft.beyond = Arc::new(beyond);
+        self.settle_conn_max();
         self.publish();
         self
     }
@@ -357,6 +365,8 @@ impl Director {
                 self.services.sample(&self.draft.services);
             }
             self.ask_for_direct_servers();
+            self.watch_templates();
+            self.report_refusals(now);
             self.next_sample = now + estimator::PERIOD;
         }
         if self.next_sweep <= now {

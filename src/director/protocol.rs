@@ -144,6 +144,10 @@ pub struct Status {
     pub connections: u64,
     /// Persistence templates.
     pub templates: u64,
+    /// Connections that may be in the table; 0 for any number.
+    pub conn_max: u32,
+    /// Half-open connections that made room for others.
+    pub evicted: u64,
     /// Health of the configured servers.
     pub checks: Vec<CheckStatus>,
 }

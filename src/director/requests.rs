@@ -136,7 +136,8 @@ impl Director {
     fn switch(&mut self, name: &str, value: Option<&str>) -> Reply {
         let switches = &mut Arc::make_mut(&mut self.draft.beyond).switches;
         let result = value.map_or(Ok(()), |value| switches.set(name, value));
-        match result.and_then(|()| switches.get(name)) {
+        self.settle_conn_max();
+        match result.and_then(|()| self.draft.beyond.switches.get(name)) {
             Ok(value) => {
                 self.publish();
                 Reply::Text(format!("{name} = {value}"))
@@ -166,6 +167,8 @@ impl Director {
             uptime: now.saturating_since(self.started).as_secs(),
             connections: self.tables.connections.len(),
             templates: self.tables.templates.len() as u64,
+            conn_max: self.draft.beyond.switches.conn_max,
+            evicted: self.tables.admission.counters.counts().evicted,
             checks: self.wanted.servers().map(|(service, server)| self.check(service, server)).collect(),
             ..Status::default()
         }

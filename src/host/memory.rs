@@ -1,4 +1,4 @@
-//! Memory: how much is free, which the automatic modes of the defence against floods go by, and its huge pages.
+//! How much memory there is, how much is free, which the automatic modes of the defence against floods go by, and its huge pages.
 
 use std::fs;
 
@@ -10,6 +10,11 @@ const KILOBYTES_PER_PAGE: u64 = 4;
 /// Free memory and buffers in pages of 4 KiB, as the kernel's IPVS counts them; `None` if the kernel does not say.
 pub fn free_pages() -> Option<u64> {
     free_pages_of(&fs::read_to_string(MEMINFO).ok()?)
+}
+
+/// The machine's memory in bytes; `None` if the kernel does not say.
+pub fn total_bytes() -> Option<u64> {
+    total_bytes_of(&fs::read_to_string(MEMINFO).ok()?)
 }
 
 fn free_pages_of(meminfo: &str) -> Option<u64> {
@@ -46,6 +51,10 @@ fn number(meminfo: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+fn total_bytes_of(meminfo: &str) -> Option<u64> {
+    Some(number(meminfo, "MemTotal")? * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +64,11 @@ mod tests {
         let meminfo = "MemTotal:       32657388 kB\nMemFree:          102400 kB\nMemAvailable:   9 kB\nBuffers:  400 kB\n";
         assert_eq!(free_pages_of(meminfo), Some(25_700));
         assert_eq!(free_pages_of("MemTotal: 1 kB\n"), None);
+        assert_eq!(total_bytes_of(meminfo), Some(33_441_165_312));
+        assert!(
+            total_bytes() >= free_pages().map(|pages| pages * 4096),
+            "there is no more free than there is"
+        );
         assert!(free_pages().is_some_and(|pages| pages > 0));
     }
 

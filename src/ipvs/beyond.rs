@@ -30,6 +30,12 @@ pub struct Switches {
     pub drain_quiesced: bool,
     /// Seconds after which a server that is drained by [`Switches::drain_quiesced`] loses its connections; 0 for never.
     pub drain_deadline: u32,
+    /// Connections that may be in the table; 0 for any number.
+    pub conn_max: u32,
+    /// New connections a second that a source may open; 0 for any number.
+    pub source_rate: u32,
+    /// New connections that a source may open at once; 0 for as many as in a second.
+    pub source_burst: u32,
 }
 
 /// What one service says; `None`, or 0 seconds, where it says nothing.
@@ -59,16 +65,32 @@ pub enum SwitchError {
     /// Not a number of seconds.
     #[error("{0}: `{1}' is not a number of seconds")]
     NotSeconds(String, String),
+    /// Not a number.
+    #[error("{0}: `{1}' is not a number from 0 to {max}", max = u32::MAX)]
+    NotANumber(String, String),
 }
 
 /// The names of the switches at run time.
-pub const NAMES: [&str; 5] = [
+pub const NAMES: [&str; 8] = [
     "xlvs.tcp_reset_no_destination",
     "xlvs.drop_untranslated",
     "xlvs.reset_on_expiry",
     "xlvs.drain_quiesced",
     "xlvs.drain_deadline",
+    "xlvs.conn_max",
+    "xlvs.source_rate",
+    "xlvs.source_burst",
 ];
+
+/// Bytes of a connection, all told.
+const CONNECTION_SIZE: u64 = 160;
+/// One part in so many of the machine's memory is for connections.
+const MEMORY_SHARE: u64 = 4;
+
+/// As many connections as a quarter of this memory, in bytes, has room for.
+pub fn conn_max_of(memory: u64) -> u32 {
+    u32::try_from(memory / MEMORY_SHARE / CONNECTION_SIZE).unwrap_or(u32::MAX)
+}
 
 /// What the names of the switches begin with at run time.
 pub const PREFIX: &str = "xlvs.";
@@ -110,14 +132,24 @@ impl Switches {
         })
     }
 
+    fn number(&mut self, name: &str) -> Option<&mut u32> {
+        Some(match name {
+            "drain_deadline" => &mut self.drain_deadline,
+            "conn_max" => &mut self.conn_max,
+            "source_rate" => &mut self.source_rate,
+            "source_burst" => &mut self.source_burst,
+            _ => return None,
+        })
+    }
+
     /// The value of a setting by its name with [`PREFIX`]; switches are 0 or 1.
     pub fn get(mut self, name: &str) -> Result<u32, SwitchError> {
-        match name.strip_prefix(PREFIX) {
-            Some("drain_deadline") => Some(self.drain_deadline),
-            Some(short) => self.switch(short).map(|switch| u32::from(*switch)),
-            None => None,
+        let unknown = || SwitchError::Unknown(name.to_owned());
+        let short = name.strip_prefix(PREFIX).ok_or_else(unknown)?;
+        if let Some(number) = self.number(short) {
+            return Ok(*number);
         }
-        .ok_or_else(|| SwitchError::Unknown(name.to_owned()))
+        self.switch(short).map(|switch| u32::from(*switch)).ok_or_else(unknown)
     }
 
     /// Sets it.
@@ -125,9 +157,10 @@ impl Switches {
         let unknown = || SwitchError::Unknown(name.to_owned());
         let short = name.strip_prefix(PREFIX).ok_or_else(unknown)?;
         let value = value.trim();
-        if short == "drain_deadline" {
-            let wrong = |_| SwitchError::NotSeconds(name.to_owned(), value.to_owned());
-            self.drain_deadline = value.parse().map_err(wrong)?;
+        if let Some(number) = self.number(short) {
+            let wrong =
+                if short == "drain_deadline" { SwitchError::NotSeconds } else { SwitchError::NotANumber };
+            *number = value.parse().map_err(|_| wrong(name.to_owned(), value.to_owned()))?;
             return Ok(());
         }
         *self.switch(short).ok_or_else(unknown)? = match value {

@@ -120,7 +120,7 @@ impl Buckets {
     }
 
     /// The bucket where a key's entry is, unless it has overflowed.
-    fn home(&self, hash: u64) -> usize {
+    pub(super) fn home(&self, hash: u64) -> usize {
         (((hash & 0xffff_ffff) * self.list.len() as u64) >> 32) as usize
     }
 
@@ -217,6 +217,23 @@ impl Buckets {
     ) -> Option<Shared<Connection>> {
         let tag = if connection.is_some() { tag_of(direction) } else { Tag::None };
         self.list[bucket].ways[way].swap((connection, tag), Ordering::AcqRel).0
+    }
+
+    /// How many buckets.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The connections of one bucket; one whose entries are both there comes twice.
+    pub(super) fn connections<'g>(
+        &'g self,
+        bucket: usize,
+        guard: &'g Guard,
+    ) -> impl Iterator<Item = Found<'g>> {
+        self.list[bucket].ways.iter().filter_map(move |way| {
+            let pointer = way.load(Ordering::Acquire, guard);
+            Found::new(pointer.without_tag())
+        })
     }
 
     /// All entries.

@@ -29,6 +29,7 @@ const ACTIVE: u32 = 1 << 8;
 const REMOVED: u32 = 1 << 9;
 const NO_OUTPUT: u32 = 1 << 10;
 const AWAITS_PORT: u32 = 1 << 11;
+const UNANSWERED: u32 = 1 << 12;
 const KNOWN: u64 = 1 << 32;
 
 /// Of the loan: whether a direction's flow is with the shortcut, in whatever generation; whether it has been offered to it in
@@ -93,10 +94,14 @@ impl Connection {
             template.add_child();
         }
         let forward = server.forward();
-        let no_output = if forward == Forward::Masquerade { 0 } else { NO_OUTPUT };
+        let unheard = match (forward, flow.protocol) {
+            (Forward::Masquerade, Protocol::TCP | Protocol::SCTP) => 0,
+            (Forward::Masquerade, _) => UNANSWERED,
+            _ => NO_OUTPUT,
+        };
         Connection {
             ends: Ends::new(flow, &server, server_address),
-            status: AtomicU32::new(no_output),
+            status: AtomicU32::new(unheard),
             timeout: AtomicU32::new(NEW),
             packets_in: AtomicU32::new(0),
             protocol: flow.protocol,
@@ -304,8 +309,8 @@ impl Connection {
             Direction::In if self.has_no_output() => Course::InputOnly,
             Direction::In => Course::Input,
             Direction::Out => {
-                if self.has_no_output() {
-                    self.status.fetch_and(!NO_OUTPUT, Ordering::Relaxed);
+                if self.status.load(Ordering::Relaxed) & (NO_OUTPUT | UNANSWERED) != 0 {
+                    self.status.fetch_and(!(NO_OUTPUT | UNANSWERED), Ordering::Relaxed);
                 }
                 Course::Output
             }
@@ -391,12 +396,45 @@ impl Connection {
         }
     }
 
+    /// Whether its handshake is not over, or, without handshakes, its server has not answered yet. Of servers that answer past
+    /// us the latter cannot be told.
+    pub fn is_half_open(&self) -> bool {
+        self.is_half_open_as(self.status.load(Ordering::Relaxed))
+    }
+
+    fn is_half_open_as(&self, status: u32) -> bool {
+        let state = State::from_number(self.protocol, (status & STATE) as u8);
+        state.is_half_open() || status & UNANSWERED != 0
+    }
+
+    /// When its last packet came, if it may make room for another one: it is half open, and no control connection is
+    /// concerned.
+    pub fn expendable_since(&self) -> Option<Instant> {
+        let expendable = self.is_half_open() && !self.has_children() && self.parent().is_none();
+        let timeout = Duration::from_secs(u64::from(self.timeout())).as_nanos() as u64;
+        expendable.then(|| Instant::from_nanos(self.life.deadline().as_nanos().saturating_sub(timeout)))
+    }
+
+    /// Whether it has been unbound.
+    pub fn is_unbound(&self) -> bool {
+        self.status.load(Ordering::Relaxed) & REMOVED != 0
+    }
+
     /// Lets go of server and template. Only the first call does, and returns true.
     pub fn unbind(&self) -> bool {
-        let status = self.status.fetch_or(REMOVED, Ordering::Relaxed);
-        if status & REMOVED != 0 {
+        self.unbind_if(|_| true)
+    }
+
+    /// The same, but only if it is half open at that very moment.
+    pub fn unbind_half_open(&self) -> bool {
+        self.unbind_if(|status| self.is_half_open_as(status))
+    }
+
+    fn unbind_if(&self, may: impl Fn(u32) -> bool) -> bool {
+        let removed = |status: u32| (status & REMOVED == 0 && may(status)).then_some(status | REMOVED);
+        let Ok(status) = self.status.fetch_update(Ordering::Relaxed, Ordering::Relaxed, removed) else {
             return false;
-        }
+        };
         self.server.unbind_connection(status & ACTIVE != 0);
         if let Some(template) = &self.template {
             template.remove_child();

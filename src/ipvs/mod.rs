@@ -1,5 +1,6 @@
 //! Layer 1: the semantics of IPVS, pure: no clock, no socket, no thread, no log line.
 
+pub mod admission;
 pub mod beyond;
 mod bucket;
 pub mod call_id;
@@ -23,6 +24,7 @@ pub mod service;
 pub mod service_table;
 pub mod shortcut;
 pub mod snapshot;
+pub mod source_limit;
 pub mod stats;
 pub mod steering;
 pub mod sync;

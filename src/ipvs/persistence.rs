@@ -154,6 +154,11 @@ impl PersistenceTemplate {
         }
     }
 
+    /// Whether it has ended.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
     /// Starts its time again, at each new connection.
     pub fn refresh(&self, now: Instant) {
         let timeout = self.timeout();

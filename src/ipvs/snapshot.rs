@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
+use crate::ipvs::admission::Admission;
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::defence::{Defence, DropCounters};
@@ -108,6 +109,8 @@ pub struct Tables {
     pub fragments: Mutex<Reassembler>,
     /// Counters of the defence.
     pub drop_counters: DropCounters,
+    /// Whom new connections are refused.
+    pub admission: Admission,
 }
 
 impl Tables {
@@ -120,6 +123,7 @@ impl Tables {
             total: Stats::new(workers),
             fragments: Mutex::default(),
             drop_counters: DropCounters::default(),
+            admission: Admission::default(),
         }
     }
 
@@ -127,11 +131,7 @@ impl Tables {
     /// to be alive both ways (ipvs.md section 6.2); so does the control connection of a last data connection.
     pub fn drop_connection(&self, connection: &Connection) {
         self.connections.remove(connection);
-        if let Some(template) = &connection.template
-            && !template.is_assured()
-        {
-            self.templates.end(template);
-        }
+        self.end_template_of(connection);
         if let Some(parent) = connection.parent()
             && !parent.has_children()
         {
@@ -143,6 +143,23 @@ impl Tables {
     fn view(&self, connection: &Connection, now: Instant) -> Option<ConnectionView> {
         self.connections.refresh(connection);
         (!connection.life.is_over(now)).then(|| connection.view(now))
+    }
+
+    /// The same of one that is half open still; returns whether it was. Its control connection stays.
+    pub fn drop_half_open(&self, connection: &Connection) -> bool {
+        let dropped = self.connections.remove_half_open(connection);
+        if dropped {
+            self.end_template_of(connection);
+        }
+        dropped
+    }
+
+    fn end_template_of(&self, connection: &Connection) {
+        if let Some(template) = &connection.template
+            && !template.is_assured()
+        {
+            self.templates.end(template);
+        }
     }
 
     /// Some of the connections and templates that are alive at `now`, in no order; the first ones at `place` 0, and the place to

@@ -26,6 +26,9 @@ use crate::net::flow::FlowWords;
 /// Among a million connections a shard has eight thousand entries.
 const SHARDS: usize = 256;
 
+/// Buckets that a sample of the table looks at.
+const SAMPLE: usize = 64;
+
 fn shard_of(hash: u64) -> usize {
     (hash >> 56) as usize % SHARDS
 }
@@ -248,16 +251,44 @@ impl ConnectionTable {
     pub fn remove(&self, connection: &Connection) -> bool {
         let first = connection.unbind();
         if first {
-            let guard = Guard::new();
-            self.unlink(connection, Direction::In, &guard);
-            self.unlink(connection, Direction::Out, &guard);
-            self.take_back(connection);
-            self.count.fetch_sub(1, Ordering::Relaxed);
-            if connection.awaits_port() {
-                self.awaiting.fetch_sub(1, Ordering::Relaxed);
-            }
+            self.take_out(connection);
         }
         first
+    }
+
+    /// The same, but only of one that is half open at that very moment.
+    pub fn remove_half_open(&self, connection: &Connection) -> bool {
+        let first = connection.unbind_half_open();
+        if first {
+            self.take_out(connection);
+        }
+        first
+    }
+
+    fn take_out(&self, connection: &Connection) {
+        let guard = Guard::new();
+        self.unlink(connection, Direction::In, &guard);
+        self.unlink(connection, Direction::Out, &guard);
+        self.take_back(connection);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        if connection.awaits_port() {
+            self.awaiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Some connections, from a place on that the number drawn names. They are as good as picked at random, since the places
+    /// of a table are; neighbouring places are fetched from memory faster. Locks nothing.
+    pub fn sample<'g>(&self, drawn: u64, guard: &'g Guard) -> impl Iterator<Item = Found<'g>> {
+        let first = shard_of(drawn);
+        let shards = (0..SHARDS).map(move |step| (first + step) % SHARDS);
+        let places = shards.flat_map(move |shard| {
+            let buckets = self.shards[shard].buckets.load(Ordering::Acquire, guard).as_ref();
+            let start = move |buckets: &Buckets| if shard == first { buckets.home(drawn) } else { 0 };
+            buckets
+                .into_iter()
+                .flat_map(move |buckets| (start(buckets)..buckets.len()).map(move |bucket| (buckets, bucket)))
+        });
+        places.take(SAMPLE).flat_map(move |(buckets, bucket)| buckets.connections(bucket, guard))
     }
 
     /// The buckets of a shard whose writer is locked; more of them if these are full.

@@ -13,6 +13,9 @@ const SLOTS: u64 = 4096;
 const UNFILED: u32 = u32::MAX;
 /// A slot that is full grows by a quarter, not by as much again: most of the memory of a wheel is in its slots.
 const SLOT_GROWTH: usize = 4;
+/// Items that are looked at in one go of weeding, and slots.
+const WEEDED: usize = 4;
+const WEEDED_SLOTS: usize = 64;
 
 fn tick_of(instant: Instant) -> u64 {
     instant.as_nanos() >> TICK_SHIFT
@@ -87,12 +90,14 @@ pub struct Wheel<T> {
     /// What is filed for tick `t` is in slot `t % SLOTS`, and no other tick's.
     slots: Vec<Vec<T>>,
     tick: u64,
+    /// Slot and place in it where weeding goes on.
+    weeded: (usize, usize),
 }
 
 impl<T: Timed> Wheel<T> {
     /// An empty wheel that stands at `now`.
     pub fn new(now: Instant) -> Self {
-        Wheel { slots: (0..SLOTS).map(|_| Vec::new()).collect(), tick: tick_of(now) }
+        Wheel { slots: (0..SLOTS).map(|_| Vec::new()).collect(), tick: tick_of(now), weeded: (0, 0) }
     }
 
     /// Files an item under its deadline, or as far ahead as the wheel reaches.
@@ -105,6 +110,32 @@ impl<T: Timed> Wheel<T> {
             slot.reserve_exact(slot.len() / SLOT_GROWTH + 1);
         }
         slot.push(item);
+    }
+
+    /// Takes out what has ended among a few items, each time of the next few. Called whenever an item ends long before its time,
+    /// it keeps those that have ended to a third of the others.
+    pub fn weed(&mut self, has_ended: impl Fn(&T) -> bool) {
+        let (mut slot, mut place) = self.weeded;
+        let mut left = WEEDED;
+        for _ in 0..WEEDED_SLOTS {
+            let items = &mut self.slots[slot];
+            while left > 0 && place < items.len() {
+                left -= 1;
+                if has_ended(&items[place]) {
+                    items.swap_remove(place);
+                } else {
+                    place += 1;
+                }
+            }
+            if left == 0 {
+                break;
+            }
+            if items.capacity() > 4 * items.len() {
+                items.shrink_to_fit();
+            }
+            (slot, place) = ((slot + 1) % SLOTS as usize, 0);
+        }
+        self.weeded = (slot, place);
     }
 
     /// The ticks to turn through so that the wheel stands at `now`: nothing is filed for those between that are left out.
@@ -189,6 +220,28 @@ mod tests {
             life.prolong(minute, seconds(now));
             assert_eq!(life.deadline(), seconds(expected), "{deadline} at {now}");
         }
+    }
+
+    #[test]
+    fn what_has_ended_is_weeded_out_and_the_rest_stays() {
+        let mut wheel = Wheel::new(Instant::START);
+        let filed = |wheel: &Wheel<_>| wheel.slots.iter().map(Vec::len).sum::<usize>();
+        // One ends for each that comes, as in a table that is full.
+        let mut alive = std::collections::VecDeque::new();
+        for number in 0..10_000 {
+            let item = Rc::new(Item(Life::default()));
+            item.0.set_deadline(seconds(60) + Duration::from_millis(number));
+            wheel.file(Rc::clone(&item));
+            alive.push_back(item);
+            if alive.len() > 1000 {
+                alive.pop_front();
+                wheel.weed(|item| Rc::strong_count(item) == 1);
+                assert!(filed(&wheel) <= 2 * alive.len(), "{} filed after {number}", filed(&wheel));
+            }
+        }
+        assert_eq!(alive.iter().filter(|item| Rc::strong_count(item) == 2).count(), 1000);
+        let capacity: usize = wheel.slots.iter().map(Vec::capacity).sum();
+        assert!(capacity <= 8 * alive.len(), "room for {capacity}");
     }
 
     #[test]

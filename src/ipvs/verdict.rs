@@ -61,6 +61,10 @@ drop_reasons! {
     ServerDeleted = "server deleted",
     /// `drop_packet` of the defence against floods.
     Defence = "drop_packet defence",
+    /// There are `conn_max` connections, and none of those looked at was half open.
+    TableFull = "connection table full",
+    /// The source opens more connections than `source_rate` allows.
+    SourceRate = "too many new connections of its source",
     /// No server to choose, and nothing may be answered (an ICMP error about an ICMP packet).
     NoDestination = "no destination",
     /// A packet of a service whose persistence engine goes by Call-IDs, without one.

@@ -13,7 +13,7 @@ use xlvs::config::mark_command::apply_command;
 use xlvs::config::marks::parse_marks;
 use xlvs::config::names::Names;
 use xlvs::director::protocol::{Reply, Request};
-use xlvs::director::{ClientId, Command, Director, Effect, Port};
+use xlvs::director::{ClientId, Command, Director, Effect, Level, Port};
 use xlvs::ipvs::beyond::Beyond;
 use xlvs::ipvs::datapath::{Datapath, Engine as _};
 use xlvs::ipvs::mark::MarkRules;
@@ -60,6 +60,7 @@ pub struct Router {
     saved_marks: String,
     books: PacketCounters,
     fast_path: Option<Fake>,
+    log: Vec<String>,
 }
 
 impl Router {
@@ -98,6 +99,7 @@ impl Router {
             saved_marks: String::new(),
             books: PacketCounters::default(),
             fast_path: None,
+            log: Vec::new(),
         };
         router.command(Command::Network(router.network.clone()));
         router
@@ -118,7 +120,18 @@ impl Router {
     }
 
     fn command(&mut self, command: Command) -> Vec<Effect> {
-        self.director.handle(self.now, command)
+        let effects = self.director.handle(self.now, command);
+        let warnings = effects.iter().filter_map(|effect| match effect {
+            Effect::Log(Level::Warn, text) => Some(text.clone()),
+            _ => None,
+        });
+        self.log.extend(warnings);
+        effects
+    }
+
+    /// What the administrator has been warned of since this was asked last.
+    pub fn take_log(&mut self) -> Vec<String> {
+        mem::take(&mut self.log)
     }
 
     fn ipvsadm(&mut self, words: &[&str]) -> CommandOutput {

@@ -40,7 +40,7 @@ pub fn page() -> String {
     }
     page.section("SETTINGS").paragraph("IPVS settings, each behind net.ipv4.vs.:");
     page.paragraph(&(sysctl::names().join(", ") + "."));
-    page.paragraph(&format!("Switches beyond IPVS, all of them off at first: {}.", beyond::NAMES.join(", ")));
+    page.paragraph(&format!("Settings beyond IPVS, all of them 0 at first: {}.", beyond::NAMES.join(", ")));
     surroundings(&mut page);
     page.render()
 }

@@ -197,7 +197,17 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     if *flows != 0 || *packets != 0 || *refused != 0 {
         writeln!(text, "  packets {packets}, directions of connections {flows}, no room for {refused}")?;
     }
-    writeln!(text, "connections: {}, persistence templates: {}", status.connections, status.templates)?;
+    let Status { connections, templates, conn_max, evicted, .. } = status;
+    match conn_max {
+        0 => writeln!(text, "connections: {connections}, persistence templates: {templates}")?,
+        _ => writeln!(
+            text,
+            "connections: {connections} of at most {conn_max}, persistence templates: {templates}"
+        )?,
+    }
+    if *evicted != 0 {
+        writeln!(text, "  half-open connections that made room for others: {evicted}")?;
+    }
     let packets = &status.packets;
     let dropped: u64 = packets.dropped.iter().map(|(_, count)| count).sum();
     writeln!(

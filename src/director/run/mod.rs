@@ -165,8 +165,9 @@ impl Daemon {
         let tables = Arc::new(Tables::new(shares));
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
         advise(&settings, &ports, &workers, &netlink).await;
-        let mut director =
-            Director::new(clock.now(), tables, shares, ports.clone()).with_beyond(settings.beyond());
+        let mut director = Director::new(clock.now(), tables, shares, ports.clone())
+            .with_memory(memory::total_bytes().unwrap_or(0))
+            .with_beyond(settings.beyond());
         director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
         director.handle(clock.now(), Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
         director.handle(clock.now(), Command::Network((*now_network).clone()));

@@ -40,6 +40,9 @@ pub(super) fn expire(
         return Fate::Again;
     }
     let established = connection.state() == State::Tcp(tcp::State::Established);
+    if tables.admission.are_templates_crowded() && tables.drop_half_open(connection) {
+        return Fate::Gone;
+    }
     let ended = tables.connections.remove(connection);
     if ended && established && snapshot.beyond.resets_on_expiry(connection.server.service()) {
         let (client, virtual_address) = (connection.client(), connection.virtual_address());

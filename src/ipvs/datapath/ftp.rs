@@ -60,6 +60,9 @@ impl Datapath {
         }
         drop(control);
         if let Some(client) = client {
+            if !self.has_room(passage.burst) {
+                return Err(DropReason::TableFull);
+            }
             self.expect_from_server(passage.burst, connection, client);
         }
         Ok(())
@@ -82,10 +85,13 @@ impl Datapath {
         }
         if is_established(&connection) {
             let (server, own) = (connection.server_address().ip(), connection.virtual_address().ip());
-            if let Some(announcement) = control.read_server(sequence, payload, server, own)
-                && let Some(data) = self.expect_from_client(passage.burst, connection, &announcement)
-            {
-                control.replace(&announcement, data.virtual_address());
+            if let Some(announcement) = control.read_server(sequence, payload, server, own) {
+                if !self.has_room(passage.burst) {
+                    return Err(DropReason::TableFull);
+                }
+                if let Some(data) = self.expect_from_client(passage.burst, connection, &announcement) {
+                    control.replace(&announcement, data.virtual_address());
+                }
             }
         }
         let shifted = control.shift(sequence);

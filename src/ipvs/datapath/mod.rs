@@ -1,5 +1,6 @@
 //! The packet's path, readable as a short list of questions (ipvs.md section 2).
 
+mod admission;
 mod direct;
 mod expiry;
 mod fragments;
@@ -83,6 +84,8 @@ pub struct Datapath {
     wheel: Wheel<Shared<Connection>>,
     template_wheel: Wheel<Arc<PersistenceTemplate>>,
     icmp_limit: RateLimit,
+    /// When it is worth while again to look for room in the connection table.
+    next_search: Instant,
     next_id: u16,
     fragment_ids: FragmentIds,
     /// What a burst needs, so that it need not be allocated each time.
@@ -164,6 +167,7 @@ impl Datapath {
             wheel: Wheel::new(now),
             template_wheel: Wheel::new(now),
             icmp_limit,
+            next_search: now,
             next_id: 0x8000,
             fragment_ids: FragmentIds::default(),
             seen: (0..BURST).map(|_| Seen::default()).collect(),
@@ -236,8 +240,12 @@ impl Datapath {
     }
 
     /// A new connection in place of one that is over. That one ends only afterwards, so that schedulers still count it
-    /// (golden `reuse-counts-former`), or hidden with its last child (golden `ftp-control-closed`).
+    /// (golden `reuse-counts-former`), or hidden with its last child (golden `ftp-control-closed`). In a full table its place is
+    /// the new one's.
     fn reopen(&mut self, passage: &mut Passage<'_, '_>, former: Found<'_>) -> Verdict {
+        if self.is_full(passage.burst) && !former.has_children() {
+            self.tables.connections.remove(&former);
+        }
         let verdict = self.open(passage);
         if !former.has_children() {
             self.tables.connections.remove(&former);

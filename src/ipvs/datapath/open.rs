@@ -95,6 +95,9 @@ impl Datapath {
         if flow.source_port == DATA_PORT {
             return Verdict::Pass;
         }
+        if let Some(reason) = self.refusal(burst, service, flow) {
+            return Verdict::Drop(reason);
+        }
         match self.schedule(passage, service, &Arrival::new(burst, service, flow, flow.destination)) {
             Ok(connection) if is_one_packet(service, flow) => {
                 let verdict = self.forward_one_packet(passage, Found::of(&connection, burst.guard));
@@ -125,6 +128,9 @@ impl Datapath {
         }
         if flow.source_port == DATA_PORT {
             return Verdict::Pass;
+        }
+        if let Some(reason) = self.refusal(burst, service, &flow) {
+            return Verdict::Drop(reason);
         }
         match self.schedule(passage, service, &Arrival::new(burst, service, &flow, flow.source)) {
             Ok(connection) if is_one_packet(service, &flow) => {
@@ -264,7 +270,7 @@ impl Datapath {
 
 /// One-packet scheduling: the connection lives for this packet only and nobody finds it, so that answers leave as they are
 /// (golden `udp-ops`). Under a mark it concerns UDP alone.
-fn is_one_packet(service: &VirtualService, flow: &FlowKey) -> bool {
+pub(super) fn is_one_packet(service: &VirtualService, flow: &FlowKey) -> bool {
     service.spec.one_packet && flow.protocol == Protocol::UDP
 }
 

@@ -11,7 +11,7 @@ use crate::ipvs::scheduler::Arrival;
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::VirtualService;
 use crate::ipvs::table::Found;
-use crate::ipvs::verdict::Verdict;
+use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::Protocol;
 use crate::net::flow::FlowKey;
 
@@ -23,6 +23,9 @@ impl Datapath {
         }
         let (service, server) = passage.burst.snapshot.services.speaking_server(flow.source())?;
         let egress = passage.way(flow.destination).ok().filter(|_| passage.packet.ttl > 1)?;
+        if !service.spec.one_packet && !self.has_room(passage.burst) {
+            return Some(Verdict::Drop(DropReason::TableFull));
+        }
         let connection = self.connection_from(passage, flow, service, server)?;
         if service.spec.one_packet {
             let verdict = self.send_reply(passage, &connection, egress);

@@ -86,6 +86,15 @@ impl State {
         matches!(self, State::Tcp(tcp::State::Established) | State::Sctp(sctp::State::Established))
     }
 
+    /// Whether the handshake of a TCP connection or SCTP association has begun and is not over.
+    pub fn is_half_open(self) -> bool {
+        match self {
+            State::Tcp(state) => state.is_half_open(),
+            State::Sctp(state) => state.is_half_open(),
+            State::Udp => false,
+        }
+    }
+
     /// As listings show it.
     pub fn name(self) -> &'static str {
         match self {

@@ -127,6 +127,11 @@ impl State {
         table[row(chunk)][self as usize]
     }
 
+    /// Whether the handshake has begun and is not over.
+    pub fn is_half_open(self) -> bool {
+        matches!(self, I1 | IN | CS | CR | CW | CO | CE)
+    }
+
     /// As listings show it.
     pub fn name(self) -> &'static str {
         match self {

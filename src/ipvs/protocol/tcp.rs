@@ -136,6 +136,11 @@ impl State {
         matches!(self, ES | SS | SR | SA)
     }
 
+    /// Whether the handshake has begun and is not over.
+    pub fn is_half_open(self) -> bool {
+        matches!(self, SS | SR | SA)
+    }
+
     /// As listings show it.
     pub fn name(self) -> &'static str {
         match self {

@@ -59,6 +59,8 @@ struct shortcut {
 struct traffic {
 	__u64 packets;
 	__u64 bytes;
+	__u64 tick; // of the last packet
+	__u64 time; // then, as in `used`
 };
 
 struct {
@@ -158,13 +160,19 @@ INLINE bool applies(const struct shortcut *shortcut, const struct plain *plain, 
 INLINE void account(struct shortcut *shortcut, const struct plain *plain)
 {
 	struct traffic *traffic = bpf_map_lookup_elem(&accounts, &shortcut->account);
+	__u64 tick = bpf_jiffies64();
 
-	shortcut->used = bpf_ktime_get_coarse_ns();
-	shortcut->packets++;
-	if (traffic) {
-		traffic->packets++;
-		traffic->bytes += plain->ip_length;
+	if (!traffic)
+		return;
+	// The coarse clock goes on with the ticks, and a tick is far cheaper to have.
+	if (traffic->tick != tick) {
+		traffic->tick = tick;
+		traffic->time = bpf_ktime_get_coarse_ns();
 	}
+	shortcut->used = traffic->time;
+	shortcut->packets++;
+	traffic->packets++;
+	traffic->bytes += plain->ip_length;
 }
 
 INLINE void rewrite(const struct shortcut *shortcut, struct plain *plain)
@@ -279,46 +287,6 @@ INLINE int take_shortcut(struct xdp_md *ctx)
 	if (ethernet[6] == NET16(ETH_P_IPV6))
 		return take_ipv6(ctx, *current);
 	return NOT_TAKEN;
-}
-
-// A frame that user space has sent to find out whether a device takes it.
-struct trial {
-	__u32 processor; // the one that sends it, counted from 1, until the device has been asked
-	__u32 sent;
-};
-
-struct {
-	MAP_NUMBER(type, BPF_MAP_TYPE_ARRAY);
-	MAP_NUMBER(max_entries, 1);
-	MAP_TYPE(key, __u32);
-	MAP_TYPE(value, struct trial);
-} trial SEC(".maps");
-
-// Sends a frame to the exit whose number follows its Ethernet header.
-SEC("xdp") int xlvs_try_exit(struct xdp_md *ctx)
-{
-	__u8 *exit = (__u8 *)(long)ctx->data + sizeof(struct ethhdr);
-	__u32 zero = 0;
-	struct trial *now = bpf_map_lookup_elem(&trial, &zero);
-
-	if (!now || exit + 1 > (__u8 *)(long)ctx->data_end)
-		return XDP_DROP;
-	now->processor = bpf_get_smp_processor_id() + 1;
-	return bpf_redirect_map(&exits, *exit, 0);
-}
-
-// The tracepoint's arguments are the two devices, how many frames were sent and how many not, and an error number. Others
-// may redirect frames too, but on this processor not before the one of the trial has been delivered.
-SEC("raw_tp") int xlvs_delivered(struct bpf_raw_tracepoint_args *ctx)
-{
-	__u32 zero = 0;
-	struct trial *now = bpf_map_lookup_elem(&trial, &zero);
-
-	if (!now || now->processor != bpf_get_smp_processor_id() + 1)
-		return 0;
-	now->sent = (__u32)ctx->args[2];
-	now->processor = 0;
-	return 0;
 }
 
 #endif

@@ -554,4 +554,6 @@ SEC("classifier") int xlvs_detour(struct __sk_buff *skb)
 	return bpf_clone_redirect(skb, *detour, 0) < 0 ? TC_ACT_UNSPEC : TC_ACT_STOLEN;
 }
 
+#include "trial.h"
+
 char program_license[] SEC("license") = "Apache-2.0";

@@ -136,7 +136,8 @@ pub(super) struct ShortcutMaps {
     pub(super) ipv4: MapData,
     pub(super) ipv6: MapData,
     pub(super) generation: MapData,
-    pub(super) accounts: PerCpuArray<MapData, [u64; 2]>,
+    /// `struct traffic`.
+    pub(super) accounts: PerCpuArray<MapData, [u64; 4]>,
 }
 
 impl ShortcutMaps {
@@ -229,7 +230,7 @@ impl FastPath for XdpFastPath {
 
     fn traffic(&self, account: Account) -> Traffic {
         let Ok(counts) = self.maps.accounts.get(&account.0, 0) else { return Traffic::default() };
-        counts.iter().fold(Traffic::default(), |sum, [packets, bytes]| Traffic {
+        counts.iter().fold(Traffic::default(), |sum, [packets, bytes, ..]| Traffic {
             packets: sum.packets.wrapping_add(*packets),
             bytes: sum.bytes.wrapping_add(*bytes),
         })

@@ -230,10 +230,13 @@ fn an_interface_that_takes_no_redirected_frames_gets_none() {
     daemon.ipvsadm(&format!("-A -t {VIP}:80 -s rr"));
     daemon.ipvsadm(&format!("-a -t {VIP}:80 -r 10.2.0.2:8080 -m"));
     let listener = rig.server.enter(|| TcpListener::bind("10.2.0.2:8080").unwrap());
-    rig.exchange(&listener, &format!("{VIP}:80"), PATIENCE, &vec![3; 300_000]);
+    wait_until("the answers take it", || {
+        rig.exchange(&listener, &format!("{VIP}:80"), PATIENCE, &vec![3; 300_000]);
+        daemon.status().shortcut.packets > 0
+    });
     let (_, status) = daemon.xlvs("status");
     assert!(status.contains("shortcut: on; back cannot send what another interface receives"), "{status}");
-    assert!(daemon.status().shortcut.packets > 0, "the answers take it: {status}");
+    assert_eq!(daemon.status().packets.imbalance(), 0, "{status}");
     daemon.stop();
 }
 
@@ -244,6 +247,17 @@ fn ask(client: &UdpSocket, server: &UdpSocket) -> bool {
     let Ok((_, from)) = server.recv_from(&mut buffer) else { return false };
     server.send_to(b"back", from).unwrap();
     client.recv(&mut buffer).is_ok()
+}
+
+/// Asks until both directions take the shortcut: at first the daemon may not know the neighbours. Returns how often.
+fn ask_until_lent(daemon: &Daemon, client: &UdpSocket, server: &UdpSocket) -> u64 {
+    let asked = std::cell::Cell::new(0);
+    wait_until("both directions take the shortcut", || {
+        assert!(ask(client, server));
+        asked.set(asked.get() + 1);
+        daemon.status().shortcut.flows == 2
+    });
+    asked.get()
 }
 
 fn sockets(rig: &Rig) -> (UdpSocket, UdpSocket) {
@@ -268,14 +282,15 @@ fn counters_and_listings_know_what_took_the_shortcut() {
     let daemon = Daemon::start_with(&rig, AT_ONCE);
     udp_service(&daemon);
     let (client, server) = sockets(&rig);
+    let asked = ask_until_lent(&daemon, &client, &server) + 300;
     assert!((0..300).all(|_| ask(&client, &server)));
     let status = daemon.status();
-    assert!(status.shortcut.packets > 500, "{status:?}");
+    assert!(status.shortcut.packets > 580, "{status:?}");
     assert_eq!(status.shortcut.flows, 2);
-    assert_eq!((status.packets.received, status.packets.imbalance()), (600, 0), "{status:?}");
+    assert_eq!((status.packets.received, status.packets.imbalance()), (2 * asked, 0), "{status:?}");
     let connections = daemon.listing("-Lnc");
     assert!(connections.contains("UDP 04:59  UDP         10.1.0.2:4000"), "{connections}");
-    let counted = format!("UDP {VIP}:53 1 300 300 9900 9600");
+    let counted = format!("UDP {VIP}:53 1 {asked} {asked} {} {}", 33 * asked, 32 * asked);
     let stats = || daemon.listing("-Ln --stats --exact").split_whitespace().collect::<Vec<_>>().join(" ");
     wait_until("the counters are right", || stats().contains(&counted));
     daemon.ipvsadm("-Z");
@@ -292,9 +307,10 @@ fn edits_count_from_the_next_packet_on() {
     let daemon = Daemon::start_with(&rig, AT_ONCE);
     udp_service(&daemon);
     let (client, server) = sockets(&rig);
+    ask_until_lent(&daemon, &client, &server);
     assert!((0..20).all(|_| ask(&client, &server)));
     let before = daemon.status().shortcut.packets;
-    assert!(before > 0);
+    assert!(before > 20, "{before}");
     daemon.ipvsadm(&format!("-e -u {VIP}:53 -r 10.2.0.2:5353 -m -w 0"));
     assert!((0..20).all(|_| ask(&client, &server)), "a quiesced server keeps its connections");
     let quiesced = daemon.status().shortcut.packets;
@@ -313,12 +329,14 @@ fn a_connection_lives_by_its_shortcut_and_ends_after_it() {
     udp_service(&daemon);
     daemon.ipvsadm("--set 0 0 1");
     let (client, server) = sockets(&rig);
+    ask_until_lent(&daemon, &client, &server);
     // Three times as long as a connection lives after its last packet.
     for _ in 0..60 {
         assert!(ask(&client, &server));
         poll(&mut [], PollTimeout::from(50u8)).unwrap();
     }
     let status = daemon.status();
+    // A change of the network may have sent a packet the long way.
     assert!(status.shortcut.packets > 100, "{status:?}");
     let listing = daemon.listing("-Ln --stats --exact");
     assert!(listing.contains("  1  "), "one connection all the time: {listing}");

@@ -7,7 +7,6 @@ mod netns {
     mod big_table;
     mod daemon;
     mod dut;
-    mod flood;
     mod fragments;
     mod ftp;
     mod host;

@@ -8,7 +8,6 @@ mod netns {
     mod daemon;
     mod doctor;
     mod dut;
-    mod flood;
     mod fragments;
     mod ftp;
     mod host;

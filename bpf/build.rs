@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, exit};
 
 const PROGRAMS: [&str; 2] = ["xlvs", "inject"];
-const HEADERS: [&str; 4] = ["bpf/bpf_call.h", "bpf/packet.h", "bpf/shortcut.h", "bpf/trial.h"];
+const HEADERS: [&str; 5] = ["bpf/bpf_call.h", "bpf/front.h", "bpf/packet.h", "bpf/shortcut.h", "bpf/trial.h"];
 
 fn main() {
     let out = std::env::var("OUT_DIR").unwrap_or_else(|_| fail("OUT_DIR is not set; build with cargo"));

@@ -10,6 +10,7 @@
 
 #include "bpf_call.h"
 #include "packet.h"
+#include "front.h"
 #include "shortcut.h"
 
 #define MAX_RANGES 16
@@ -480,11 +481,17 @@ INLINE bool is_steered(struct packet *packet, struct frame frame)
 	       (to_destination(packet) || from_server(packet) || from_virtual_address(packet));
 }
 
-INLINE int redirect(struct xdp_md *ctx)
+INLINE int redirect(struct xdp_md *ctx, const struct front *front)
 {
 	__u32 interface = ctx->ingress_ifindex;
 	__u32 queue = ctx->rx_queue_index;
-	struct port *port = bpf_map_lookup_elem(&ports, &interface);
+	struct port *port;
+
+#pragma unroll
+	for (int i = 0; i < FRONT_PORTS; i++)
+		if (front->ports[i].interface == interface && queue < front->ports[i].queues)
+			return bpf_redirect_map(&sockets, front->ports[i].first + queue, XDP_PASS);
+	port = bpf_map_lookup_elem(&ports, &interface);
 
 	if (!port || queue >= port->queues)
 		return XDP_PASS;
@@ -499,11 +506,35 @@ INLINE bool is_envelope(struct frame frame)
 	       envelope->secret[0] == envelope_secret[0] && envelope->secret[1] == envelope_secret[1];
 }
 
+// What the front knows of a packet: it comes up, or (0) the tables have to be asked.
+INLINE bool is_steered_in_front(struct xdp_md *ctx, const struct front *front)
+{
+	struct iphdr *ip = plain_ipv4(ctx);
+	struct address destination;
+	__u16 *ports;
+
+	if (!ip)
+		return 0;
+	ports = (void *)(ip + 1);
+	if (is_at(front->destinations, ip->daddr, ip->protocol, NET16(ports[1])))
+		return 1;
+	if (!is_at(front->servers, ip->saddr, ip->protocol, NET16(ports[0])))
+		return 0;
+	map_ipv4(&destination, ip->daddr);
+	return !is_own(&destination);
+}
+
 INLINE int steer(struct xdp_md *ctx, struct frame frame)
 {
 	struct packet packet = {};
+	__u32 zero = 0;
+	struct front *known = bpf_map_lookup_elem(&front, &zero);
 
-	return parse_frame(&packet, frame) && is_steered(&packet, frame) ? redirect(ctx) : XDP_PASS;
+	if (!known)
+		return XDP_PASS;
+	if (is_steered_in_front(ctx, known))
+		return redirect(ctx, known);
+	return parse_frame(&packet, frame) && is_steered(&packet, frame) ? redirect(ctx, known) : XDP_PASS;
 }
 
 SEC("xdp") int xlvs_steer(struct xdp_md *ctx)

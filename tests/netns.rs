@@ -8,6 +8,7 @@ mod netns {
     mod daemon;
     mod doctor;
     mod dut;
+    mod flood;
     mod fragments;
     mod ftp;
     mod host;

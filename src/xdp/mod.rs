@@ -12,6 +12,7 @@ mod detour;
 mod error;
 mod ethtool;
 mod exits;
+mod front;
 mod idle;
 mod inject;
 mod inspect;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError, XskMap};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, XskMap};
 use aya::programs::ProgramError;
 use aya::programs::tc::{self, NlOptions, SchedClassifier, TcAttachOptions, TcAttachType};
 use aya::programs::xdp::{Xdp, XdpLink, XdpMode};
@@ -16,6 +16,7 @@ use crate::ipvs::steering::Steering;
 use crate::net::addr::PortIndex;
 use crate::xdp::error::{XdpError, errno, reason};
 use crate::xdp::exits::Exits;
+use crate::xdp::front::Front;
 use crate::xdp::ranges::{Address, Ranges, Tables};
 use crate::xdp::shortcut::{ACCOUNTS, ShortcutMaps};
 use crate::xdp::{interface, occupant};
@@ -89,6 +90,8 @@ pub struct Steerer {
     ebpf: Ebpf,
     sockets: XskMap<MapData>,
     ports: HashMap<MapData, u32, [u32; 2]>,
+    front_map: Array<MapData, Front>,
+    front: Front,
     destinations: LpmTrie<MapData, Address, Ranges>,
     servers: HashMap<MapData, Address, Ranges>,
     own: HashMap<MapData, Address, u8>,
@@ -124,6 +127,8 @@ impl Steerer {
         Ok(Steerer {
             sockets: table(&mut ebpf, "sockets")?,
             ports: table(&mut ebpf, "ports")?,
+            front_map: table(&mut ebpf, "front")?,
+            front: Front::default(),
             destinations: table(&mut ebpf, "destinations")?,
             servers: table(&mut ebpf, "servers")?,
             own: table(&mut ebpf, "own")?,
@@ -163,6 +168,8 @@ impl Steerer {
         };
         let slots = [self.ifindexes.len() as u32 * self.queues, self.queues];
         self.ports.insert(ifindex, slots, 0).map_err(|error| table_error("ports", &error))?;
+        self.front.add_port(ifindex, slots[0], slots[1]);
+        self.set_front(self.front)?;
         let exit = self.ifindexes.len() as u32;
         self.exits.set(exit, ifindex)?;
         self.ifindexes.push(ifindex);
@@ -251,7 +258,14 @@ impl Steerer {
     pub fn apply(&mut self, steering: &Steering) -> Result<(), XdpError> {
         let wanted = Tables::from(steering);
         self.add(&wanted)?;
+        self.set_front(self.front.with_places(&wanted))?;
         self.remove_all_but(&wanted)
+    }
+
+    fn set_front(&mut self, front: Front) -> Result<(), XdpError> {
+        self.front_map.set(0, front, 0).map_err(|error| table_error("front", &error))?;
+        self.front = front;
+        Ok(())
     }
 
     fn add(&mut self, wanted: &Tables) -> Result<(), XdpError> {

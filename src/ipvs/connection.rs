@@ -176,6 +176,16 @@ impl Connection {
         self.rare.get()?.ftp.as_ref()
     }
 
+    /// Whether it has nothing that few have, is in the table, and a packet in this direction is no news.
+    #[inline]
+    pub fn is_ordinary(&self, direction: Direction) -> bool {
+        let news = match direction {
+            Direction::In => REMOVED,
+            Direction::Out => REMOVED | UNANSWERED | NO_OUTPUT,
+        };
+        self.rare.get().is_none() && self.status.load(Ordering::Relaxed) & news == 0
+    }
+
     /// Whether its client's port is not known yet.
     pub fn awaits_port(&self) -> bool {
         self.status.load(Ordering::Relaxed) & AWAITS_PORT != 0

@@ -171,8 +171,22 @@ impl Shortcuts {
     }
 
     /// Whether this direction of the connection is to be lent now. Cheap, for every packet asks.
+    #[inline]
     pub fn wants(&self, connection: &Connection, direction: Direction, generation: u32) -> bool {
-        connection.packets_in() > self.after && !connection.is_offered(direction, generation)
+        self.will_want(connection, direction, generation, 0)
+    }
+
+    /// The same after so many more packets of its client.
+    #[inline]
+    pub fn will_want(
+        &self,
+        connection: &Connection,
+        direction: Direction,
+        generation: u32,
+        packets: u32,
+    ) -> bool {
+        connection.packets_in().wrapping_add(packets) > self.after
+            && !connection.is_offered(direction, generation)
     }
 
     /// Lends one direction of a connection, whose packets are `flow` when they come.

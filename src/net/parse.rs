@@ -205,6 +205,14 @@ impl Packet {
         self.end - self.l3
     }
 
+    /// Whether it is whole, of IPv4, untagged and without options.
+    #[inline]
+    pub fn is_plain_ipv4(&self) -> bool {
+        self.is_ipv4()
+            && (self.l3, self.l4) == (ETHERNET_LEN, ETHERNET_LEN + IPV4_LEN)
+            && self.fragment == Fragment::Whole
+    }
+
     /// Whether it is an IPv4 packet.
     pub fn is_ipv4(&self) -> bool {
         self.source.is_ipv4()

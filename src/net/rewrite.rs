@@ -132,6 +132,67 @@ fn set_ipv4_end<const LEN: usize, const FIELD: usize>(
     Some(())
 }
 
+/// Translates a plain IPv4 packet of TCP or UDP ([`Packet::is_plain_ipv4`]) and sends it one hop further: what [`set_end`],
+/// [`decrement_ttl`] and [`set_ethernet`] do, at once. Returns false, and does nothing, if its checksum is half made or absent.
+/// The TTL must not be 0.
+#[inline]
+pub fn forward_plain_ipv4(
+    frame: &mut Frame<'_>,
+    packet: &Packet,
+    end: End,
+    new: SocketAddrV4,
+    egress: &Egress,
+) -> bool {
+    let bytes = frame.bytes_mut();
+    let done = match packet.protocol {
+        Protocol::TCP => forward_plain::<54, 50>(bytes, packet, end, new, egress),
+        _ => forward_plain::<42, 40>(bytes, packet, end, new, egress),
+    };
+    done.is_some() && frame.resize(packet.end)
+}
+
+/// The same where the headers are `LEN` bytes long and the transport's checksum is at byte `FIELD`.
+#[inline]
+fn forward_plain<const LEN: usize, const FIELD: usize>(
+    bytes: &mut [u8],
+    packet: &Packet,
+    end: End,
+    new: SocketAddrV4,
+    egress: &Egress,
+) -> Option<()> {
+    const TTL: usize = ETHERNET_LEN + IPV4_TTL;
+    const CHECKSUM: usize = ETHERNET_LEN + IPV4_CHECKSUM;
+    let headers = bytes.first_chunk_mut::<LEN>()?;
+    let word = |headers: &[u8; LEN], at: usize| u16::from_be_bytes([headers[at], headers[at + 1]]);
+    let former = word(headers, FIELD);
+    let sum = pseudo_header(packet.source, packet.destination, packet.protocol.0, packet.end - packet.l4);
+    let is_udp = packet.protocol == Protocol::UDP;
+    if former == sum.fold() || (is_udp && former == 0) {
+        return None;
+    }
+    let (address, port) = match end {
+        End::Source => (ETHERNET_LEN + 12, ETHERNET_LEN + 20),
+        End::Destination => (ETHERNET_LEN + 16, ETHERNET_LEN + 22),
+    };
+    let old =
+        Ipv4Addr::new(headers[address], headers[address + 1], headers[address + 2], headers[address + 3]);
+    let old_ttl = word(headers, TTL);
+    let old_port = word(headers, port);
+    headers[..6].copy_from_slice(&egress.destination.0);
+    headers[6..12].copy_from_slice(&egress.source.0);
+    headers[TTL] -= 1;
+    headers[address..address + 4].copy_from_slice(&new.ip().octets());
+    headers[port..port + 2].copy_from_slice(&new.port().to_be_bytes());
+    let change = Change::default().ipv4(old, *new.ip());
+    let header_change = change.word(old_ttl, word(headers, TTL));
+    let checksum = header_change.apply(word(headers, CHECKSUM));
+    headers[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+    let checksum = change.word(old_port, new.port()).apply(former);
+    let checksum = if is_udp && checksum == 0 { 0xffff } else { checksum };
+    headers[FIELD..FIELD + 2].copy_from_slice(&checksum.to_be_bytes());
+    Some(())
+}
+
 fn set_any_end(frame: &mut [u8], packet: &Packet, end: End, new: SocketAddr) {
     let old_address = match end {
         End::Source => packet.source,

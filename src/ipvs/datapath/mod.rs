@@ -10,6 +10,7 @@ mod limit;
 mod local;
 mod open;
 mod originate;
+mod plain;
 mod shorten;
 mod transmit;
 mod tunnel;
@@ -199,6 +200,9 @@ impl Datapath {
     }
 
     fn decide(&mut self, burst: &Burst<'_>, frame: &mut Frame<'_>, seen: &Seen) -> Verdict {
+        if let Some(verdict) = self.plain_packet(burst, frame, seen) {
+            return verdict;
+        }
         let Seen { packet, flow, .. } = *seen;
         if packet.fragment != Fragment::Whole {
             return self.fragment(burst, frame, packet);

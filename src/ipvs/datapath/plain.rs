@@ -1,0 +1,123 @@
+//! What most packets are, in few steps: plain TCP and UDP over IPv4 of an established connection with NAT. Every question of the
+//! long way is asked here too, as whether the answer is the usual one; if one is not, nothing has been done, and the packet
+//! takes the long way. The recorded scenarios and the model go through both.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::{Burst, Datapath, Seen, is_lendable};
+use crate::ipvs::connection::Connection;
+use crate::ipvs::edit::Forward;
+use crate::ipvs::protocol::{Direction, State};
+use crate::ipvs::snapshot::Snapshot;
+use crate::ipvs::table::Found;
+use crate::ipvs::verdict::Verdict;
+use crate::net::frame::Frame;
+use crate::net::parse::{Packet, TcpFlags, Transport};
+use crate::net::rewrite::{self, End};
+use crate::net::route::{Egress, NextHop};
+
+/// Flags of a segment that says nothing about the connection.
+const PLAIN: TcpFlags = TcpFlags { syn: false, ack: true, fin: false, rst: false };
+
+impl Datapath {
+    /// The verdict, or `None`: the long way.
+    #[inline]
+    pub(super) fn plain_packet(
+        &mut self,
+        burst: &Burst<'_>,
+        frame: &mut Frame<'_>,
+        seen: &Seen,
+    ) -> Option<Verdict> {
+        let packet = &seen.packet;
+        let flow = seen.flow.as_ref().filter(|_| is_plain(packet) && !frame.is_outgoing())?;
+        let (connection, way) = self.tables.connections.find(flow, burst.guard)?;
+        if way == Direction::In && flow.source_port() == 0 {
+            return None;
+        }
+        let state = usual_state(burst, &connection, way)?;
+        let (next, end, new) = match way {
+            Direction::In => {
+                (connection.server_address().ip(), End::Destination, connection.server_address())
+            }
+            Direction::Out => (packet.destination, End::Source, connection.virtual_address()),
+        };
+        let egress = usual_way(burst.snapshot, next, packet)?;
+        let SocketAddr::V4(new) = new else { return None };
+        if self.is_to_be_lent(burst, &connection, way) {
+            return None;
+        }
+        if !rewrite::forward_plain_ipv4(frame, packet, end, new, &egress) {
+            return None;
+        }
+        self.note(burst, connection, way, state);
+        match way {
+            Direction::In => self.count_in(&connection, packet),
+            Direction::Out => self.count_out(&connection, packet.ip_len()),
+        }
+        Some(Verdict::Transmit(egress.port))
+    }
+
+    /// Whether the long way will lend the flow to the shortcut with this packet.
+    #[inline]
+    fn is_to_be_lent(&self, burst: &Burst<'_>, connection: &Connection, way: Direction) -> bool {
+        let coming = u32::from(way == Direction::In);
+        let generation = burst.snapshot.generation;
+        let shortcuts = self.tables.connections.shortcuts();
+        shortcuts.is_some_and(|shortcuts| shortcuts.will_want(connection, way, generation, coming))
+    }
+
+    /// What such a packet changes of its connection, whose state it leaves as it is.
+    #[inline]
+    fn note(&mut self, burst: &Burst<'_>, connection: Found<'_>, way: Direction, state: State) {
+        let Snapshot { beyond, timeouts, .. } = burst.snapshot;
+        let own = beyond.timeouts(connection.server.service(), timeouts);
+        let timeout = own.as_ref().unwrap_or(timeouts).of(state);
+        connection.set_timeout(timeout);
+        if way == Direction::In {
+            connection.count_packet();
+        }
+        if (state != State::Udp || way == Direction::Out)
+            && let Some(template) = &connection.template
+        {
+            template.assure();
+        }
+        connection.life.set_deadline(burst.now + Duration::from_secs(u64::from(timeout)));
+        self.file(connection);
+    }
+}
+
+/// Whether nothing about the packet is unusual; that its checksum may be half made shows when it is rewritten.
+#[inline]
+fn is_plain(packet: &Packet) -> bool {
+    let says_nothing = match packet.transport {
+        Transport::Tcp { flags, .. } => flags == PLAIN,
+        Transport::Udp { .. } => true,
+        _ => false,
+    };
+    says_nothing && packet.is_plain_ipv4() && packet.ttl > 1
+}
+
+/// The state of a connection that lives, with NAT, and in which a plain packet leaves it.
+#[inline]
+fn usual_state(burst: &Burst<'_>, connection: &Connection, way: Direction) -> Option<State> {
+    let state = connection.state();
+    let usual = is_lendable(state)
+        && connection.forward == Forward::Masquerade
+        && connection.is_ordinary(way)
+        && !connection.life.is_over(burst.now)
+        && connection.server.is_available()
+        && !burst.snapshot.beyond.resets_on_expiry(connection.server.service());
+    usual.then_some(state)
+}
+
+/// The way out of a port that takes the packet as it is.
+#[inline]
+fn usual_way(snapshot: &Snapshot, next: IpAddr, packet: &Packet) -> Option<Egress> {
+    match snapshot.routes.next_hop(next) {
+        NextHop::Port(egress) if packet.ip_len() <= egress.mtu as usize && !next.is_loopback() => {
+            Some(egress)
+        }
+        _ => None,
+    }
+}

@@ -63,11 +63,11 @@ pub struct Connection {
     pub life: Life,
     /// The real server.
     pub server: Arc<RealServer>,
+    rare: OnceBox<Rare>,
     /// The persistence template it was made by, which it keeps alive.
     pub template: Option<Arc<PersistenceTemplate>>,
     loan: AtomicU32,
     lent_packets: AtomicU32,
-    rare: OnceBox<Rare>,
 }
 
 /// What few connections have.
@@ -237,7 +237,7 @@ impl Connection {
     }
 
     /// Whether its packets in this direction look so.
-    #[inline]
+    #[inline(always)]
     pub fn has(&self, words: &FlowWords, direction: Direction) -> bool {
         match direction {
             Direction::In => self.ends.are_of_request(self.protocol, &self.server, words),
@@ -249,9 +249,10 @@ impl Connection {
     }
 
     /// Reads a word of each cache line that a packet needs, so that they are on their way. The value means nothing.
-    #[inline]
+    #[inline(always)]
     pub fn glance(&self) -> u64 {
-        u64::from(self.status.load(Ordering::Relaxed)) ^ Arc::as_ptr(&self.server) as u64
+        let first = u64::from(self.ends.glance());
+        first ^ self.life.deadline().as_nanos() ^ u64::from(self.template.is_some())
     }
 
     /// What the packets of a direction look like when they come.

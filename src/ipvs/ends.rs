@@ -74,12 +74,19 @@ impl Ends {
         }
     }
 
+    #[inline(always)]
     fn ports(&self) -> &Ports {
         match self {
             Ends::V4(ends) => &ends.ports,
             Ends::V6 { ports, .. } => ports,
             Ends::Other(ends) => &ends.ports,
         }
+    }
+
+    /// Reads a word of them.
+    #[inline(always)]
+    pub fn glance(&self) -> u16 {
+        self.ports().client
     }
 
     /// The client.
@@ -123,7 +130,7 @@ impl Ends {
     }
 
     /// Whether that is what a packet looks like.
-    #[inline]
+    #[inline(always)]
     pub fn are_of_request(&self, protocol: Protocol, server: &RealServer, words: &FlowWords) -> bool {
         match self {
             Ends::V4(ends) => {
@@ -143,7 +150,7 @@ impl Ends {
     }
 
     /// Whether that is what a packet looks like.
-    #[inline]
+    #[inline(always)]
     pub fn are_of_reply(
         &self,
         protocol: Protocol,

@@ -155,7 +155,7 @@ impl FlowWords {
     }
 
     /// Feeds a hasher.
-    #[inline]
+    #[inline(always)]
     pub fn hash_with(&self, mut hasher: impl Hasher) -> u64 {
         match self.addresses {
             AddressWords::V4(addresses) => hasher.write_u64(addresses),

@@ -135,7 +135,7 @@ fn set_ipv4_end<const LEN: usize, const FIELD: usize>(
 /// Translates a plain IPv4 packet of TCP or UDP ([`Packet::is_plain_ipv4`]) and sends it one hop further: what [`set_end`],
 /// [`decrement_ttl`] and [`set_ethernet`] do, at once. Returns false, and does nothing, if its checksum is half made or absent.
 /// The TTL must not be 0.
-#[inline]
+#[inline(always)]
 pub fn forward_plain_ipv4(
     frame: &mut Frame<'_>,
     packet: &Packet,
@@ -152,7 +152,7 @@ pub fn forward_plain_ipv4(
 }
 
 /// The same where the headers are `LEN` bytes long and the transport's checksum is at byte `FIELD`.
-#[inline]
+#[inline(always)]
 fn forward_plain<const LEN: usize, const FIELD: usize>(
     bytes: &mut [u8],
     packet: &Packet,

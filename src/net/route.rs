@@ -165,13 +165,37 @@ pub fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
+/// Next hops by address, by what costs least to hash.
+#[derive(Debug, Default)]
+struct Known {
+    v4: HashMap<u32, NextHop, RandomState>,
+    v6: HashMap<u128, NextHop, RandomState>,
+}
+
+impl Known {
+    fn insert(&mut self, address: IpAddr, next: NextHop) {
+        match address {
+            IpAddr::V4(address) => self.v4.insert(address.into(), next),
+            IpAddr::V6(address) => self.v6.insert(address.into(), next),
+        };
+    }
+
+    #[inline]
+    fn get(&self, address: IpAddr) -> Option<&NextHop> {
+        match address {
+            IpAddr::V4(address) => self.v4.get(&address.into()),
+            IpAddr::V6(address) => self.v6.get(&address.into()),
+        }
+    }
+}
+
 /// Longest-prefix routes, resolved neighbours and the machine's own addresses, ready for per-packet lookups.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     v4: PrefixMap<Ipv4Net, Hop>,
     v6: PrefixMap<Ipv6Net, Hop>,
     /// The next hops of all neighbours and of the machine itself, so that most packets need one lookup.
-    known: HashMap<IpAddr, NextHop, RandomState>,
+    known: Known,
     neighbours: HashMap<(u32, IpAddr), MacAddr, RandomState>,
     local: HashSet<IpAddr, RandomState>,
     ports: HashMap<u32, PortLink, RandomState>,
@@ -209,7 +233,9 @@ impl RouteTable {
         table.find_gateways();
         let neighbours = network.neighbours.iter().map(|neighbour| neighbour.address);
         let ends = neighbours.chain(network.addresses.iter().map(|own| own.address));
-        table.known = ends.map(|address| (address, table.look_up(address))).collect();
+        let mut known = Known::default();
+        ends.for_each(|address| known.insert(address, table.look_up(address)));
+        table.known = known;
         table
     }
 
@@ -252,7 +278,20 @@ impl RouteTable {
 
     /// The next hop towards `destination`.
     pub fn next_hop(&self, destination: IpAddr) -> NextHop {
-        self.known.get(&destination).copied().unwrap_or_else(|| self.look_up(destination))
+        self.known.get(destination).copied().unwrap_or_else(|| self.look_up(destination))
+    }
+
+    /// The way out towards `destination`, where it is kept ready: to a neighbour or by a gateway. Elsewhere ask for the next hop.
+    #[inline]
+    pub fn ready_way(&self, destination: IpAddr) -> Option<&Egress> {
+        let next = match self.known.get(destination) {
+            Some(next) => next,
+            None => self.longest(destination).filter(|hop| hop.kind == RouteKind::Unicast)?.next.as_ref()?,
+        };
+        match next {
+            NextHop::Port(egress) => Some(egress),
+            NextHop::Local | NextHop::Kernel | NextHop::Unreachable => None,
+        }
     }
 
     fn look_up(&self, destination: IpAddr) -> NextHop {

@@ -15,7 +15,7 @@ use crate::ipvs::verdict::Verdict;
 use crate::net::frame::Frame;
 use crate::net::parse::{Packet, TcpFlags, Transport};
 use crate::net::rewrite::{self, End};
-use crate::net::route::{Egress, NextHop};
+use crate::net::route::Egress;
 
 /// Flags of a segment that says nothing about the connection.
 const PLAIN: TcpFlags = TcpFlags { syn: false, ack: true, fin: false, rst: false };
@@ -36,24 +36,27 @@ impl Datapath {
             return None;
         }
         let state = usual_state(burst, &connection, way)?;
-        let (next, end, new) = match way {
-            Direction::In => {
-                (connection.server_address().ip(), End::Destination, connection.server_address())
-            }
-            Direction::Out => (packet.destination, End::Source, connection.virtual_address()),
+        let (end, new) = match way {
+            Direction::In => (End::Destination, connection.server_address()),
+            Direction::Out => (End::Source, connection.virtual_address()),
         };
-        let egress = usual_way(burst.snapshot, next, packet)?;
         let SocketAddr::V4(new) = new else { return None };
+        let next = if way == Direction::In { IpAddr::V4(*new.ip()) } else { packet.destination };
+        let egress = usual_way(burst.snapshot, next, packet)?;
         if self.is_to_be_lent(burst, &connection, way) {
             return None;
         }
-        if !rewrite::forward_plain_ipv4(frame, packet, end, new, &egress) {
+        if !rewrite::forward_plain_ipv4(frame, packet, end, new, egress) {
             return None;
         }
         self.note(burst, connection, way, state);
-        match way {
-            Direction::In => self.count_in(&connection, packet),
-            Direction::Out => self.count_out(&connection, packet.ip_len()),
+        let server = &connection.server;
+        for stats in [server.stats(), server.service_stats(), &self.tables.total] {
+            let cell = stats.cell(self.worker);
+            match way {
+                Direction::In => cell.add_in(packet.ip_len()),
+                Direction::Out => cell.add_out(packet.ip_len()),
+            }
         }
         Some(Verdict::Transmit(egress.port))
     }
@@ -68,7 +71,7 @@ impl Datapath {
     }
 
     /// What such a packet changes of its connection, whose state it leaves as it is.
-    #[inline]
+    #[inline(always)]
     fn note(&mut self, burst: &Burst<'_>, connection: Found<'_>, way: Direction, state: State) {
         let Snapshot { beyond, timeouts, .. } = burst.snapshot;
         let own = beyond.timeouts(connection.server.service(), timeouts);
@@ -113,11 +116,7 @@ fn usual_state(burst: &Burst<'_>, connection: &Connection, way: Direction) -> Op
 
 /// The way out of a port that takes the packet as it is.
 #[inline]
-fn usual_way(snapshot: &Snapshot, next: IpAddr, packet: &Packet) -> Option<Egress> {
-    match snapshot.routes.next_hop(next) {
-        NextHop::Port(egress) if packet.ip_len() <= egress.mtu as usize && !next.is_loopback() => {
-            Some(egress)
-        }
-        _ => None,
-    }
+fn usual_way<'s>(snapshot: &'s Snapshot, next: IpAddr, packet: &Packet) -> Option<&'s Egress> {
+    let egress = snapshot.routes.ready_way(next)?;
+    (packet.ip_len() <= egress.mtu as usize && !next.is_loopback()).then_some(egress)
 }

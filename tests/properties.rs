@@ -137,6 +137,18 @@ fn translation_there_and_back_changes_nothing_else() {
             let reply = between(&reply, server, client, "SA");
             let sent = router.send(Side::Server, &bytes(&reply));
             prop_assert_eq!(&sent, &[(Side::Client, bytes(&translated(&reply, service, client)))]);
+
+            // What is plain from now on takes fewer steps; the first one makes the connection established.
+            for (content, flags) in [(&there, "A"), (&back, "A"), (&there, "PA")] {
+                let mut request = between(content, client, service, flags);
+                request.proto = there.proto.clone();
+                let request = between(&request, client, service, flags);
+                let sent = router.send(Side::Client, &bytes(&request));
+                prop_assert_eq!(&sent, &[(Side::Server, bytes(&translated(&request, client, server)))]);
+                let reply = between(&request, server, client, flags);
+                let sent = router.send(Side::Server, &bytes(&reply));
+                prop_assert_eq!(&sent, &[(Side::Client, bytes(&translated(&reply, service, client)))]);
+            }
             Ok(())
         },
     );

@@ -1,5 +1,6 @@
 //! The buckets of a part of the connection table: what is where, and nothing of what it means.
 
+use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sdd::{AtomicShared, Guard, Shared, Tag};
@@ -7,6 +8,7 @@ use sdd::{AtomicShared, Guard, Shared, Tag};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::table::{Found, direction_of, tag_of};
+use crate::net::flow::FlowWords;
 
 /// Entries of a bucket: with their marks they fill a cache line of 64 bytes.
 const WAYS: usize = 7;
@@ -36,6 +38,26 @@ pub(super) struct Place<'g> {
     way: usize,
     pub(super) found: Found<'g>,
     pub(super) direction: Direction,
+}
+
+/// What a search is for.
+pub(super) trait Sought {
+    /// Whether an entry is it.
+    fn is(&self, connection: &Connection, direction: Direction) -> bool;
+}
+
+impl Sought for FlowWords {
+    #[inline(always)]
+    fn is(&self, connection: &Connection, direction: Direction) -> bool {
+        connection.has(self, direction)
+    }
+}
+
+/// This very connection, whichever way.
+impl Sought for Connection {
+    fn is(&self, connection: &Connection, _: Direction) -> bool {
+        ptr::eq(self, connection)
+    }
 }
 
 /// Buckets, as many as it takes.
@@ -143,14 +165,9 @@ impl Buckets {
         Some(bucket.entry(candidates.trailing_zeros() as usize / 8, guard)?.0)
     }
 
-    /// The entry with this hash that `is_it` accepts.
+    /// The entry with this hash that is `sought`.
     #[inline(always)]
-    pub(super) fn find<'g>(
-        &self,
-        hash: u64,
-        guard: &'g Guard,
-        is_it: impl Fn(&Connection, Direction) -> bool,
-    ) -> Option<Place<'g>> {
+    pub(super) fn find<'g>(&self, hash: u64, guard: &'g Guard, sought: &impl Sought) -> Option<Place<'g>> {
         let mark = mark_of(hash);
         let mut bucket = self.home(hash);
         for _ in 0..self.list.len() {
@@ -160,7 +177,7 @@ impl Buckets {
                 let way = candidates.trailing_zeros() as usize / 8;
                 candidates &= candidates - 1;
                 if let Some((found, direction)) = self.list[bucket].entry(way, guard)
-                    && is_it(&found, direction)
+                    && sought.is(&found, direction)
                 {
                     return Some(Place { bucket, way, found, direction });
                 }

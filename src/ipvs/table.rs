@@ -147,7 +147,7 @@ impl HashedKey {
 
 impl ConnectionTable {
     /// To look a key up by.
-    #[inline]
+    #[inline(always)]
     pub fn hashed(&self, key: FlowWords) -> HashedKey {
         HashedKey { hash: key.hash_with(self.hasher.build_hasher()), key }
     }
@@ -207,8 +207,7 @@ impl ConnectionTable {
     pub fn find<'g>(&self, key: &HashedKey, guard: &'g Guard) -> Option<(Found<'g>, Direction)> {
         loop {
             let buckets = self.buckets(key.hash, guard)?;
-            let is_it = |connection: &Connection, direction| connection.has(&key.key, direction);
-            if let Some(Place { found, direction, .. }) = buckets.find(key.hash, guard, is_it) {
+            if let Some(Place { found, direction, .. }) = buckets.find(key.hash, guard, &key.key) {
                 return Some((found, direction));
             }
             if !self.has_moved(key.hash, buckets, guard) {
@@ -319,7 +318,7 @@ impl ConnectionTable {
         let mut writer = self.writer(shard);
         let buckets = self.with_room(shard, writer.used, guard);
         let way = Way { connection: connection.clone(), direction };
-        match buckets.find(hash, guard, |present, direction| present.has(&key, direction)) {
+        match buckets.find(hash, guard, &key) {
             None => {
                 buckets.put(hash, way.connection, direction);
                 writer.used += 1;
@@ -338,7 +337,7 @@ impl ConnectionTable {
         let HashedKey { key, hash } = self.hashed(connection.words(direction));
         let mut writer = self.writer(shard_of(hash));
         let Some(buckets) = self.buckets(hash, guard) else { return };
-        match buckets.find(hash, guard, |present, _| ptr::eq(present, connection)) {
+        match buckets.find(hash, guard, connection) {
             Some(place) => match writer.take_newest_hidden(&key) {
                 Some(way) => drop(buckets.replace(place, way.connection, way.direction)),
                 None => {

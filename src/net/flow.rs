@@ -111,7 +111,7 @@ impl FlowWords {
 
     /// The words of a flow whose addresses, the source's before the destination's, are `addresses` as a packet has them: 8 bytes
     /// of IPv4, 32 of IPv6. `None` of any other length.
-    #[inline]
+    #[inline(always)]
     pub fn of_bytes(
         addresses: &[u8],
         protocol: Protocol,

@@ -180,7 +180,7 @@ impl Known {
         };
     }
 
-    #[inline]
+    #[inline(always)]
     fn get(&self, address: IpAddr) -> Option<&NextHop> {
         match address {
             IpAddr::V4(address) => self.v4.get(&address.into()),

@@ -194,7 +194,7 @@ impl Datapath {
         self.seen = seen;
     }
 
-    #[inline]
+    #[inline(always)]
     fn flow_of(&self, frame: &Frame<'_>, packet: &Packet) -> Option<HashedKey> {
         ipsec::words_of(frame.bytes(), packet).map(|words| self.tables.connections.hashed(words))
     }

@@ -19,7 +19,7 @@ pub fn flow_of(packet: &Packet) -> Option<FlowKey> {
 }
 
 /// The same as words, read from the frame that the packet is in.
-#[inline]
+#[inline(always)]
 pub fn words_of(frame: &[u8], packet: &Packet) -> Option<FlowWords> {
     let addresses = match packet.is_ipv4() {
         true => frame.get(packet.l3 + IPV4_ADDRESSES..packet.l3 + IPV4_ADDRESSES + 8),

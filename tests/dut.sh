@@ -7,7 +7,8 @@
 #   dump   ipvsadm's listings, each below a heading: conns Ln stats thresholds persistent-conn timeout
 #   down   end the daemon, remove the namespaces
 # XLVS_PROGRAMS says where xlvs and ipvsadm are (default target/release), XLVS_QUEUES how many queues each interface
-# has, and so how many workers there are (default 1). With XLVS_SHORTCUT=1 at the reset, established connections take the
+# has, and so how many workers there are (default 1). With two, clients' packets come by the first and servers' by the
+# second, so that each side's keep their order; with XLVS_SPREAD=hash by either, and packets sent at once may overtake. With XLVS_SHORTCUT=1 at the reset, established connections take the
 # shortcut from their first packet on; else none does.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -47,6 +48,14 @@ cable() {
   ip netns exec xlvs-dut ethtool -K "$1" tx off >/dev/null
   ip netns exec xlvs-rig ethtool -K "$3" tx off >/dev/null
   ip -n xlvs-rig link set "$3" arp off up
+  [[ $QUEUES = 1 || ${XLVS_SPREAD-} = hash ]] || send_by_queue "$3"
+}
+
+send_by_queue() {
+  local queue=0
+  [[ $1 != taps ]] || queue=1
+  tc -n xlvs-rig qdisc add dev "$1" clsact
+  tc -n xlvs-rig filter add dev "$1" egress matchall action skbedit queue_mapping $queue
 }
 
 # Lets the rig's ends take redirected frames. A veth does with an XDP program at its other end; merged frames would be no

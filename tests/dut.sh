@@ -51,11 +51,12 @@ cable() {
   [[ $QUEUES = 1 || ${XLVS_SPREAD-} = hash ]] || send_by_queue "$3"
 }
 
+# All of the rig's CPUs send by one queue of its interface, which is the device's receive queue of that number.
 send_by_queue() {
   local queue=0
   [[ $1 != taps ]] || queue=1
-  tc -n xlvs-rig qdisc add dev "$1" clsact
-  tc -n xlvs-rig filter add dev "$1" egress matchall action skbedit queue_mapping $queue
+  printf '%x' $(((1 << $(nproc --all)) - 1)) |
+    ip netns exec xlvs-rig tee "/sys/class/net/$1/queues/tx-$queue/xps_cpus" >/dev/null
 }
 
 # Lets the rig's ends take redirected frames. A veth does with an XDP program at its other end; merged frames would be no

@@ -170,15 +170,10 @@ impl Shortcuts {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Whether this direction of the connection is to be lent now. Cheap, for every packet asks.
+    /// Whether this direction of the connection is to be lent once so many more packets of its client have been counted. Cheap,
+    /// for every packet asks.
     #[inline]
-    pub fn wants(&self, connection: &Connection, direction: Direction, generation: u32) -> bool {
-        self.will_want(connection, direction, generation, 0)
-    }
-
-    /// The same after so many more packets of its client.
-    #[inline]
-    pub fn will_want(
+    pub fn wants(
         &self,
         connection: &Connection,
         direction: Direction,

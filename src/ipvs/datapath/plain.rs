@@ -67,7 +67,7 @@ impl Datapath {
         let coming = u32::from(way == Direction::In);
         let generation = burst.snapshot.generation;
         let shortcuts = self.tables.connections.shortcuts();
-        shortcuts.is_some_and(|shortcuts| shortcuts.will_want(connection, way, generation, coming))
+        shortcuts.is_some_and(|shortcuts| shortcuts.wants(connection, way, generation, coming))
     }
 
     /// What such a packet changes of its connection, whose state it leaves as it is.

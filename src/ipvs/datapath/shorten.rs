@@ -25,7 +25,7 @@ impl Datapath {
         egress: Option<Egress>,
     ) {
         if let (Some(egress), Some(shortcuts)) = (egress, self.tables.connections.shortcuts())
-            && shortcuts.wants(connection, way, passage.burst.snapshot.generation)
+            && shortcuts.wants(connection, way, passage.burst.snapshot.generation, 0)
             && passage.is_usual()
             && passage.allows_to_lend(connection)
         {

@@ -1,6 +1,7 @@
 """Which CPU and which priority a thread has, and how much CPU time it took."""
 
 import ctypes
+import errno
 import os
 import struct
 from pathlib import Path
@@ -54,11 +55,16 @@ def schedule(thread, niceness, slice_ns):
 
 
 def prefer(pid, niceness):
-    """The same for a process and its session, which has a share of its own where the kernel groups by session."""
+    """The same for a process and its session, which has a share of its own where the kernel groups by session. A process
+    whose ancestors never began a session is in the root group: that one's share is fixed, and needs no change."""
     schedule(pid, niceness, PROGRAM_SLICE_NS)
-    group = Path(f"/proc/{pid}/autogroup")
-    if group.exists():
-        group.write_text(str(niceness))
+    try:
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
+    except FileNotFoundError:
+        pass  # this kernel does not group
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise RigError(f"cannot set the priority of the session of process {pid}: {error.strerror}") from error
 
 
 def cpu_nanoseconds(thread_directory):

@@ -170,6 +170,8 @@ def goals(results):
         for row in [
             ("new connections/s", "connections", name, "nft", 1.0, False),
             ("new connections/s", "connections", name, "haproxy", 1.7, False),
+            # The same where end hosts, not the router's core, are the limit: what the core could do.
+            ("CPU a new connection", "connection_cost", name, "haproxy", 1 / 1.7, True),
             *(
                 (
                     f"p99 of an answer at {load} %, the ends' part too",

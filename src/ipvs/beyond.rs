@@ -96,11 +96,13 @@ pub fn conn_max_of(memory: u64) -> u32 {
 pub const PREFIX: &str = "xlvs.";
 
 impl Beyond {
+    #[inline]
     fn options(&self, service: &ServiceId) -> Option<&ServiceOptions> {
         if self.services.is_empty() { None } else { self.services.get(service) }
     }
 
     /// The service's timeouts, where it has its own.
+    #[inline]
     pub fn timeouts(&self, service: &ServiceId, common: &Timeouts) -> Option<Timeouts> {
         let ServiceOptions { tcp, tcp_fin, udp, .. } = *self.options(service)?;
         let mut own = *common;
@@ -115,6 +117,7 @@ impl Beyond {
     }
 
     /// [`Switches::reset_on_expiry`] for one service.
+    #[inline]
     pub fn resets_on_expiry(&self, service: &ServiceId) -> bool {
         let own = self.options(service).and_then(|options| options.reset_on_expiry);
         own.unwrap_or(self.switches.reset_on_expiry)

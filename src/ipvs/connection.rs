@@ -1,7 +1,7 @@
 //! A connection: who talks to whom through which server, its state and its life. A million of them shall fit, so that what
 //! few need is kept apart.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -158,6 +158,12 @@ impl Connection {
     /// Address and port at the real server.
     pub fn server_address(&self) -> SocketAddr {
         self.ends.server_address(&self.server)
+    }
+
+    /// What NAT puts in place of an end of packets of this direction, if all ends are IPv4.
+    #[inline(always)]
+    pub fn replacement_v4(&self, direction: Direction) -> Option<SocketAddrV4> {
+        self.ends.replacement_v4(direction)
     }
 
     /// The control connection that made it as a data connection; it is kept alive until this one ends.

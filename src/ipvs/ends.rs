@@ -1,8 +1,9 @@
 //! Both ends of a connection and the virtual address between them, in as little memory as they can be told by.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use crate::ipvs::edit::ServiceId;
+use crate::ipvs::protocol::Direction;
 use crate::ipvs::server::RealServer;
 use crate::net::addr::Protocol;
 use crate::net::flow::{FlowKey, FlowWords};
@@ -123,6 +124,16 @@ impl Ends {
         SocketAddr::new(address, self.ports().server)
     }
 
+    /// What takes the place of an end in packets of this direction, the server or the virtual address, if all is IPv4.
+    #[inline(always)]
+    pub fn replacement_v4(&self, direction: Direction) -> Option<SocketAddrV4> {
+        let Ends::V4(ends) = self else { return None };
+        Some(match direction {
+            Direction::In => SocketAddrV4::new(ends.server, ends.ports.server),
+            Direction::Out => SocketAddrV4::new(ends.virtual_address, ends.ports.virtual_address),
+        })
+    }
+
     /// What the client's packets look like.
     #[inline]
     pub fn request(&self, protocol: Protocol, server: &RealServer) -> FlowWords {
@@ -216,6 +227,10 @@ mod tests {
             let ends = Ends::new(&request, &real, place);
             let shown = (ends.client(), ends.virtual_address(&real), ends.server_address(&real));
             assert_eq!(shown, (client, virtual_address, place));
+            for (direction, new) in [(Direction::In, place), (Direction::Out, virtual_address)] {
+                let replacement = ends.replacement_v4(direction).map(SocketAddr::V4);
+                assert_eq!(replacement, (client.is_ipv4() && place.is_ipv4()).then_some(new));
+            }
             let answers = [(request.reversed(), false), (FlowKey::new(Protocol::TCP, place, client), true)];
             let words = FlowWords::from(&request);
             assert_eq!(ends.request(Protocol::TCP, &real), words);

@@ -39,11 +39,11 @@ impl Sum {
     /// The sum folded to 16 bits, not complemented.
     #[inline]
     pub fn fold(self) -> u16 {
-        // At most 33 bits, then 18, then 17; the carry of these makes no further one.
-        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        ((sum & 0xffff) + (sum >> 16)) as u16
+        // Adding a carry makes no further one: the sum that it comes from is below the greatest number.
+        let (sum, carry) = (self.0 as u32).overflowing_add((self.0 >> 32) as u32);
+        let sum = sum + u32::from(carry);
+        let (sum, carry) = (sum as u16).overflowing_add((sum >> 16) as u16);
+        sum + u16::from(carry)
     }
 
     /// The checksum: the complement of the folded sum.
@@ -51,6 +51,14 @@ impl Sum {
     pub fn finish(self) -> u16 {
         !self.fold()
     }
+}
+
+/// Whether the checksum in an IPv4 header without options is right. In which order the bytes of each word are added makes no
+/// difference to that.
+#[inline]
+pub fn is_right_in(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    Sum(words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()).finish() == 0
 }
 
 /// The sum of the pseudo header of TCP and UDP (RFC 9293 section 3.1, RFC 8200 section 8.1); `len` in bytes.
@@ -127,6 +135,17 @@ mod tests {
             assert_eq!(folded % 0xffff, sum % 0xffff, "{sum:#x}");
             assert_eq!(folded == 0, sum == 0, "{sum:#x}");
         }
+    }
+
+    #[test]
+    fn a_header_is_right_with_its_checksum_only() {
+        let mut header = *b"\x45\x00\x00\x28\x12\x34\x40\x00\x40\x06\x00\x00\xc0\x00\x02\x0a\x0a\x0a\x01\x1e";
+        let checksum = Sum::default().bytes(&header).finish();
+        assert!(!is_right_in(&header));
+        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+        assert!(is_right_in(&header));
+        header[8] -= 1;
+        assert!(!is_right_in(&header));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 use thiserror::Error;
 
 use crate::net::addr::Protocol;
-use crate::net::checksum::Sum;
+use crate::net::checksum::{Sum, is_right_in};
 use crate::net::extension::{self, Piece};
 use crate::net::flow::FlowKey;
 
@@ -266,7 +266,7 @@ fn parse_plain_ipv4(frame: &[u8], packet: &mut Packet) -> Option<()> {
     let fragment = word(6);
     let end = ETHERNET_LEN + usize::from(word(2));
     let plain = header[..3] == [0x08, 0x00, 0x45] && fragment & !DONT_FRAGMENT & !RESERVED_FLAG == 0;
-    if !plain || Sum::default().bytes(&header[2..]).finish() != 0 {
+    if !plain || !is_right_in(header.last_chunk()?) {
         return None;
     }
     let l4 = ETHERNET_LEN + IPV4_LEN;

@@ -2,7 +2,7 @@
 //! long way is asked here too, as whether the answer is the usual one; if one is not, nothing has been done, and the packet
 //! takes the long way. The recorded scenarios and the model go through both.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Burst, Datapath, Seen, is_lendable};
@@ -36,12 +36,11 @@ impl Datapath {
             return None;
         }
         let state = usual_state(burst, &connection, way)?;
-        let (end, new) = match way {
-            Direction::In => (End::Destination, connection.server_address()),
-            Direction::Out => (End::Source, connection.virtual_address()),
+        let new = connection.replacement_v4(way)?;
+        let (end, next) = match way {
+            Direction::In => (End::Destination, IpAddr::V4(*new.ip())),
+            Direction::Out => (End::Source, packet.destination),
         };
-        let SocketAddr::V4(new) = new else { return None };
-        let next = if way == Direction::In { IpAddr::V4(*new.ip()) } else { packet.destination };
         let egress = usual_way(burst.snapshot, next, packet)?;
         if self.is_to_be_lent(burst, &connection, way) {
             return None;

@@ -9,7 +9,7 @@
 // A frame that user space has sent to find out whether a device takes it.
 struct trial {
 	__u32 processor; // the one that sends it, counted from 1, until the device has been asked
-	__u32 sent;
+	__u32 taken;
 };
 
 struct {
@@ -32,8 +32,9 @@ SEC("xdp") int xlvs_try_exit(struct xdp_md *ctx)
 	return bpf_redirect_map(&exits, *exit, 0);
 }
 
-// The tracepoint's arguments are the two devices, how many frames were sent and how many not, and an error number. Others
-// may redirect frames too, but on this processor not before the one of the trial has been delivered.
+// The tracepoint's arguments are the two devices, how many frames were sent and how many not, and an error number. There is
+// none where the device takes frames and only has no room at the moment. Others may redirect frames too, but on this processor
+// not before the one of the trial has been delivered.
 SEC("raw_tp") int xlvs_delivered(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u32 zero = 0;
@@ -41,7 +42,7 @@ SEC("raw_tp") int xlvs_delivered(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!now || now->processor != bpf_get_smp_processor_id() + 1)
 		return 0;
-	now->sent = (__u32)ctx->args[2];
+	now->taken = (int)ctx->args[4] == 0;
 	now->processor = 0;
 	return 0;
 }

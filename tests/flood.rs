@@ -167,6 +167,38 @@ fn a_client_of_udp_that_was_answered_stays() {
 }
 
 #[test]
+fn a_client_that_goes_on_by_the_shortcut_has_not_waited() {
+    let mut router = router("", &UDP).with_shortcut(0, usize::MAX);
+    set(&mut router, "xlvs.conn_max=4");
+    let datagram = |index| json!({"src": client(index), "dst": "10.10.1.30", "proto": "udp", "id": 7, "sport": 1000, "dport": 53});
+    (0..2).for_each(|_| assert_eq!(send(&mut router, Side::Client, datagram(0)), TO_SERVER));
+    router.advance(SECOND);
+    (1..4).for_each(|index| assert_eq!(send(&mut router, Side::Client, datagram(index)), TO_SERVER));
+    router.advance(SECOND);
+    let taken = router.fast_path().taken();
+    assert_eq!(send(&mut router, Side::Client, datagram(0)), TO_SERVER);
+    assert_eq!(router.fast_path().taken(), taken + 1);
+    router.advance(SECOND);
+    assert_eq!(send(&mut router, Side::Client, datagram(4)), TO_SERVER);
+    let left = clients_in(&mut router, &["UDP"]);
+    assert!(left.contains(&format!("{}:1000", client(0))), "{left:?}");
+}
+
+#[test]
+fn the_few_half_open_ones_of_a_table_that_was_large_are_found() {
+    let mut router = router("", &TCP);
+    (0..2000).for_each(|index| _ = request(&mut router, index, "S"));
+    router.advance(SECOND * 61);
+    assert_eq!(router.tables().connections.len(), 0);
+    set(&mut router, "xlvs.conn_max=10");
+    (0..10).for_each(|index| assert_eq!(request(&mut router, index, "S"), TO_SERVER));
+    for index in 10..100 {
+        router.skip(MILLISECOND);
+        assert_eq!(request(&mut router, index, "S"), TO_SERVER, "client {index}");
+    }
+}
+
+#[test]
 fn a_table_of_established_connections_takes_no_other_one() {
     let mut router = router("conn_max = 50", &TCP);
     (0..50).for_each(|index| establish(&mut router, index));

@@ -1,5 +1,6 @@
 //! Which flows are lent to the shortcut, until when, and that whatever can be seen is the same with it and without.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -128,6 +129,59 @@ fn a_change_sends_all_flows_the_long_way_once() {
     assert!(!is_taken(&mut router), "another MTU");
     run(&mut router, "ipvsadm -d -t 10.10.1.30:80 -r 10.8.8.33:8080");
     assert!(matches!(segment(&mut router, Side::Client, 0, "A"), Verdict::Drop(_)));
+}
+
+#[test]
+fn a_connection_that_ends_while_it_is_lent_leaves_nothing() {
+    let mut router = router(0);
+    let tables = Arc::clone(router.tables());
+    router.fast_path().interrupt(move || {
+        let mut all = Vec::new();
+        tables.connections.for_each(|connection| all.extend(connection.share()));
+        all.iter().for_each(|connection| tables.drop_connection(connection));
+    });
+    establish(&mut router, 0);
+    assert!(router.connections().is_empty());
+    assert_eq!(router.fast_path().len(), 0);
+    assert!(matches!(segment(&mut router, Side::Client, 0, "A"), Verdict::Pass));
+    establish(&mut router, 0);
+    assert_eq!(router.fast_path().len(), 1, "the next one is lent");
+}
+
+#[test]
+fn servers_past_the_last_account_go_the_long_way() {
+    let mut router = router(0);
+    // Two accounts a server, and the first two are nobody's.
+    for port in 1000..1040 {
+        run(&mut router, &format!("ipvsadm -a -t 10.10.1.30:80 -r 10.8.8.33:{port} -m"));
+    }
+    run(&mut router, "ipvsadm -d -t 10.10.1.30:80 -r 10.8.8.33:8080");
+    for client in 0..40 {
+        segment(&mut router, Side::Client, client, "S");
+    }
+    let servers: Vec<u16> = router.connections().iter().map(|connection| connection.server.port()).collect();
+    assert_eq!(servers.len(), 40, "{servers:?}");
+    let shortcuts = Arc::clone(router.tables().connections.shortcuts().unwrap());
+    let establish = |router: &mut Router| {
+        for connection in router.connections() {
+            let client = u32::from(
+                connection.client.to_string().split(['.', ':']).nth(3).unwrap().parse::<u8>().unwrap(),
+            ) - 1;
+            let answer = json!({"src": "10.8.8.33", "sport": connection.server.port(), "dst": connection.client.ip(),
+                "dport": 1000, "proto": "tcp", "flags": "SA", "id": 7});
+            let answer: PacketSpec = serde_json::from_value(answer).unwrap();
+            router.process(Side::Server, &ethernet::frame(Side::Server, &build(&answer, None).remove(0)));
+            segment(router, Side::Client, client, "A");
+        }
+    };
+    establish(&mut router);
+    assert_eq!(router.fast_path().len(), 31);
+    assert_eq!(shortcuts.refused(), 9);
+    for client in 0..40 {
+        segment(&mut router, Side::Client, client, "A");
+    }
+    assert_eq!(shortcuts.refused(), 9, "nobody asks for each packet anew");
+    assert_eq!(shortcuts.flows(), 31);
 }
 
 #[test]

@@ -241,6 +241,11 @@ impl Buckets {
         self.list.len()
     }
 
+    /// Whether there is anything in one bucket.
+    pub(super) fn has_entries(&self, bucket: usize) -> bool {
+        self.list[bucket].marks() & MARKS != 0
+    }
+
     /// The connections of one bucket; one whose entries are both there comes twice.
     pub(super) fn connections<'g>(
         &'g self,

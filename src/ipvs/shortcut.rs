@@ -189,16 +189,12 @@ impl Shortcuts {
         if now.as_nanos() < self.paused_until.load(Ordering::Relaxed) {
             return;
         }
-        let Some(slot) = self.slot(&connection.server) else { return };
         self.refresh(connection);
-        let packets = if direction == Direction::In { connection.lent_packets() } else { 0 };
-        let shortcut =
-            Shortcut { account: Account::of(slot, direction), packets: packets.into(), ..shortcut };
         if connection.lend(direction, shortcut.generation) {
             self.flows.fetch_add(1, Ordering::Relaxed);
         }
         self.lent.store(true, Ordering::Release);
-        let Err(refusal) = self.path.install(&connection.key(direction), &shortcut) else { return };
+        let Err(refusal) = self.install(connection, direction, shortcut) else { return };
         if refusal == NoShortcut::Full {
             self.refused.fetch_add(1, Ordering::Relaxed);
             self.paused_until.store((now + PAUSE).as_nanos(), Ordering::Relaxed);
@@ -207,6 +203,22 @@ impl Shortcuts {
             self.path.remove(&connection.key(direction));
             self.flows.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    fn install(
+        &self,
+        connection: &Connection,
+        direction: Direction,
+        shortcut: Shortcut,
+    ) -> Result<(), NoShortcut> {
+        let Some(slot) = self.slot(&connection.server) else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(NoShortcut::Impossible);
+        };
+        let packets = if direction == Direction::In { connection.lent_packets() } else { 0 };
+        let account = Account::of(slot, direction);
+        let shortcut = Shortcut { account, packets: packets.into(), ..shortcut };
+        self.path.install(&connection.key(direction), &shortcut)
     }
 
     /// Takes note of what a connection's packets have done meanwhile: its deadline, and how many its client has sent.
@@ -235,6 +247,13 @@ impl Shortcuts {
             self.path.remove(&connection.key(direction));
             self.flows.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Takes back what is lent of a connection that is no longer to be, one direction of which has just been lent. Who ended it
+    /// may have taken it back before the direction's flow was there, and so have left that.
+    pub fn call_off(&self, connection: &Connection, direction: Direction) {
+        self.take_back(connection);
+        self.path.remove(&connection.key(direction));
     }
 
     /// Ends all loans of generations before this one, and counts what they did at servers, services and in `total`.

@@ -54,7 +54,13 @@ impl SourceLimit {
 
 /// Takes one connection from a slot, unless it is more than `ahead` of the time.
 fn take(slot: &AtomicU64, now: u64, interval: u64, ahead: u64) -> bool {
-    let next = |arrival: u64| (arrival <= now + ahead).then(|| arrival.max(now) + interval);
+    // No slot gets further ahead, however much the clocks of workers differ; it did by another rate or burst, which no longer
+    // counts.
+    let most = now + ahead + interval + SECOND;
+    let next = |arrival: u64| {
+        let arrival = if arrival > most { now + ahead } else { arrival };
+        (arrival <= now + ahead).then(|| arrival.max(now) + interval)
+    };
     slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
 }
 
@@ -88,6 +94,16 @@ mod tests {
         let times = (0..100_000).map(|step| Instant::START + Duration::from_micros(100) * step);
         let allowed = times.filter(|now| limit.allows("192.0.2.1".parse().unwrap(), 7, 5, *now)).count();
         assert_eq!(allowed, 5 + 69, "7 a second in 10 seconds less a moment, and 5 at once");
+    }
+
+    #[test]
+    fn another_rate_counts_at_once() {
+        let limit = SourceLimit::default();
+        let start = Instant::START;
+        assert_eq!(allowed(&limit, "192.0.2.1", (1, 100), start), 100);
+        assert_eq!(allowed(&limit, "192.0.2.1", (1000, 100), start), 1, "not 100 seconds later");
+        let later = start + Duration::from_secs(1);
+        assert_eq!(allowed(&limit, "192.0.2.1", (1000, 100), later), 100);
     }
 
     #[test]

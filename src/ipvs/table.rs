@@ -26,8 +26,10 @@ use crate::net::flow::FlowWords;
 /// Among a million connections a shard has eight thousand entries.
 const SHARDS: usize = 256;
 
-/// Buckets that a sample of the table looks at.
+/// Buckets with connections that a sample of the table looks at.
 const SAMPLE: usize = 64;
+/// The same with those that are empty, which most are once a table that was large has few connections.
+const SAMPLE_EMPTY: usize = 1024;
 
 fn shard_of(hash: u64) -> usize {
     (hash >> 56) as usize % SHARDS
@@ -287,6 +289,7 @@ impl ConnectionTable {
                 .into_iter()
                 .flat_map(move |buckets| (start(buckets)..buckets.len()).map(move |bucket| (buckets, bucket)))
         });
+        let places = places.take(SAMPLE_EMPTY).filter(|(buckets, bucket)| buckets.has_entries(*bucket));
         places.take(SAMPLE).flat_map(move |(buckets, bucket)| buckets.connections(bucket, guard))
     }
 

@@ -71,6 +71,19 @@ pub enum XdpError {
         /// Frame size in bytes.
         frame_size: u32,
     },
+    /// The frame memory cannot be had on huge pages.
+    #[error(
+        "cannot allocate {frames} frames of {frame_size} bytes on huge pages: {reason}; reserve some (`xlvs doctor` says how), or \
+         set huge_pages = \"auto\" in xlvs.toml"
+    )]
+    HugePages {
+        /// Number of frames.
+        frames: u32,
+        /// Frame size in bytes.
+        frame_size: u32,
+        /// What failed.
+        reason: String,
+    },
     /// The frame memory cannot be had as it is set.
     #[error("cannot allocate {frames} frames of {frame_size} bytes: {reason}{}", remedy(*.errno))]
     Umem {

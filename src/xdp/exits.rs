@@ -82,8 +82,8 @@ impl Exits {
     ) -> Result<bool, Box<dyn Error>> {
         self.trial.set(0, [0; 2], 0)?;
         send(ebpf, name, ifindex, exit)?;
-        let [_, sent] = self.trial.get(&0, 0)?;
-        Ok(sent > 0)
+        let [_, taken] = self.trial.get(&0, 0)?;
+        Ok(taken != 0)
     }
 }
 

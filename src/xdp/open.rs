@@ -104,7 +104,7 @@ fn allocate(
     let new = |huge_pages| FramePool::new(config.frame_size, frames, ring, huge_pages);
     let why = match config.huge_pages {
         HugePageSetting::Off => return Ok((new(false)?, None)),
-        HugePageSetting::On => return Ok((new(true)?, None)),
+        HugePageSetting::On => return Ok((on_huge_pages(new(true), config, frames)?, None)),
         HugePageSetting::Auto if !fills_huge_pages(config.frame_size, frames) => {
             "its size is no multiple of theirs".to_owned()
         }
@@ -115,6 +115,20 @@ fn allocate(
         },
     };
     Ok((new(false)?, Some(format!("packet memory is on ordinary pages, not on huge ones: {why}"))))
+}
+
+/// That there are too few huge pages is no lack of memory.
+fn on_huge_pages(
+    pool: Result<FramePool, XdpError>,
+    config: &XdpConfig,
+    frames: u32,
+) -> Result<FramePool, XdpError> {
+    pool.map_err(|error| match error {
+        XdpError::Umem { reason, .. } => {
+            XdpError::HugePages { frames, frame_size: config.frame_size, reason }
+        }
+        error => error,
+    })
 }
 
 /// Whether the memory is a whole number of huge pages, without which it could not be given back.

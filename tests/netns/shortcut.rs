@@ -240,6 +240,28 @@ fn an_interface_that_takes_no_redirected_frames_gets_none() {
     daemon.stop();
 }
 
+#[test]
+fn an_interface_that_begins_to_refuse_redirected_frames_gets_none() {
+    let rig = Rig::new();
+    open(&rig);
+    let daemon = Daemon::start_with(&rig, AT_ONCE);
+    udp_service(&daemon);
+    let (client, server) = sockets(&rig);
+    ask_until_lent(&daemon, &client, &server);
+    rig.server.run("ethtool -K eth0 gro off");
+    wait_until("the daemon notices", || {
+        ask(&client, &server);
+        daemon.status().shortcut.state == "shortcut: on; back cannot send what another interface receives"
+    });
+    assert!((0..20).all(|_| ask(&client, &server)), "packets go the long way");
+    rig.server.run("ethtool -K eth0 gro on");
+    wait_until("they take the shortcut again", || {
+        ask(&client, &server);
+        daemon.status().shortcut.state == "shortcut: on" && daemon.status().shortcut.flows == 2
+    });
+    daemon.stop();
+}
+
 /// A datagram there and back.
 fn ask(client: &UdpSocket, server: &UdpSocket) -> bool {
     let mut buffer = [0; 64];

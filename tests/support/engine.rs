@@ -279,7 +279,7 @@ impl Router {
     }
 
     /// What workers and director share.
-    pub fn tables(&self) -> &Tables {
+    pub fn tables(&self) -> &Arc<Tables> {
         &self.tables
     }
 

@@ -1,6 +1,7 @@
 //! A fast path inside this process: does with packets of lent flows what the XDP program does.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -28,6 +29,17 @@ struct Inner {
     generation: AtomicU32,
     room: usize,
     taken: AtomicU64,
+    interruption: Interruption,
+}
+
+/// What happens elsewhere while a flow is being entered.
+#[derive(Default)]
+struct Interruption(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl fmt::Debug for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interruption")
+    }
 }
 
 /// The fast path; copies share it.
@@ -43,7 +55,13 @@ impl Fake {
             generation: AtomicU32::new(0),
             room,
             taken: AtomicU64::new(0),
+            interruption: Interruption::default(),
         }))
+    }
+
+    /// Has something happen just before the next flow is entered, as if another worker had done it.
+    pub fn interrupt(&self, interruption: impl FnOnce() + Send + 'static) {
+        *self.0.interruption.0.lock().unwrap() = Some(Box::new(interruption));
     }
 
     /// How many packets it has forwarded.
@@ -103,6 +121,10 @@ fn is_plain(bytes: &[u8], packet: &Packet) -> bool {
 
 impl FastPath for Fake {
     fn install(&self, flow: &FlowKey, shortcut: &Shortcut) -> Result<(), NoShortcut> {
+        let interruption = self.0.interruption.0.lock().unwrap().take();
+        if let Some(interruption) = interruption {
+            interruption();
+        }
         let mut entries = self.0.entries.lock().unwrap();
         if entries.len() >= self.0.room && !entries.contains_key(flow) {
             return Err(NoShortcut::Full);

@@ -1,5 +1,6 @@
 //! The machine as a whole.
 
+use super::port::noted;
 use super::{Facts, Finding};
 use crate::config::settings::HugePagesSetting;
 use crate::host::memory::HugePages;
@@ -86,9 +87,14 @@ fn huge_pages(facts: &Facts) -> Option<Finding> {
         return Some(Finding::good(topic, "switched off; packet memory is on ordinary pages"));
     }
     let pages = facts.huge_pages.unwrap_or_default();
-    // The daemon that runs has taken its own already.
+    // The daemon that runs has taken its own already, unless it says otherwise.
     if facts.ports.iter().any(|port| port.running.is_some()) {
-        return None;
+        let note = facts.ports.iter().find_map(|port| noted(port, "ordinary pages"))?;
+        return Some(Finding::fair(
+            topic,
+            note,
+            reserve(pages, needed) + "; it counts from the next start on",
+        ));
     }
     if pages.size != 0 && pages.free * pages.size >= needed {
         return Some(Finding::good(

@@ -344,6 +344,17 @@ fn memory_for_two_workers() {
         facts.settings.huge_pages = HugePagesSetting::On;
     };
     check(demanded, "huge pages", Grade::Bad, "packet memory of 32 MiB takes more", "vm.nr_hugepages=18");
+    let running = |facts: &mut Facts| {
+        few(facts);
+        facts.ports[0].running = Some(PortStatus {
+            name: "eth0".into(),
+            mode: "native".into(),
+            copy: "copy".into(),
+            queues: 2,
+            notes: vec!["packet memory is on ordinary pages, not on huge ones: too few".into()],
+        });
+    };
+    check(running, "huge pages", Grade::Fair, "packet memory is on ordinary pages", "vm.nr_hugepages=18");
     let limited = |facts: &mut Facts| facts.locked_memory = Some(8 << 20);
     check(
         limited,

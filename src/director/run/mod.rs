@@ -239,6 +239,10 @@ impl Daemon {
             self.command(Command::FreeMemory(pages)).await;
         }
         self.command(Command::Tick).await;
+        if self.workers.watch_exits() {
+            let network = (**self.network.borrow()).clone();
+            self.command(Command::Network(network)).await;
+        }
     }
 
     async fn serve_request(&mut self, asked: Asked) {

@@ -40,6 +40,8 @@ pub struct Workers {
     sender: Option<JoinHandle<()>>,
     refused: Arc<PacketCounters>,
     shortcuts: Option<Arc<Shortcuts>>,
+    /// Packets that had taken the shortcut when its exits were looked at last.
+    looked_after: u64,
 }
 
 /// The settings in the words of the packet threads.
@@ -115,7 +117,7 @@ impl Workers {
         let sender = sender
             .spawn(move || send_all(&raw, &packets, &counters))
             .map_err(|error| RunError::System("start a thread", error))?;
-        Ok(Workers { xdp: Some(xdp), sender: Some(sender), refused, shortcuts })
+        Ok(Workers { xdp: Some(xdp), sender: Some(sender), refused, shortcuts, looked_after: 0 })
     }
 
     /// Changes what comes up.
@@ -130,14 +132,28 @@ impl Workers {
 
     /// After a change of the network: finds out anew what the shortcut reaches.
     pub fn look_at_exits(&mut self) {
+        if self.xdp.as_ref().is_some_and(|xdp| xdp.shortcut_note().is_some()) {
+            self.try_exits();
+        }
+    }
+
+    /// The same while the shortcut is in use: nothing tells of an interface that begins to refuse, such as a veth whose other end
+    /// no longer merges segments, and all that the shortcut sends there would be lost. Returns whether anything is different; then
+    /// all that is lent has to end.
+    pub fn watch_exits(&mut self) -> bool {
+        let forwarded = self.shortcuts.as_ref().map_or(0, |shortcuts| shortcuts.books().totals().transmitted);
+        let used = std::mem::replace(&mut self.looked_after, forwarded) != forwarded;
+        used && self.try_exits()
+    }
+
+    fn try_exits(&mut self) -> bool {
         let on = self.shortcuts.is_some();
-        if let Some(xdp) = &mut self.xdp
-            && on
-            && xdp.shortcut_note().is_some()
-            && xdp.try_exits()
-        {
+        let Some(xdp) = self.xdp.as_mut().filter(|_| on) else { return false };
+        let different = xdp.try_exits();
+        if different {
             tracing::info!("{}", describe_shortcut(on, xdp));
         }
+        different
     }
 
     /// Adds ports and packet counts to a status.

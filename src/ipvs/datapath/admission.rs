@@ -86,6 +86,10 @@ impl Datapath {
 fn longest_waiting<'b>(tables: &Tables, burst: &Burst<'b>) -> Option<Found<'b>> {
     let drawn = tables.drop_counters.draw();
     let sample = tables.connections.sample(drawn, burst.guard);
-    let half_open = sample.filter_map(|connection| Some((connection.expendable_since()?, connection)));
+    let half_open = sample.filter(|connection| connection.is_half_open()).filter_map(|connection| {
+        // What its client sends by the shortcut counts.
+        tables.connections.refresh(&connection);
+        Some((connection.expendable_since()?, connection))
+    });
     half_open.take(CANDIDATES).min_by_key(|(since, _)| *since).map(|(_, connection)| connection)
 }

@@ -60,7 +60,7 @@ impl Datapath {
         shortcuts.lend(connection, way, shortcut, passage.burst.now);
         // Another worker may have ended the connection, hidden it or changed its state meanwhile.
         if !self.tables.connections.has(connection, way) || !is_lendable(connection.state()) {
-            shortcuts.take_back(connection);
+            shortcuts.call_off(connection, way);
         }
     }
 }

@@ -17,11 +17,14 @@ mod idle;
 mod inject;
 mod inspect;
 mod interface;
+mod long;
 mod occupant;
 mod open;
 mod options;
+mod parts;
 mod port;
 mod ranges;
+mod reentry;
 mod shortcut;
 mod steer;
 mod tap;
@@ -58,11 +61,15 @@ use worker::{Books, Outlets, StopOrder, Worker};
 
 /// Frames that may wait for the injector.
 const INJECTOR_QUEUE: usize = 1024;
-/// What the kernel keeps free in front of a received packet (XDP_PACKET_HEADROOM), and an Ethernet header with two
-/// VLAN tags.
-const FRAME_OVERHEAD: u32 = 256 + 14 + 8;
+/// What the kernel keeps free in front of a received packet (XDP_PACKET_HEADROOM).
+const HEADROOM: u32 = 256;
+/// An Ethernet header with two VLAN tags.
+const ETHERNET: u32 = 14 + 8;
 
-/// Largest IP packet in bytes that the kernel's stack surely takes back: what fits a page with the kernel's own bookkeeping,
+/// Largest MTU of an interface in bytes, which is that of most NICs: 9,000 and room for what is wrapped around it.
+pub const LARGEST_MTU: u32 = 9216;
+
+/// Largest IP packet in bytes that the kernel's stack surely takes back without a TAP device: what fits a page with the kernel's own bookkeeping,
 /// some 3400 bytes on x86-64, less where cache lines are longer.
 pub const INJECTABLE_MTU: u32 = 3300;
 
@@ -100,6 +107,16 @@ pub enum ShortcutSetting {
     On,
     /// Never.
     Off,
+}
+
+/// How many buffers a packet may lie in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Buffers {
+    /// One.
+    #[default]
+    One,
+    /// As many as it takes.
+    Several,
 }
 
 /// An interface to serve.
@@ -185,15 +202,18 @@ pub fn start<E: Engine + 'static>(
     clock: &Clock,
     hand_over: Sender<Vec<u8>>,
 ) -> Result<Xdp, XdpError> {
-    let (queues, mut status) = survey(config)?;
-    let (mut steerer, refusal) = load(config, queues)?;
+    let Survey { queues, long, mut status } = survey(config)?;
+    let (mut steerer, refusal) = load(config, queues, long.buffers())?;
     for (port, status) in config.ports.iter().zip(&mut status) {
         let attachment = steerer.attach(&port.name, port.ifindex, config.mode)?;
         status.mode = attachment.mode;
         status.notes.extend(attachment.why);
     }
-    let injector = Injector::load(entrances(config, &status), steerer.secret())?;
-    let queue_sets = open_queues(config, queues, &mut status)?;
+    let mut injector = Injector::load(entrances(config, &status), steerer.secret())?;
+    if long.mtu > INJECTABLE_MTU {
+        note_lost(&mut status, injector.take_long_frames());
+    }
+    let queue_sets = open_queues(config, queues, &long, &mut status)?;
     for (queue, set) in (0..).zip(&queue_sets) {
         for (index, port) in (0..).map(PortIndex).zip(&set.ports) {
             steerer.register(index, queue, &port.socket())?;
@@ -332,14 +352,14 @@ impl Drop for Xdp {
 }
 
 /// A kernel that does not take the shortcut gets the program without it; the second value is why.
-fn load(config: &XdpConfig, queues: u32) -> Result<(Steerer, Option<String>), XdpError> {
+fn load(config: &XdpConfig, queues: u32, buffers: Buffers) -> Result<(Steerer, Option<String>), XdpError> {
     let ports = config.ports.len() as u32;
     if config.shortcut == ShortcutSetting::Off {
-        return Ok((Steerer::load(ports, queues, 0)?, None));
+        return Ok((Steerer::load(ports, queues, 0, buffers)?, None));
     }
-    match Steerer::load(ports, queues, config.shortcut_flows.max(1)) {
+    match Steerer::load(ports, queues, config.shortcut_flows.max(1), buffers) {
         Ok(steerer) => Ok((steerer, None)),
-        Err(error) => Ok((Steerer::load(ports, queues, 0)?, Some(error.to_string()))),
+        Err(error) => Ok((Steerer::load(ports, queues, 0, buffers)?, Some(error.to_string()))),
     }
 }
 
@@ -351,11 +371,53 @@ fn has_local_server(steering: &Steering) -> bool {
 
 /// How many queues, and so workers, these settings give on these interfaces.
 pub fn queues(config: &XdpConfig) -> Result<u32, XdpError> {
-    survey(config).map(|(queues, _)| queues)
+    survey(config).map(|survey| survey.queues)
 }
 
-/// Checks the settings against the interfaces; returns how many queues to serve, and what there is to say so far.
-fn survey(config: &XdpConfig) -> Result<(u32, Vec<PortStatus>), XdpError> {
+/// What the settings give on these interfaces.
+struct Survey {
+    /// How many queues to serve.
+    queues: u32,
+    long: LongestPacket,
+    /// With what there is to say so far.
+    status: Vec<PortStatus>,
+}
+
+/// The interface with the largest MTU.
+struct LongestPacket {
+    interface: String,
+    mtu: u32,
+    frame_size: u32,
+}
+
+impl LongestPacket {
+    fn of(config: &XdpConfig) -> Result<Self, XdpError> {
+        let mut longest = LongestPacket { interface: String::new(), mtu: 0, frame_size: config.frame_size };
+        for port in &config.ports {
+            let mtu = checked_mtu(&port.name)?;
+            if mtu > longest.mtu {
+                longest.interface.clone_from(&port.name);
+                longest.mtu = mtu;
+            }
+        }
+        Ok(longest)
+    }
+
+    fn buffers(&self) -> Buffers {
+        if self.mtu > room_for_packet(self.frame_size) { Buffers::Several } else { Buffers::One }
+    }
+
+    /// Frames for a packet.
+    fn frames(&self) -> u32 {
+        match self.buffers() {
+            Buffers::One => 1,
+            Buffers::Several => parts::frames_for(self.mtu, self.frame_size),
+        }
+    }
+}
+
+/// Checks the settings against the interfaces.
+fn survey(config: &XdpConfig) -> Result<Survey, XdpError> {
     if config.ports.len() > usize::from(u8::MAX) {
         return Err(XdpError::TooManyPorts(config.ports.len()));
     }
@@ -364,28 +426,31 @@ fn survey(config: &XdpConfig) -> Result<(u32, Vec<PortStatus>), XdpError> {
         if !interface::is_ethernet(&port.name)? {
             return Err(XdpError::NotEthernet { interface: port.name.clone() });
         }
-        present.push((interface::queues(&port.name)?, checked_mtu(&port.name, config.frame_size)?));
+        present.push(interface::queues(&port.name)?);
     }
-    let usable = present.iter().map(|(queues, _)| queues.receive.min(queues.transmit).max(1)).min();
+    let usable = present.iter().map(|queues| queues.receive.min(queues.transmit).max(1)).min();
     let usable = usable.ok_or(XdpError::NoPorts)?;
     let served = if config.queues == 0 { usable } else { config.queues };
     let mut status = Vec::new();
-    for (port, (queues, mtu)) in config.ports.iter().zip(present) {
-        let mut notes = check_queues(&port.name, queues, served, config.queues != 0)?;
-        if mtu > INJECTABLE_MTU {
-            notes.push(format!("packets over {INJECTABLE_MTU} bytes may be lost unless they are balanced"));
-        }
+    for (port, queues) in config.ports.iter().zip(present) {
+        let notes = check_queues(&port.name, queues, served, config.queues != 0)?;
         let name = port.name.clone();
         status.push(PortStatus { name, mode: AttachedMode::Skb, zero_copy: false, queues: served, notes });
     }
-    Ok((served, status))
+    Ok(Survey { queues: served, long: LongestPacket::of(config)?, status })
 }
 
-fn checked_mtu(interface: &str, frame_size: u32) -> Result<u32, XdpError> {
+/// Notes why long packets that are not balanced are lost, if they are.
+fn note_lost(status: &mut [PortStatus], why: Option<String>) {
+    let Some(why) = why else { return };
+    let note = format!("packets over {INJECTABLE_MTU} bytes may be lost unless they are balanced: {why}");
+    status.iter_mut().for_each(|status| status.notes.push(note.clone()));
+}
+
+fn checked_mtu(interface: &str) -> Result<u32, XdpError> {
     let mtu = interface::mtu(interface)?;
-    let room = room_for_packet(frame_size);
-    if mtu > room {
-        return Err(XdpError::MtuTooLarge { interface: interface.into(), mtu, room, frame_size });
+    if mtu > LARGEST_MTU {
+        return Err(XdpError::MtuTooLarge { interface: interface.into(), mtu });
     }
     Ok(mtu)
 }

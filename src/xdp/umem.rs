@@ -7,6 +7,9 @@ use xsk_rs::{FrameDesc, Umem};
 
 use crate::xdp::error::{XdpError, errno, reason};
 
+/// Of <linux/if_xdp.h>: the packet goes on in the next descriptor.
+const XDP_PKT_CONTD: u32 = 1;
+
 /// One frame of a UMEM, held by user space. Whoever has this value is the only one that touches the frame's bytes;
 /// giving it to a ring gives the frame to the kernel. It can be neither copied nor cloned, so a frame is never in two
 /// places.
@@ -15,12 +18,13 @@ use crate::xdp::error::{XdpError, errno, reason};
 pub(super) struct OwnedFrame {
     descriptor: FrameDesc,
     len: usize,
+    continues: bool,
 }
 
 impl OwnedFrame {
     /// The frame that a ring has just handed over; the caller gives up its descriptor.
     pub(super) fn from_ring(descriptor: FrameDesc) -> Self {
-        OwnedFrame { len: descriptor.lengths().data(), descriptor }
+        OwnedFrame { len: descriptor.lengths().data(), continues: descriptor.has_more_frames(), descriptor }
     }
 
     /// The descriptor to put on a fill ring; the frame is the kernel's from then on.
@@ -28,7 +32,7 @@ impl OwnedFrame {
         self.descriptor
     }
 
-    /// Length of the packet in bytes.
+    /// Length of the packet, or of the part of it, in bytes.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -36,6 +40,16 @@ impl OwnedFrame {
     /// Sets the length of the packet in bytes; at most the frame's capacity, to which it is cut when sent.
     pub(super) fn set_len(&mut self, len: usize) {
         self.len = len;
+    }
+
+    /// Whether the packet goes on in the frame that follows in the ring.
+    pub(super) fn continues(&self) -> bool {
+        self.continues
+    }
+
+    /// Sets whether it does.
+    pub(super) fn set_continues(&mut self, continues: bool) {
+        self.continues = continues;
     }
 }
 
@@ -135,6 +149,7 @@ impl FramePool {
     pub(super) fn seal(&self, mut frame: OwnedFrame) -> FrameDesc {
         // SAFETY: as in `buffer`.
         unsafe { self.umem.data_mut(&mut frame.descriptor) }.cursor().set_pos(frame.len);
+        frame.descriptor.set_options(if frame.continues { XDP_PKT_CONTD } else { 0 });
         frame.descriptor
     }
 }

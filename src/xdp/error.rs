@@ -331,7 +331,8 @@ mod tests {
              set frame_size = 4096 in xlvs.toml"
         );
         let large = told(9000, 2048);
-        let remedy = "or run `ip link set dev eth1 mtu 1770`, or at most mtu 3818 with frame_size = 4096 in xlvs.toml";
+        let remedy =
+            "or run `ip link set dev eth1 mtu 1770`, or at most mtu 3818 with frame_size = 4096 in xlvs.toml";
         assert!(large.ends_with(remedy), "{large}");
         let larger = told(9000, 4096);
         assert!(larger.ends_with("or newer, or run `ip link set dev eth1 mtu 3818`"), "{larger}");

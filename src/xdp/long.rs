@@ -8,10 +8,10 @@ use crate::ipvs::verdict::{DropReason, Verdict};
 use crate::net::addr::PortIndex;
 use crate::net::frame::Frame;
 use crate::net::time::Instant;
-use crate::xdp::{Buffers, ETHERNET, LARGEST_MTU};
 use crate::xdp::parts::{self, GROWTH};
 use crate::xdp::umem::OwnedFrame;
 use crate::xdp::worker::Worker;
+use crate::xdp::{Buffers, ETHERNET, LARGEST_MTU};
 
 /// Longest frame of any served interface.
 const LONGEST: usize = (LARGEST_MTU + ETHERNET) as usize;

@@ -8,8 +8,8 @@ use super::error::XdpError;
 use super::port::{CopyMode, Port, Setting};
 use super::umem::FramePool;
 use super::{
-    AttachSetting, AttachedMode, Buffers, HugePageSetting, LongestPacket, PortStatus, XdpConfig, ZeroCopySetting,
-    occupant, parts, room_for_packet,
+    AttachSetting, AttachedMode, Buffers, HugePageSetting, LongestPacket, PortStatus, XdpConfig,
+    ZeroCopySetting, occupant, parts, room_for_packet,
 };
 
 /// Size of each ring where the number of frames leaves it open.

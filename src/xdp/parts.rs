@@ -1,8 +1,8 @@
 //! Packets that lie in several frames: all but the last frame of one say that it continues.
 
 use crate::ipvs::verdict::DropReason;
-use crate::xdp::{ETHERNET, HEADROOM};
 use crate::xdp::umem::{FramePool, OwnedFrame};
+use crate::xdp::{ETHERNET, HEADROOM};
 
 /// Bytes that the engine may add to a packet: the headers of a tunnel, or addresses and ports that take more digits.
 pub(super) const GROWTH: usize = 256;

@@ -341,7 +341,8 @@ impl Steerer {
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let result = program(&mut self.ebpf, self.buffers)?.test_run(options).map_err(|error| load_error(&error))?;
+        let result =
+            program(&mut self.ebpf, self.buffers)?.test_run(options).map_err(|error| load_error(&error))?;
         let redirected = result.return_value == libbpf_sys::XDP_REDIRECT;
         Ok(redirected.then_some(result.data_size_out as usize))
     }

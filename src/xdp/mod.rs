@@ -27,6 +27,7 @@ mod ranges;
 mod reentry;
 mod shortcut;
 mod steer;
+mod survey;
 mod tap;
 mod umem;
 mod worker;
@@ -47,6 +48,7 @@ pub use inspect::{DriverFeatures, Inspection, Occupant, inspect, room_for_packet
 pub use open::packet_memory;
 pub use port::RingLosses;
 pub use steer::{AttachSetting, AttachedMode, Attachment, Steered, Steerer};
+pub use survey::queues;
 pub use worker::{Clock, FrameBalance};
 
 use crate::ipvs::datapath::Engine;
@@ -57,6 +59,7 @@ use detour::{Detour, Way};
 use inject::{Entrance, Injector, PassedFrame};
 use open::open_queues;
 use shortcut::{Exit, XdpFastPath};
+use survey::{Survey, survey};
 use worker::{Books, Outlets, StopOrder, Worker};
 
 /// Frames that may wait for the injector.
@@ -202,18 +205,18 @@ pub fn start<E: Engine + 'static>(
     clock: &Clock,
     hand_over: Sender<Vec<u8>>,
 ) -> Result<Xdp, XdpError> {
-    let Survey { queues, long, mut status } = survey(config)?;
-    let (mut steerer, refusal) = load(config, queues, long.buffers())?;
+    let Survey { queues, longest, mut status } = survey(config)?;
+    let (mut steerer, refusal) = load(config, queues, longest.buffers())?;
     for (port, status) in config.ports.iter().zip(&mut status) {
         let attachment = steerer.attach(&port.name, port.ifindex, config.mode)?;
         status.mode = attachment.mode;
         status.notes.extend(attachment.why);
     }
     let mut injector = Injector::load(entrances(config, &status), steerer.secret())?;
-    if long.mtu > INJECTABLE_MTU {
+    if longest.mtu > INJECTABLE_MTU {
         note_lost(&mut status, injector.take_long_frames());
     }
-    let queue_sets = open_queues(config, queues, &long, &mut status)?;
+    let queue_sets = open_queues(config, queues, &longest, &mut status)?;
     for (queue, set) in (0..).zip(&queue_sets) {
         for (index, port) in (0..).map(PortIndex).zip(&set.ports) {
             steerer.register(index, queue, &port.socket())?;
@@ -295,6 +298,12 @@ impl Xdp {
         self.steerer.ask(port, frame)
     }
 
+    /// The same, for a frame of which only the first `first` bytes lie in the first buffer. The kernel refuses that before
+    /// Linux 6.18, and where packets lie in one.
+    pub fn ask_in_parts(&mut self, port: PortIndex, frame: &[u8], first: usize) -> Result<Steered, XdpError> {
+        self.steerer.ask_in_parts(port, frame, first)
+    }
+
     /// Asks it what frame it would send elsewhere by the shortcut, in place of one received by `port`.
     pub fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
         self.steerer.shorten(port, frame)
@@ -369,105 +378,11 @@ fn has_local_server(steering: &Steering) -> bool {
     steering.servers.iter().any(|(address, _)| local(address))
 }
 
-/// How many queues, and so workers, these settings give on these interfaces.
-pub fn queues(config: &XdpConfig) -> Result<u32, XdpError> {
-    survey(config).map(|survey| survey.queues)
-}
-
-/// What the settings give on these interfaces.
-struct Survey {
-    /// How many queues to serve.
-    queues: u32,
-    long: LongestPacket,
-    /// With what there is to say so far.
-    status: Vec<PortStatus>,
-}
-
-/// The interface with the largest MTU.
-struct LongestPacket {
-    interface: String,
-    mtu: u32,
-    frame_size: u32,
-}
-
-impl LongestPacket {
-    fn of(config: &XdpConfig) -> Result<Self, XdpError> {
-        let mut longest = LongestPacket { interface: String::new(), mtu: 0, frame_size: config.frame_size };
-        for port in &config.ports {
-            let mtu = checked_mtu(&port.name)?;
-            if mtu > longest.mtu {
-                longest.interface.clone_from(&port.name);
-                longest.mtu = mtu;
-            }
-        }
-        Ok(longest)
-    }
-
-    fn buffers(&self) -> Buffers {
-        if self.mtu > room_for_packet(self.frame_size) { Buffers::Several } else { Buffers::One }
-    }
-
-    /// Frames for a packet.
-    fn frames(&self) -> u32 {
-        match self.buffers() {
-            Buffers::One => 1,
-            Buffers::Several => parts::frames_for(self.mtu, self.frame_size),
-        }
-    }
-}
-
-/// Checks the settings against the interfaces.
-fn survey(config: &XdpConfig) -> Result<Survey, XdpError> {
-    if config.ports.len() > usize::from(u8::MAX) {
-        return Err(XdpError::TooManyPorts(config.ports.len()));
-    }
-    let mut present = Vec::new();
-    for port in &config.ports {
-        if !interface::is_ethernet(&port.name)? {
-            return Err(XdpError::NotEthernet { interface: port.name.clone() });
-        }
-        present.push(interface::queues(&port.name)?);
-    }
-    let usable = present.iter().map(|queues| queues.receive.min(queues.transmit).max(1)).min();
-    let usable = usable.ok_or(XdpError::NoPorts)?;
-    let served = if config.queues == 0 { usable } else { config.queues };
-    let mut status = Vec::new();
-    for (port, queues) in config.ports.iter().zip(present) {
-        let notes = check_queues(&port.name, queues, served, config.queues != 0)?;
-        let name = port.name.clone();
-        status.push(PortStatus { name, mode: AttachedMode::Skb, zero_copy: false, queues: served, notes });
-    }
-    Ok(Survey { queues: served, long: LongestPacket::of(config)?, status })
-}
-
 /// Notes why long packets that are not balanced are lost, if they are.
 fn note_lost(status: &mut [PortStatus], why: Option<String>) {
     let Some(why) = why else { return };
     let note = format!("packets over {INJECTABLE_MTU} bytes may be lost unless they are balanced: {why}");
     status.iter_mut().for_each(|status| status.notes.push(note.clone()));
-}
-
-fn checked_mtu(interface: &str) -> Result<u32, XdpError> {
-    let mtu = interface::mtu(interface)?;
-    if mtu > LARGEST_MTU {
-        return Err(XdpError::MtuTooLarge { interface: interface.into(), mtu });
-    }
-    Ok(mtu)
-}
-
-fn check_queues(interface: &str, queues: Queues, served: u32, chosen: bool) -> Result<Vec<String>, XdpError> {
-    let present = queues.receive.min(queues.transmit).max(1);
-    if present < served {
-        return Err(XdpError::TooFewQueues { interface: interface.into(), present, wanted: served });
-    }
-    if queues.receive <= served {
-        return Ok(Vec::new());
-    }
-    if !chosen {
-        return Err(XdpError::UnequalQueues { interface: interface.into(), present: queues.receive, served });
-    }
-    let note = format!("packets on receive queues {served} to {} do not come up", queues.receive - 1);
-    Ok(vec![note])
 }
 
 fn entrances(config: &XdpConfig, status: &[PortStatus]) -> Vec<Entrance> {

@@ -6,10 +6,11 @@ use xsk_rs::config::QueueSize;
 
 use super::error::XdpError;
 use super::port::{CopyMode, Port, Setting};
+use super::survey::LongestPacket;
 use super::umem::FramePool;
 use super::{
-    AttachSetting, AttachedMode, Buffers, HugePageSetting, LongestPacket, PortStatus, XdpConfig,
-    ZeroCopySetting, occupant, parts, room_for_packet,
+    AttachSetting, AttachedMode, Buffers, HugePageSetting, PortStatus, XdpConfig, ZeroCopySetting, occupant,
+    parts, room_for_packet,
 };
 
 /// Size of each ring where the number of frames leaves it open.
@@ -37,10 +38,10 @@ pub(super) struct QueueSet {
 pub(super) fn open_queues(
     config: &XdpConfig,
     queues: u32,
-    long: &LongestPacket,
+    longest: &LongestPacket,
     status: &mut [PortStatus],
 ) -> Result<Vec<QueueSet>, XdpError> {
-    let sets = open_best(config, queues, long, status)?;
+    let sets = open_best(config, queues, longest, status)?;
     // What is so of one queue is so of all.
     let notes = sets.first().map_or(&[][..], |set| &set.notes);
     status.iter_mut().for_each(|status| status.notes.extend_from_slice(notes));
@@ -50,11 +51,11 @@ pub(super) fn open_queues(
 fn open_best(
     config: &XdpConfig,
     queues: u32,
-    long: &LongestPacket,
+    longest: &LongestPacket,
     status: &mut [PortStatus],
 ) -> Result<Vec<QueueSet>, XdpError> {
     if config.zero_copy != ZeroCopySetting::Off {
-        match try_zero_copy(config, queues, long, status) {
+        match try_zero_copy(config, queues, longest, status) {
             Ok(sets) => {
                 status.iter_mut().for_each(|status| status.zero_copy = true);
                 return Ok(sets);
@@ -63,14 +64,14 @@ fn open_best(
             Err(error) => note_copy(status, &error),
         }
     }
-    open_all(config, queues, long, CopyMode::Copy).map_err(|error| about_long_packets(error, long))
+    open_all(config, queues, longest, CopyMode::Copy).map_err(|error| about_long_packets(error, longest))
 }
 
 /// In copy mode a kernel that knows sockets for packets in several buffers refuses none.
-fn about_long_packets(error: XdpError, long: &LongestPacket) -> XdpError {
+fn about_long_packets(error: XdpError, longest: &LongestPacket) -> XdpError {
     match error {
-        XdpError::Bind { reason, errno: Some(libc::EINVAL), .. } if long.buffers() == Buffers::Several => {
-            let LongestPacket { interface, mtu, frame_size } = long;
+        XdpError::Bind { reason, errno: Some(libc::EINVAL), .. } if longest.buffers() == Buffers::Several => {
+            let LongestPacket { interface, mtu, frame_size } = longest;
             XdpError::NoLongPackets {
                 interface: interface.clone(),
                 mtu: *mtu,
@@ -100,11 +101,11 @@ fn note_copy(status: &mut [PortStatus], error: &XdpError) {
 fn try_zero_copy(
     config: &XdpConfig,
     queues: u32,
-    long: &LongestPacket,
+    longest: &LongestPacket,
     status: &[PortStatus],
 ) -> Result<Vec<QueueSet>, XdpError> {
     for port in &config.ports {
-        let (wanted, most) = (long.frames(), occupant::zero_copy_segments(port.ifindex));
+        let (wanted, most) = (longest.frames(), occupant::zero_copy_segments(port.ifindex));
         if most != 0 && most < wanted {
             return Err(XdpError::ShortZeroCopy { interface: port.name.clone(), most, wanted });
         }
@@ -114,27 +115,27 @@ fn try_zero_copy(
             interface: status.name.clone(),
             reason: if config.mode == AttachSetting::Skb { "is set not to use" } else { "does not have" },
         }),
-        None => open_all(config, queues, long, CopyMode::ZeroCopy),
+        None => open_all(config, queues, longest, CopyMode::ZeroCopy),
     }
 }
 
 fn open_all(
     config: &XdpConfig,
     queues: u32,
-    long: &LongestPacket,
+    longest: &LongestPacket,
     mode: CopyMode,
 ) -> Result<Vec<QueueSet>, XdpError> {
-    (0..queues).map(|queue| open_set(config, queue, long, mode)).collect()
+    (0..queues).map(|queue| open_set(config, queue, longest, mode)).collect()
 }
 
 fn open_set(
     config: &XdpConfig,
     queue: u32,
-    long: &LongestPacket,
+    longest: &LongestPacket,
     mode: CopyMode,
 ) -> Result<QueueSet, XdpError> {
-    let (frames, ring) = frames_and_ring(config, long.frames())?;
-    let buffers = long.buffers();
+    let (frames, ring) = frames_and_ring(config, longest.frames())?;
+    let buffers = longest.buffers();
     let longest_in_place = match buffers {
         Buffers::One => usize::MAX,
         Buffers::Several => parts::longest_in_place(config.frame_size),

@@ -190,8 +190,10 @@ impl Steerer {
         let (mtu, room) = (interface::mtu(interface)?, interface::page_room());
         let takes_several = || features(ifindex).is_some_and(|features| features.many_buffers);
         let unable = match self.buffers {
-            Buffers::One => Some("packets are to lie in one buffer"),
-            Buffers::Several if !takes_several() => Some("the driver receives no packets in several buffers"),
+            Buffers::One => Some("longer ones come in several buffers, which takes frame_size = 2048"),
+            Buffers::Several if !takes_several() => {
+                Some("the driver says of no others that it receives them")
+            }
             Buffers::Several => None,
         };
         if let Some(why) = unable
@@ -317,23 +319,35 @@ impl Steerer {
     /// Asks the program what it would do with a frame received on queue 0 of `port`. Nothing is sent. To be called in
     /// the network namespace of the interfaces.
     pub fn ask(&mut self, port: PortIndex, frame: &[u8]) -> Result<Steered, XdpError> {
-        let redirected = self.run(port, frame, &mut [])?.is_some();
+        self.ask_in_parts(port, frame, frame.len())
+    }
+
+    /// The same, for a frame of which only the first `first` bytes lie in the first buffer. The kernel refuses that before
+    /// Linux 6.18, and where packets lie in one.
+    pub fn ask_in_parts(&mut self, port: PortIndex, frame: &[u8], first: usize) -> Result<Steered, XdpError> {
+        let redirected = self.run(port, frame, first, &mut [])?.is_some();
         Ok(if redirected { Steered::Up } else { Steered::Kernel })
     }
 
     /// The same, for what would leave by the shortcut: the frame as it would leave.
     pub(super) fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
         let mut out = vec![0; frame.len()];
-        let length = self.run(port, frame, &mut out)?;
+        let length = self.run(port, frame, frame.len(), &mut out)?;
         out.truncate(length.unwrap_or(0));
         // What goes up is as it came.
         Ok(length.filter(|_| out != frame).map(|_| out))
     }
 
     /// What the program does with a frame: the length of what it redirects, which is in `out` then as far as it fits.
-    fn run(&mut self, port: PortIndex, frame: &[u8], out: &mut [u8]) -> Result<Option<usize>, XdpError> {
+    fn run(
+        &mut self,
+        port: PortIndex,
+        frame: &[u8],
+        first: usize,
+        out: &mut [u8],
+    ) -> Result<Option<usize>, XdpError> {
         let ifindex = self.ifindexes.get(usize::from(port.0)).copied().unwrap_or(0);
-        let context = context(ifindex, frame.len());
+        let context = context(ifindex, first);
         let data_out = (!out.is_empty()).then_some(out);
         let options = TestRunOptions {
             data_in: Some(frame),

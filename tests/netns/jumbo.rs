@@ -19,13 +19,9 @@ const SERVER: &str = "10.2.0.2:80";
 /// The longest datagram in a packet of 9,000 bytes.
 const DATAGRAM: usize = 8972;
 
-/// A rig with these MTUs of the cables to client and server.
 fn rig(client: u32, server: u32) -> Rig {
     let rig = Rig::new();
-    for (peer, interface, mtu) in [(&rig.client, "front", client), (&rig.server, "back", server)] {
-        rig.router.run(&format!("ip link set dev {interface} mtu {mtu}"));
-        peer.run(&format!("ip link set dev eth0 mtu {mtu}"));
-    }
+    rig.set_mtu(client, server);
     rig
 }
 

@@ -225,7 +225,7 @@ INLINE int take_ipv4(struct xdp_md *ctx, __u32 generation, bool parts)
 	if (plain.transport + UDP_HEADER_LENGTH > (__u8 *)end || *(__u8 *)ip != PLAIN_IPV4 ||
 	    (ip->frag_off & NET16(IPV4_FRAGMENT)) || ip->ttl <= 1)
 		return NOT_TAKEN;
-	plain.in_parts = length > (__u64)((__u8 *)end - data);
+	plain.in_parts = parts && length > (__u64)((__u8 *)end - data);
 	plain.protocol = ip->protocol;
 	plain.ip_length = NET16(ip->tot_len);
 	plain.transport_length = plain.ip_length - sizeof(*ip);
@@ -260,7 +260,7 @@ INLINE int take_ipv6(struct xdp_md *ctx, __u32 generation, bool parts)
 
 	if (plain.transport + UDP_HEADER_LENGTH > (__u8 *)end || ip->version != 6 || ip->hop_limit <= 1)
 		return NOT_TAKEN;
-	plain.in_parts = length > (__u64)((__u8 *)end - data);
+	plain.in_parts = parts && length > (__u64)((__u8 *)end - data);
 	plain.protocol = ip->nexthdr;
 	plain.transport_length = NET16(ip->payload_len);
 	plain.ip_length = plain.transport_length + sizeof(*ip);

@@ -18,13 +18,12 @@ const XDP_PKT_CONTD: u32 = 1;
 pub(super) struct OwnedFrame {
     descriptor: FrameDesc,
     len: usize,
-    continues: bool,
 }
 
 impl OwnedFrame {
     /// The frame that a ring has just handed over; the caller gives up its descriptor.
     pub(super) fn from_ring(descriptor: FrameDesc) -> Self {
-        OwnedFrame { len: descriptor.lengths().data(), continues: descriptor.has_more_frames(), descriptor }
+        OwnedFrame { len: descriptor.lengths().data(), descriptor }
     }
 
     /// The descriptor to put on a fill ring; the frame is the kernel's from then on.
@@ -44,12 +43,12 @@ impl OwnedFrame {
 
     /// Whether the packet goes on in the frame that follows in the ring.
     pub(super) fn continues(&self) -> bool {
-        self.continues
+        self.descriptor.has_more_frames()
     }
 
     /// Sets whether it does.
     pub(super) fn set_continues(&mut self, continues: bool) {
-        self.continues = continues;
+        self.descriptor.set_options(if continues { XDP_PKT_CONTD } else { 0 });
     }
 }
 
@@ -96,7 +95,7 @@ impl FramePool {
         &self.umem
     }
 
-    /// Takes a free frame.
+    /// Takes a free frame. Length and continuation are left from its former use.
     pub(super) fn take(&mut self) -> Option<OwnedFrame> {
         self.free.pop()
     }
@@ -149,7 +148,6 @@ impl FramePool {
     pub(super) fn seal(&self, mut frame: OwnedFrame) -> FrameDesc {
         // SAFETY: as in `buffer`.
         unsafe { self.umem.data_mut(&mut frame.descriptor) }.cursor().set_pos(frame.len);
-        frame.descriptor.set_options(if frame.continues { XDP_PKT_CONTD } else { 0 });
         frame.descriptor
     }
 }

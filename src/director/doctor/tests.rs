@@ -192,7 +192,7 @@ fn drivers_without_native_xdp_or_zero_copy() {
     let features = |native, zero_copy| {
         move |facts: &mut Facts| {
             facts.ports[0].inspection.features =
-                Some(DriverFeatures { native, zero_copy, many_buffers: false });
+                Some(DriverFeatures { native, zero_copy, ..DriverFeatures::default() });
             facts.ports[0].inspection.offloads.generic_receive = Some(false);
         }
     };

@@ -306,7 +306,17 @@ impl Xdp {
 
     /// Asks it what frame it would send elsewhere by the shortcut, in place of one received by `port`.
     pub fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
-        self.steerer.shorten(port, frame)
+        self.shorten_in_parts(port, frame, frame.len())
+    }
+
+    /// The same, for a frame of which only the first `first` bytes lie in the first buffer, as in [`Xdp::ask_in_parts`].
+    pub fn shorten_in_parts(
+        &mut self,
+        port: PortIndex,
+        frame: &[u8],
+        first: usize,
+    ) -> Result<Option<Vec<u8>>, XdpError> {
+        self.steerer.shorten_in_parts(port, frame, first)
     }
 
     /// What each interface got, in the order of the ports.

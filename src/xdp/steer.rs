@@ -330,9 +330,14 @@ impl Steerer {
     }
 
     /// The same, for what would leave by the shortcut: the frame as it would leave.
-    pub(super) fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
+    pub(super) fn shorten_in_parts(
+        &mut self,
+        port: PortIndex,
+        frame: &[u8],
+        first: usize,
+    ) -> Result<Option<Vec<u8>>, XdpError> {
         let mut out = vec![0; frame.len()];
-        let length = self.run(port, frame, frame.len(), &mut out)?;
+        let length = self.run(port, frame, first, &mut out)?;
         out.truncate(length.unwrap_or(0));
         // What goes up is as it came.
         Ok(length.filter(|_| out != frame).map(|_| out))

@@ -1,5 +1,6 @@
 //! Packets that take several frames, of interfaces with large MTUs.
 
+use std::io::BufRead as _;
 use std::net::{TcpListener, UdpSocket};
 
 use nix::poll::{PollTimeout, poll};
@@ -312,6 +313,39 @@ fn a_datagram_of_full_length_is_put_together_and_cut_again() {
     let packets = daemon.stop();
     // Eight fragments each way, unless the kernel sent the first for want of a neighbour.
     assert_eq!((packets.absorbed + packets.handed_over.min(1)) / 8, 2, "{packets:?}");
+    assert!(packets.dropped.is_empty(), "{packets:?}");
+}
+
+/// Some of the packets need another frame for what is wrapped around them.
+#[test]
+fn long_packets_go_through_a_tunnel() {
+    let rig = rig(9000, 9000);
+    let daemon = Daemon::start(&rig, &[]);
+    daemon.ipvsadm(&format!("-A -u {VIP}:53 -s rr"));
+    daemon.ipvsadm(&format!("-a -u {VIP}:53 -r 10.2.0.2 -i"));
+    let client = rig.client.enter(|| bind("10.1.0.2:0"));
+    let tunnel = rig.server.enter(|| {
+        let ip_in_ip = Some(socket2::Protocol::from(4));
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, ip_in_ip).unwrap()
+    });
+    tunnel.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut tunnel = std::io::BufReader::with_capacity(10_000, tunnel);
+    let mut send = |len: usize| {
+        client.send_to(&bytes(len), (VIP, 53)).unwrap();
+        let packet = tunnel.fill_buf().unwrap().to_vec();
+        tunnel.consume(packet.len());
+        assert_eq!(packet.len(), 20 + 28 + len, "an IP header around the packet");
+        assert!(packet.ends_with(&bytes(len)), "{len}: other bytes");
+    };
+    while daemon.packets().transmitted == 0 {
+        send(100);
+    }
+    let before = daemon.packets().transmitted;
+    let lengths = [1400, 1500, 1600, 1730, 1742, 1760, 3500, 8900];
+    lengths.into_iter().for_each(&mut send);
+    assert_balanced(&daemon);
+    let packets = daemon.stop();
+    assert_eq!(packets.transmitted - before, 8, "{packets:?}");
     assert!(packets.dropped.is_empty(), "{packets:?}");
 }
 

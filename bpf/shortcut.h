@@ -53,7 +53,7 @@ struct shortcut {
 	__u16 transport_change; // of the transport checksum
 	__u16 pseudo_header; // sum of addresses and protocol, as they come
 	__u8 at_source; // the end that is replaced
-	__u8 unused;
+	__u8 in_parts; // whether the way out takes packets that lie in several buffers
 };
 
 struct traffic {
@@ -112,6 +112,7 @@ struct plain {
 	__u32 ip_length;
 	__u32 transport_length;
 	__u8 protocol;
+	bool in_parts; // the packet lies in several buffers
 };
 
 // The ones' complement sum of two words.
@@ -154,6 +155,7 @@ INLINE bool applies(const struct shortcut *shortcut, const struct plain *plain, 
 	return shortcut->generation == plain->generation && shortcut->ingress == ingress &&
 	       shortcut->addressed_first == *(const __u32 *)plain->data &&
 	       shortcut->addressed_last == *(const __u16 *)(plain->data + 4) && plain->ip_length <= shortcut->mtu &&
+	       (!plain->in_parts || shortcut->in_parts) &&
 	       *plain->checksum != sum(shortcut->pseudo_header, NET16(plain->transport_length));
 }
 
@@ -204,12 +206,18 @@ INLINE bool is_right_header(const __u32 *ip)
 	return (sum & 0xffff) + (sum >> 16) == 0xffff;
 }
 
-INLINE int take_ipv4(struct xdp_md *ctx, __u32 generation)
+// Length of the whole packet; `parts` is whether it may lie in several buffers.
+INLINE __u32 length_of(struct xdp_md *ctx, bool parts)
+{
+	return parts ? bpf_xdp_get_buff_len(ctx) : ctx->data_end - ctx->data;
+}
+
+INLINE int take_ipv4(struct xdp_md *ctx, __u32 generation, bool parts)
 {
 	__u8 *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	struct iphdr *ip = (void *)(data + sizeof(struct ethhdr));
-	__u32 length = ctx->data_end - ctx->data;
+	__u32 length = length_of(ctx, parts);
 	struct plain plain = { .data = data, .transport = (void *)(ip + 1), .generation = generation };
 	struct shortcut *shortcut;
 	struct flow_ipv4 flow;
@@ -217,6 +225,7 @@ INLINE int take_ipv4(struct xdp_md *ctx, __u32 generation)
 	if (plain.transport + UDP_HEADER_LENGTH > (__u8 *)end || *(__u8 *)ip != PLAIN_IPV4 ||
 	    (ip->frag_off & NET16(IPV4_FRAGMENT)) || ip->ttl <= 1)
 		return NOT_TAKEN;
+	plain.in_parts = parts && length > (__u64)((__u8 *)end - data);
 	plain.protocol = ip->protocol;
 	plain.ip_length = NET16(ip->tot_len);
 	plain.transport_length = plain.ip_length - sizeof(*ip);
@@ -239,18 +248,19 @@ INLINE int take_ipv4(struct xdp_md *ctx, __u32 generation)
 	return leave(ctx, shortcut, length, plain.ip_length);
 }
 
-INLINE int take_ipv6(struct xdp_md *ctx, __u32 generation)
+INLINE int take_ipv6(struct xdp_md *ctx, __u32 generation, bool parts)
 {
 	__u8 *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	struct ipv6hdr *ip = (void *)(data + sizeof(struct ethhdr));
-	__u32 length = ctx->data_end - ctx->data;
+	__u32 length = length_of(ctx, parts);
 	struct plain plain = { .data = data, .transport = (void *)(ip + 1), .generation = generation };
 	struct shortcut *shortcut;
 	struct flow_ipv6 flow;
 
 	if (plain.transport + UDP_HEADER_LENGTH > (__u8 *)end || ip->version != 6 || ip->hop_limit <= 1)
 		return NOT_TAKEN;
+	plain.in_parts = parts && length > (__u64)((__u8 *)end - data);
 	plain.protocol = ip->nexthdr;
 	plain.transport_length = NET16(ip->payload_len);
 	plain.ip_length = plain.transport_length + sizeof(*ip);
@@ -271,7 +281,7 @@ INLINE int take_ipv6(struct xdp_md *ctx, __u32 generation)
 }
 
 // The action for a packet that the shortcut takes, or NOT_TAKEN.
-INLINE int take_shortcut(struct xdp_md *ctx)
+INLINE int take_shortcut(struct xdp_md *ctx, bool parts)
 {
 	__u16 *ethernet = (void *)(long)ctx->data;
 	__u32 *current;
@@ -283,9 +293,9 @@ INLINE int take_shortcut(struct xdp_md *ctx)
 	if (!current || *current == 0)
 		return NOT_TAKEN;
 	if (ethernet[6] == NET16(ETH_P_IP))
-		return take_ipv4(ctx, *current);
+		return take_ipv4(ctx, *current, parts);
 	if (ethernet[6] == NET16(ETH_P_IPV6))
-		return take_ipv6(ctx, *current);
+		return take_ipv6(ctx, *current, parts);
 	return NOT_TAKEN;
 }
 

@@ -20,7 +20,7 @@ struct {
 } trial SEC(".maps");
 
 // Sends a frame to the exit whose number follows its Ethernet header.
-SEC("xdp") int xlvs_try_exit(struct xdp_md *ctx)
+INLINE int try_exit(struct xdp_md *ctx)
 {
 	__u8 *exit = (__u8 *)(long)ctx->data + sizeof(struct ethhdr);
 	__u32 zero = 0;
@@ -30,6 +30,17 @@ SEC("xdp") int xlvs_try_exit(struct xdp_md *ctx)
 		return XDP_DROP;
 	now->processor = bpf_get_smp_processor_id() + 1;
 	return bpf_redirect_map(&exits, *exit, 0);
+}
+
+SEC("xdp") int xlvs_try_exit(struct xdp_md *ctx)
+{
+	return try_exit(ctx);
+}
+
+// The kernel lets only programs of one kind share a table of exits.
+SEC("xdp.frags") int xlvs_try_long(struct xdp_md *ctx)
+{
+	return try_exit(ctx);
 }
 
 // The tracepoint's arguments are the two devices, how many frames were sent and how many not, and an error number. There is

@@ -25,6 +25,7 @@
 // Ethernet with two tags, two of the longest IPv4 headers, an ICMP header and the quoted ports; IPv6 with extension headers
 // of usual lengths.
 #define HEADERS_LENGTH 256
+#define HEADER_WORDS 5 // the longest header that is read at once, IPv6's, in words of 8 bytes
 #define KEY_EXCHANGE_PORT 500 // of UDP (RFC 7296)
 
 // The errors that IPVS relates to a connection (RFC 792); <linux/icmp.h> would need the C library of a 32-bit host.
@@ -129,10 +130,13 @@ struct packet {
 	bool any_protocol;
 };
 
-// A frame as one of the programs knows it: `skb` says which type `context` has, and is a constant wherever it is used.
+// A frame as one of the programs knows it. `skb` says which type `context` has, and `parts` whether the frame may lie in
+// several buffers; both are constants wherever they are used.
 struct frame {
 	void *context;
 	bool skb;
+	bool parts;
+	void *copy; // where headers go that do not lie in the first buffer
 };
 
 INLINE void *start(struct frame frame)
@@ -147,12 +151,16 @@ INLINE void *end(struct frame frame)
 			   (void *)(long)((struct xdp_md *)frame.context)->data_end;
 }
 
-// Bytes of the frame, or none where it is shorter.
+// Bytes of the frame, or none where it is shorter; good until the next ones are asked for. At most a header's.
 INLINE void *bytes(struct frame frame, __u32 offset, __u32 length)
 {
 	void *at = start(frame) + (offset & MAX_OFFSET);
 
-	return at + length > end(frame) ? 0 : at;
+	if (at + length <= end(frame))
+		return at;
+	if (!frame.parts || bpf_xdp_load_bytes(frame.context, offset & MAX_OFFSET, frame.copy, length) < 0)
+		return 0;
+	return frame.copy;
 }
 
 INLINE void map_ipv4(struct address *address, __u32 ipv4)
@@ -236,7 +244,14 @@ INLINE __u64 follow(struct frame frame, __u64 word)
 
 SUBPROGRAM __u64 follow_in_xdp(struct xdp_md *context, __u64 word)
 {
-	return follow((struct frame){ .context = context, .skb = 0 }, word);
+	return follow((struct frame){ .context = context }, word);
+}
+
+SUBPROGRAM __u64 follow_in_parts(struct xdp_md *context, __u64 word)
+{
+	__u64 copy[1];
+
+	return follow((struct frame){ .context = context, .parts = 1, .copy = copy }, word);
 }
 
 SUBPROGRAM __u64 follow_in_skb(struct __sk_buff *context, __u64 word)
@@ -244,12 +259,19 @@ SUBPROGRAM __u64 follow_in_skb(struct __sk_buff *context, __u64 word)
 	return follow((struct frame){ .context = context, .skb = 1 }, word);
 }
 
+INLINE __u64 follow_further(struct frame frame, __u64 word)
+{
+	if (frame.skb)
+		return follow_in_skb(frame.context, word);
+	return frame.parts ? follow_in_parts(frame.context, word) : follow_in_xdp(frame.context, word);
+}
+
 INLINE bool parse_extensions(struct packet *packet, struct frame frame, __u32 offset, __u8 kind)
 {
 	union chain chain = { .offset = offset, .kind = kind };
 
 	for (int i = 0; i < MAX_EXTENSIONS; i++)
-		chain.word = frame.skb ? follow_in_skb(frame.context, chain.word) : follow_in_xdp(frame.context, chain.word);
+		chain.word = follow_further(frame, chain.word);
 	packet->payload = chain.offset;
 	packet->transport = chain.kind;
 	packet->fragment = chain.fragment;
@@ -537,16 +559,28 @@ INLINE int steer(struct xdp_md *ctx, struct frame frame)
 	return parse_frame(&packet, frame) && is_steered(&packet, frame) ? redirect(ctx, known) : XDP_PASS;
 }
 
-SEC("xdp") int xlvs_steer(struct xdp_md *ctx)
+INLINE int serve(struct xdp_md *ctx, struct frame frame)
 {
-	struct frame frame = { .context = ctx, .skb = 0 };
-	int taken = take_shortcut(ctx);
+	int taken = take_shortcut(ctx, frame.parts);
 
 	if (taken != NOT_TAKEN)
 		return taken;
 	if (is_envelope(frame))
 		return bpf_xdp_adjust_head(ctx, sizeof(struct envelope)) == 0 ? XDP_PASS : XDP_DROP;
 	return steer(ctx, frame);
+}
+
+SEC("xdp") int xlvs_steer(struct xdp_md *ctx)
+{
+	return serve(ctx, (struct frame){ .context = ctx });
+}
+
+// The same for packets that may lie in several buffers. The first one need not have the headers.
+SEC("xdp.frags") int xlvs_steer_long(struct xdp_md *ctx)
+{
+	__u64 copy[HEADER_WORDS];
+
+	return serve(ctx, (struct frame){ .context = ctx, .parts = 1, .copy = copy });
 }
 
 // This machine complains about what was sent to a real server that it is itself.

@@ -12,6 +12,7 @@ mod netns {
     mod fragments;
     mod ftp;
     mod host;
+    mod jumbo;
     mod ldirectord;
     mod life;
     mod local;

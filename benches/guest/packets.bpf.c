@@ -16,7 +16,6 @@
 
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) =
 	(void *)BPF_FUNC_map_update_elem;
-static long (*const bpf_redirect)(__u32 interface, __u64 flags) = (void *)BPF_FUNC_redirect;
 
 // Addresses in network byte order. compare.py writes this.
 struct plan {

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 
+use crate::xdp::LARGEST_MTU;
+
 /// Why packet processing could not start, or could not follow a change.
 #[derive(Debug, thiserror::Error)]
 pub enum XdpError {
@@ -56,12 +58,24 @@ pub enum XdpError {
         /// The setting.
         wanted: u32,
     },
-    /// A full-size packet would not fit a frame.
+    /// Packets may be longer than xlvs can handle.
     #[error(
-        "{interface} has MTU {mtu}, but frames of {frame_size} bytes hold packets of {room}: {}",
-        mtu_remedy(.interface, *.mtu, *.room, *.frame_size)
+        "{interface} has MTU {mtu}, but packets over {LARGEST_MTU} bytes are not supported: run `ip link set dev \
+         {interface} mtu {LARGEST_MTU}`"
     )]
     MtuTooLarge {
+        /// The interface.
+        interface: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+    },
+    /// A full-size packet would not fit a frame, and the kernel does not put packets in several.
+    #[error(
+        "{interface} has MTU {mtu}, frames of {frame_size} bytes hold packets of {room}, and this kernel does not put a packet \
+         in several frames ({reason}): use Linux 6.6 or newer, or {}",
+        mtu_remedy(.interface, *.mtu, *.room, *.frame_size)
+    )]
+    NoLongPackets {
         /// The interface.
         interface: String,
         /// Its MTU in bytes.
@@ -70,6 +84,21 @@ pub enum XdpError {
         room: u32,
         /// Frame size in bytes.
         frame_size: u32,
+        /// The kernel's answer.
+        reason: String,
+    },
+    /// The driver sends no packet in so many buffers from packet memory.
+    #[error(
+        "{interface}: in zero-copy mode the driver sends packets of at most {most} buffers, and the MTUs of the interfaces \
+         need {wanted}; set zero_copy = \"auto\" or \"off\" in xlvs.toml, or lower the MTUs"
+    )]
+    ShortZeroCopy {
+        /// Interface name.
+        interface: String,
+        /// Buffers of a packet that it sends.
+        most: u32,
+        /// Buffers of the longest packet.
+        wanted: u32,
     },
     /// The frame memory cannot be had on huge pages.
     #[error(
@@ -148,8 +177,8 @@ pub enum XdpError {
     },
     /// Native mode would lose full-size packets.
     #[error(
-        "{interface}: the MTU is too large for native mode: {mtu}, where packets of {room} fit a page; run `ip link set dev \
-         {interface} mtu {room}`, or set xdp_mode = \"auto\" or \"skb\" in xlvs.toml"
+        "{interface}: the MTU is too large for native mode: {mtu}, where packets of {room} fit a page, and {why}; run `ip \
+         link set dev {interface} mtu {room}`, or set xdp_mode = \"auto\" or \"skb\" in xlvs.toml"
     )]
     MtuNotNative {
         /// Interface name.
@@ -158,6 +187,8 @@ pub enum XdpError {
         mtu: u32,
         /// Largest packet in bytes.
         room: u32,
+        /// Why there are no others, as part of the sentence.
+        why: &'static str,
     },
     /// Zero-copy is demanded, and the program runs in generic mode.
     #[error(
@@ -266,15 +297,14 @@ fn remedy(errno: Option<i32>) -> &'static str {
 const LARGEST_FRAME: u32 = 4096;
 
 fn mtu_remedy(interface: &str, mtu: u32, room: u32, frame_size: u32) -> String {
-    let lower = |room: u32| format!("run `ip link set dev {interface} mtu {room}`");
+    let lower = format!("run `ip link set dev {interface} mtu {room}`");
     let most = room + LARGEST_FRAME.saturating_sub(frame_size);
     match (mtu <= most, frame_size < LARGEST_FRAME) {
-        (true, _) => format!("{}, or set frame_size = {LARGEST_FRAME} in xlvs.toml", lower(room)),
-        (false, true) => format!(
-            "MTUs over {most} are not supported; {}, or at most mtu {most} with frame_size = {LARGEST_FRAME} in xlvs.toml",
-            lower(room)
-        ),
-        (false, false) => format!("MTUs over {most} are not supported; {}", lower(most)),
+        (true, _) => format!("{lower}, or set frame_size = {LARGEST_FRAME} in xlvs.toml"),
+        (false, true) => {
+            format!("{lower}, or at most mtu {most} with frame_size = {LARGEST_FRAME} in xlvs.toml")
+        }
+        (false, false) => lower,
     }
 }
 
@@ -303,25 +333,22 @@ mod tests {
     #[test]
     fn a_large_mtu_has_a_remedy_that_helps() {
         let told = |mtu, frame_size: u32| {
-            let error =
-                XdpError::MtuTooLarge { interface: "eth1".into(), mtu, room: frame_size - 278, frame_size };
-            error.to_string()
+            let (interface, reason) = ("eth1".into(), "Invalid argument (os error 22)".into());
+            let room = frame_size - 278;
+            XdpError::NoLongPackets { interface, mtu, room, frame_size, reason }.to_string()
         };
         assert_eq!(
             told(1800, 2048),
-            "eth1 has MTU 1800, but frames of 2048 bytes hold packets of 1770: run `ip link set dev eth1 mtu 1770`, or \
+            "eth1 has MTU 1800, frames of 2048 bytes hold packets of 1770, and this kernel does not put a packet in several \
+             frames (Invalid argument (os error 22)): use Linux 6.6 or newer, or run `ip link set dev eth1 mtu 1770`, or \
              set frame_size = 4096 in xlvs.toml"
         );
-        assert_eq!(
-            told(9000, 2048),
-            "eth1 has MTU 9000, but frames of 2048 bytes hold packets of 1770: MTUs over 3818 are not supported; run \
-             `ip link set dev eth1 mtu 1770`, or at most mtu 3818 with frame_size = 4096 in xlvs.toml"
-        );
-        assert_eq!(
-            told(9000, 4096),
-            "eth1 has MTU 9000, but frames of 4096 bytes hold packets of 3818: MTUs over 3818 are not supported; run \
-             `ip link set dev eth1 mtu 3818`"
-        );
+        let large = told(9000, 2048);
+        let remedy =
+            "or run `ip link set dev eth1 mtu 1770`, or at most mtu 3818 with frame_size = 4096 in xlvs.toml";
+        assert!(large.ends_with(remedy), "{large}");
+        let larger = told(9000, 4096);
+        assert!(larger.ends_with("or newer, or run `ip link set dev eth1 mtu 3818`"), "{larger}");
     }
 
     #[test]

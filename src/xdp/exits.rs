@@ -13,12 +13,14 @@ use aya::{Ebpf, TestRun, TestRunAttrs, TestRunOptions};
 use crate::ipvs::shortcut::FastPath;
 use crate::net::time::Instant;
 use crate::xdp::error::{XdpError, reason};
+use crate::xdp::inspect::features;
 use crate::xdp::interface;
 use crate::xdp::shortcut::{Exit, XdpFastPath};
 use crate::xdp::steer::{AttachedMode, context};
-use crate::xdp::{PortStatus, ShortcutSetting, Xdp};
+use crate::xdp::{Buffers, PortStatus, ShortcutSetting, Xdp};
 
-const TRY: &str = "xlvs_try_exit";
+/// For packets in one buffer, and in several: a table of exits belongs to programs of one kind.
+const TRIES: [&str; 2] = ["xlvs_try_exit", "xlvs_try_long"];
 const DELIVERED: &str = "xlvs_delivered";
 const TRACEPOINT: &str = "xdp_devmap_xmit";
 /// An exit that does not take the frame may look as if it did when somebody else's frame comes in between.
@@ -53,6 +55,7 @@ impl Exits {
         &mut self,
         ebpf: &mut Ebpf,
         interfaces: &[(&str, u32)],
+        buffers: Buffers,
     ) -> Result<Vec<bool>, Box<dyn Error>> {
         let listener: &mut RawTracePoint = ebpf.program_mut(DELIVERED).ok_or("no listener")?.try_into()?;
         if listener.fd().is_err() {
@@ -61,7 +64,7 @@ impl Exits {
         let link = listener.attach(TRACEPOINT)?;
         let usable = interfaces.iter().zip(0..).map(|((name, ifindex), exit)| {
             for _ in 0..TRIALS {
-                if !self.try_one(ebpf, name, *ifindex, exit)? {
+                if !self.try_one(ebpf, TRIES[buffers as usize], (name, *ifindex), exit)? {
                     return Ok(false);
                 }
             }
@@ -76,19 +79,24 @@ impl Exits {
     fn try_one(
         &mut self,
         ebpf: &mut Ebpf,
-        name: &str,
-        ifindex: u32,
+        program: &str,
+        interface: (&str, u32),
         exit: u8,
     ) -> Result<bool, Box<dyn Error>> {
         self.trial.set(0, [0; 2], 0)?;
-        send(ebpf, name, ifindex, exit)?;
+        send(ebpf, program, interface, exit)?;
         let [_, taken] = self.trial.get(&0, 0)?;
         Ok(taken != 0)
     }
 }
 
-fn send(ebpf: &mut Ebpf, name: &str, ifindex: u32, exit: u8) -> Result<(), Box<dyn Error>> {
-    let program: &mut programs::Xdp = ebpf.program_mut(TRY).ok_or("no program")?.try_into()?;
+fn send(
+    ebpf: &mut Ebpf,
+    program: &str,
+    (name, ifindex): (&str, u32),
+    exit: u8,
+) -> Result<(), Box<dyn Error>> {
+    let program: &mut programs::Xdp = ebpf.program_mut(program).ok_or("no program")?.try_into()?;
     if program.fd().is_err() {
         program.load()?;
     }
@@ -128,6 +136,7 @@ impl Xdp {
             ifindex: *ifindex,
             generic: status.mode == AttachedMode::Skb,
             usable: Arc::new(AtomicBool::new(false)),
+            takes_parts: Arc::new(AtomicBool::new(false)),
         };
         self.exits = self.status.iter().zip(self.steerer.ifindexes()).map(exit).collect();
         self.try_exits();
@@ -153,10 +162,11 @@ impl Xdp {
         let former = self.shortcut_note.take();
         self.shortcut_note = match self.steerer.try_exits() {
             Ok(usable) => {
-                self.exits
-                    .iter()
-                    .zip(&usable)
-                    .for_each(|(exit, usable)| exit.usable.store(*usable, Ordering::Relaxed));
+                for (exit, usable) in self.exits.iter().zip(&usable) {
+                    exit.usable.store(*usable, Ordering::Relaxed);
+                    let takes_parts = features(exit.ifindex).is_some_and(|features| features.many_redirected);
+                    exit.takes_parts.store(*usable && takes_parts, Ordering::Relaxed);
+                }
                 self.closed_exits(&usable)
             }
             Err(reason) => {

@@ -1,7 +1,7 @@
 //! Gives frames back to this machine's stack, as if they had just come in by their own interface.
 //!
 //! The kernel runs a program that passes everything, on a live frame with the interface in its context
-//! (BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES). So `iptables -i`, rp_filter, connection tracking and sockets
+//! (BPF_PROG_TEST_RUN with BPF_F_TEST_XDP_LIVE_FRAMES), or receives one that is too long for that by a [`Reentry`]. So `iptables -i`, rp_filter, connection tracking and sockets
 //! see the packet as they would without us.
 
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use crossbeam::channel::Receiver;
 use crate::ipvs::verdict::{DropReason, PacketCounters};
 use crate::net::addr::PortIndex;
 use crate::xdp::error::{XdpError, reason};
+use crate::xdp::reentry::Reentry;
 use crate::xdp::steer::context;
+use crate::xdp::{ETHERNET, INJECTABLE_MTU};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/inject.bpf.o"));
 
@@ -23,6 +25,8 @@ const PROGRAM: &str = "xlvs_inject";
 /// `struct envelope` of `bpf/xlvs.bpf.c`: two MAC addresses, a type, two bytes unused, the secret.
 const ENVELOPE_LEN: usize = 32;
 const MACS_LEN: usize = 12;
+/// Longest frame that surely fits a page, in bytes.
+const FITS_PAGE: usize = (INJECTABLE_MTU + ETHERNET) as usize;
 const ETHERTYPE_LOCAL: [u8; 2] = 0x88b5u16.to_be_bytes();
 
 /// A frame for this machine's stack.
@@ -49,6 +53,7 @@ pub(super) struct Injector {
     entrances: Vec<Entrance>,
     secret: [u64; 2],
     buffer: Vec<u8>,
+    reentry: Option<Reentry>,
 }
 
 impl Injector {
@@ -63,7 +68,19 @@ impl Injector {
         let trial = [0; 60];
         let port = entrances.first().map_or(0, |entrance| entrance.ifindex);
         run(program(&mut ebpf)?, &trial, port).map_err(|error| refused(&error))?;
-        Ok(Injector { ebpf, entrances, secret, buffer: Vec::new() })
+        Ok(Injector { ebpf, entrances, secret, buffer: Vec::new(), reentry: None })
+    }
+
+    /// From now on frames that do not fit a page can be delivered as well. Returns why not, if not.
+    pub(super) fn take_long_frames(&mut self) -> Option<String> {
+        let ifindexes: Vec<u32> = self.entrances.iter().map(|entrance| entrance.ifindex).collect();
+        match Reentry::open(&mut self.ebpf, &ifindexes) {
+            Ok(reentry) => {
+                self.reentry = Some(reentry);
+                None
+            }
+            Err(error) => Some(reason(&*error)),
+        }
     }
 
     /// Delivers frames until all senders are gone and the channel is empty.
@@ -89,6 +106,12 @@ impl Injector {
         } else {
             &*frame.bytes
         };
+        if let Some(reentry) = &self.reentry
+            && bytes.len() > FITS_PAGE
+        {
+            let refused = |error: std::io::Error| XdpError::NoInjection { reason: error.to_string() };
+            return reentry.send(frame.port.0.into(), bytes).map_err(refused);
+        }
         run(program, bytes, entrance.ifindex)
             .map_err(|error| XdpError::NoInjection { reason: reason(&error) })
     }

@@ -2,13 +2,14 @@
 
 use crate::xdp::error::XdpError;
 use crate::xdp::ethtool::{self, Offloads, Queues, Spreading};
-use crate::xdp::steer::PROGRAM;
-use crate::xdp::{FRAME_OVERHEAD, interface, occupant};
+use crate::xdp::steer::PROGRAMS;
+use crate::xdp::{ETHERNET, HEADROOM, interface, occupant};
 
 /// Bits of <linux/netdev.h> (NETDEV_XDP_ACT_*).
 const FEATURE_BASIC: u64 = 1;
 const FEATURE_ZERO_COPY: u64 = 1 << 3;
 const FEATURE_MANY_BUFFERS: u64 = 1 << 5;
+const FEATURE_MANY_REDIRECTED: u64 = 1 << 6;
 
 /// What a driver says that it can do with XDP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct DriverFeatures {
     pub zero_copy: bool,
     /// Receive packets that need several buffers.
     pub many_buffers: bool,
+    /// Send such packets that come in by another interface.
+    pub many_redirected: bool,
 }
 
 /// An XDP program that is attached.
@@ -57,7 +60,7 @@ pub struct Inspection {
 
 /// Looks at an interface in the network namespace of the calling thread. Changes nothing.
 pub fn inspect(name: &str, ifindex: u32) -> Result<Inspection, XdpError> {
-    let occupant = occupant::attached(ifindex, PROGRAM).map_err(|source| XdpError::Interface {
+    let occupant = occupant::attached(ifindex, &PROGRAMS).map_err(|source| XdpError::Interface {
         interface: name.into(),
         what: "XDP program",
         source,
@@ -67,22 +70,25 @@ pub fn inspect(name: &str, ifindex: u32) -> Result<Inspection, XdpError> {
         queues: interface::queues(name)?,
         mtu: interface::mtu(name)?,
         driver: ethtool::driver(name),
-        features: features(occupant::features(ifindex)),
+        features: features(ifindex),
         occupant,
         offloads: ethtool::offloads(name),
         spreading: ethtool::spreading(name),
     })
 }
 
-fn features(bits: u64) -> Option<DriverFeatures> {
+/// What the driver says that it can do; `None` if the kernel does not tell (before Linux 6.3).
+pub(super) fn features(ifindex: u32) -> Option<DriverFeatures> {
+    let bits = occupant::features(ifindex);
     (bits != 0).then_some(DriverFeatures {
         native: bits & FEATURE_BASIC != 0,
         zero_copy: bits & FEATURE_ZERO_COPY != 0,
         many_buffers: bits & FEATURE_MANY_BUFFERS != 0,
+        many_redirected: bits & FEATURE_MANY_REDIRECTED != 0,
     })
 }
 
 /// Largest IP packet in bytes that a frame of `frame_size` bytes holds.
 pub fn room_for_packet(frame_size: u32) -> u32 {
-    frame_size.saturating_sub(FRAME_OVERHEAD)
+    frame_size.saturating_sub(HEADROOM + ETHERNET)
 }

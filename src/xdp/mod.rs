@@ -17,13 +17,17 @@ mod idle;
 mod inject;
 mod inspect;
 mod interface;
+mod long;
 mod occupant;
 mod open;
 mod options;
+mod parts;
 mod port;
 mod ranges;
+mod reentry;
 mod shortcut;
 mod steer;
+mod survey;
 mod tap;
 mod umem;
 mod worker;
@@ -44,6 +48,7 @@ pub use inspect::{DriverFeatures, Inspection, Occupant, inspect, room_for_packet
 pub use open::packet_memory;
 pub use port::RingLosses;
 pub use steer::{AttachSetting, AttachedMode, Attachment, Steered, Steerer};
+pub use survey::queues;
 pub use worker::{Clock, FrameBalance};
 
 use crate::ipvs::datapath::Engine;
@@ -54,15 +59,20 @@ use detour::{Detour, Way};
 use inject::{Entrance, Injector, PassedFrame};
 use open::open_queues;
 use shortcut::{Exit, XdpFastPath};
+use survey::{Survey, survey};
 use worker::{Books, Outlets, StopOrder, Worker};
 
 /// Frames that may wait for the injector.
 const INJECTOR_QUEUE: usize = 1024;
-/// What the kernel keeps free in front of a received packet (XDP_PACKET_HEADROOM), and an Ethernet header with two
-/// VLAN tags.
-const FRAME_OVERHEAD: u32 = 256 + 14 + 8;
+/// What the kernel keeps free in front of a received packet (XDP_PACKET_HEADROOM).
+const HEADROOM: u32 = 256;
+/// An Ethernet header with two VLAN tags.
+const ETHERNET: u32 = 14 + 8;
 
-/// Largest IP packet in bytes that the kernel's stack surely takes back: what fits a page with the kernel's own bookkeeping,
+/// Largest MTU of an interface in bytes, which is that of most NICs: 9,000 and room for what is wrapped around it.
+pub const LARGEST_MTU: u32 = 9216;
+
+/// Largest IP packet in bytes that the kernel's stack surely takes back without a TAP device: what fits a page with the kernel's own bookkeeping,
 /// some 3400 bytes on x86-64, less where cache lines are longer.
 pub const INJECTABLE_MTU: u32 = 3300;
 
@@ -100,6 +110,16 @@ pub enum ShortcutSetting {
     On,
     /// Never.
     Off,
+}
+
+/// How many buffers a packet may lie in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Buffers {
+    /// One.
+    #[default]
+    One,
+    /// As many as it takes.
+    Several,
 }
 
 /// An interface to serve.
@@ -185,15 +205,18 @@ pub fn start<E: Engine + 'static>(
     clock: &Clock,
     hand_over: Sender<Vec<u8>>,
 ) -> Result<Xdp, XdpError> {
-    let (queues, mut status) = survey(config)?;
-    let (mut steerer, refusal) = load(config, queues)?;
+    let Survey { queues, longest, mut status } = survey(config)?;
+    let (mut steerer, refusal) = load(config, queues, longest.buffers())?;
     for (port, status) in config.ports.iter().zip(&mut status) {
         let attachment = steerer.attach(&port.name, port.ifindex, config.mode)?;
         status.mode = attachment.mode;
         status.notes.extend(attachment.why);
     }
-    let injector = Injector::load(entrances(config, &status), steerer.secret())?;
-    let queue_sets = open_queues(config, queues, &mut status)?;
+    let mut injector = Injector::load(entrances(config, &status), steerer.secret())?;
+    if longest.mtu > INJECTABLE_MTU {
+        note_lost(&mut status, injector.take_long_frames());
+    }
+    let queue_sets = open_queues(config, queues, &longest, &mut status)?;
     for (queue, set) in (0..).zip(&queue_sets) {
         for (index, port) in (0..).map(PortIndex).zip(&set.ports) {
             steerer.register(index, queue, &port.socket())?;
@@ -275,9 +298,25 @@ impl Xdp {
         self.steerer.ask(port, frame)
     }
 
+    /// The same, for a frame of which only the first `first` bytes lie in the first buffer. The kernel refuses that before
+    /// Linux 6.18, and where packets lie in one.
+    pub fn ask_in_parts(&mut self, port: PortIndex, frame: &[u8], first: usize) -> Result<Steered, XdpError> {
+        self.steerer.ask_in_parts(port, frame, first)
+    }
+
     /// Asks it what frame it would send elsewhere by the shortcut, in place of one received by `port`.
     pub fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
-        self.steerer.shorten(port, frame)
+        self.shorten_in_parts(port, frame, frame.len())
+    }
+
+    /// The same, for a frame of which only the first `first` bytes lie in the first buffer, as in [`Xdp::ask_in_parts`].
+    pub fn shorten_in_parts(
+        &mut self,
+        port: PortIndex,
+        frame: &[u8],
+        first: usize,
+    ) -> Result<Option<Vec<u8>>, XdpError> {
+        self.steerer.shorten_in_parts(port, frame, first)
     }
 
     /// What each interface got, in the order of the ports.
@@ -332,14 +371,14 @@ impl Drop for Xdp {
 }
 
 /// A kernel that does not take the shortcut gets the program without it; the second value is why.
-fn load(config: &XdpConfig, queues: u32) -> Result<(Steerer, Option<String>), XdpError> {
+fn load(config: &XdpConfig, queues: u32, buffers: Buffers) -> Result<(Steerer, Option<String>), XdpError> {
     let ports = config.ports.len() as u32;
     if config.shortcut == ShortcutSetting::Off {
-        return Ok((Steerer::load(ports, queues, 0)?, None));
+        return Ok((Steerer::load(ports, queues, 0, buffers)?, None));
     }
-    match Steerer::load(ports, queues, config.shortcut_flows.max(1)) {
+    match Steerer::load(ports, queues, config.shortcut_flows.max(1), buffers) {
         Ok(steerer) => Ok((steerer, None)),
-        Err(error) => Ok((Steerer::load(ports, queues, 0)?, Some(error.to_string()))),
+        Err(error) => Ok((Steerer::load(ports, queues, 0, buffers)?, Some(error.to_string()))),
     }
 }
 
@@ -349,60 +388,11 @@ fn has_local_server(steering: &Steering) -> bool {
     steering.servers.iter().any(|(address, _)| local(address))
 }
 
-/// How many queues, and so workers, these settings give on these interfaces.
-pub fn queues(config: &XdpConfig) -> Result<u32, XdpError> {
-    survey(config).map(|(queues, _)| queues)
-}
-
-/// Checks the settings against the interfaces; returns how many queues to serve, and what there is to say so far.
-fn survey(config: &XdpConfig) -> Result<(u32, Vec<PortStatus>), XdpError> {
-    if config.ports.len() > usize::from(u8::MAX) {
-        return Err(XdpError::TooManyPorts(config.ports.len()));
-    }
-    let mut present = Vec::new();
-    for port in &config.ports {
-        if !interface::is_ethernet(&port.name)? {
-            return Err(XdpError::NotEthernet { interface: port.name.clone() });
-        }
-        present.push((interface::queues(&port.name)?, checked_mtu(&port.name, config.frame_size)?));
-    }
-    let usable = present.iter().map(|(queues, _)| queues.receive.min(queues.transmit).max(1)).min();
-    let usable = usable.ok_or(XdpError::NoPorts)?;
-    let served = if config.queues == 0 { usable } else { config.queues };
-    let mut status = Vec::new();
-    for (port, (queues, mtu)) in config.ports.iter().zip(present) {
-        let mut notes = check_queues(&port.name, queues, served, config.queues != 0)?;
-        if mtu > INJECTABLE_MTU {
-            notes.push(format!("packets over {INJECTABLE_MTU} bytes may be lost unless they are balanced"));
-        }
-        let name = port.name.clone();
-        status.push(PortStatus { name, mode: AttachedMode::Skb, zero_copy: false, queues: served, notes });
-    }
-    Ok((served, status))
-}
-
-fn checked_mtu(interface: &str, frame_size: u32) -> Result<u32, XdpError> {
-    let mtu = interface::mtu(interface)?;
-    let room = room_for_packet(frame_size);
-    if mtu > room {
-        return Err(XdpError::MtuTooLarge { interface: interface.into(), mtu, room, frame_size });
-    }
-    Ok(mtu)
-}
-
-fn check_queues(interface: &str, queues: Queues, served: u32, chosen: bool) -> Result<Vec<String>, XdpError> {
-    let present = queues.receive.min(queues.transmit).max(1);
-    if present < served {
-        return Err(XdpError::TooFewQueues { interface: interface.into(), present, wanted: served });
-    }
-    if queues.receive <= served {
-        return Ok(Vec::new());
-    }
-    if !chosen {
-        return Err(XdpError::UnequalQueues { interface: interface.into(), present: queues.receive, served });
-    }
-    let note = format!("packets on receive queues {served} to {} do not come up", queues.receive - 1);
-    Ok(vec![note])
+/// Notes why long packets that are not balanced are lost, if they are.
+fn note_lost(status: &mut [PortStatus], why: Option<String>) {
+    let Some(why) = why else { return };
+    let note = format!("packets over {INJECTABLE_MTU} bytes may be lost unless they are balanced: {why}");
+    status.iter_mut().for_each(|status| status.notes.push(note.clone()));
 }
 
 fn entrances(config: &XdpConfig, status: &[PortStatus]) -> Vec<Entrance> {

@@ -19,8 +19,8 @@ struct Occupant {
 }
 
 /// Makes sure that nothing is attached to the interface: removes what an ended process of ours left behind, and fails
-/// for anything else. `program` is the name of our program.
-pub(super) fn make_room(interface: &str, ifindex: u32, program: &str) -> Result<(), XdpError> {
+/// for anything else. `programs` are the names of our programs.
+pub(super) fn make_room(interface: &str, ifindex: u32, programs: &[&str]) -> Result<(), XdpError> {
     let occupant = find(ifindex).map_err(|source| XdpError::Interface {
         interface: interface.into(),
         what: "XDP program",
@@ -28,7 +28,7 @@ pub(super) fn make_room(interface: &str, ifindex: u32, program: &str) -> Result<
     })?;
     let Some(occupant) = occupant else { return Ok(()) };
     let name = name_of(occupant.id);
-    if name != program {
+    if !programs.contains(&name.as_str()) {
         return Err(XdpError::Occupied { interface: interface.into(), name, id: occupant.id });
     }
     // A link holds for as long as its process lives, and the kernel lets nobody else detach it.
@@ -53,12 +53,12 @@ fn query(ifindex: u32) -> io::Result<bpf_xdp_query_opts> {
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(query) }
 }
 
-/// The program that is attached to the interface, if any; `program` is the name of our program.
-pub(super) fn attached(ifindex: u32, program: &str) -> io::Result<Option<super::Occupant>> {
+/// The program that is attached to the interface, if any; `programs` are the names of our programs.
+pub(super) fn attached(ifindex: u32, programs: &[&str]) -> io::Result<Option<super::Occupant>> {
     let attached = find(ifindex)?.map(|occupant| {
         let name = name_of(occupant.id);
         let off = if occupant.mode_flag == XDP_FLAGS_SKB_MODE { "xdpgeneric off" } else { "xdp off" };
-        super::Occupant { ours: name == program, name, id: occupant.id, off }
+        super::Occupant { ours: programs.contains(&name.as_str()), name, id: occupant.id, off }
     });
     Ok(attached)
 }
@@ -66,6 +66,11 @@ pub(super) fn attached(ifindex: u32, program: &str) -> io::Result<Option<super::
 /// What the driver says that it can do (NETDEV_XDP_ACT_*); 0 also from kernels that do not tell (before 6.3).
 pub(super) fn features(ifindex: u32) -> u64 {
     query(ifindex).map_or(0, |query| query.feature_flags)
+}
+
+/// How many buffers of a packet the driver sends in zero-copy mode at the most; 0 if it does not tell.
+pub(super) fn zero_copy_segments(ifindex: u32) -> u32 {
+    query(ifindex).map_or(0, |query| query.xdp_zc_max_segs)
 }
 
 fn name_of(id: u32) -> String {

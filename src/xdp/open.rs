@@ -5,16 +5,20 @@ use std::fs;
 use xsk_rs::config::QueueSize;
 
 use super::error::XdpError;
-use super::port::{CopyMode, Port};
+use super::port::{CopyMode, Port, Setting};
+use super::survey::LongestPacket;
 use super::umem::FramePool;
-use super::{AttachSetting, AttachedMode, HugePageSetting, PortStatus, XdpConfig, ZeroCopySetting};
+use super::{
+    AttachSetting, AttachedMode, Buffers, HugePageSetting, PortStatus, XdpConfig, ZeroCopySetting, occupant,
+    parts, room_for_packet,
+};
 
 /// Size of each ring where the number of frames leaves it open.
 const DEFAULT_RING: u32 = 2048;
 
 /// Bytes of packet memory of each worker.
 pub fn packet_memory(config: &XdpConfig) -> Result<u64, XdpError> {
-    let (frames, _) = frames_and_ring(config)?;
+    let (frames, _) = frames_and_ring(config, LongestPacket::of(config)?.frames())?;
     Ok(u64::from(frames) * u64::from(config.frame_size))
 }
 
@@ -24,6 +28,9 @@ pub(super) struct QueueSet {
     pub(super) pool: FramePool,
     /// Whether the NICs are polled.
     pub(super) polling: bool,
+    pub(super) buffers: Buffers,
+    /// Longer frames are copied before they are decided about, in bytes.
+    pub(super) longest_in_place: usize,
     notes: Vec<String>,
 }
 
@@ -31,18 +38,24 @@ pub(super) struct QueueSet {
 pub(super) fn open_queues(
     config: &XdpConfig,
     queues: u32,
+    longest: &LongestPacket,
     status: &mut [PortStatus],
 ) -> Result<Vec<QueueSet>, XdpError> {
-    let sets = open_best(config, queues, status)?;
+    let sets = open_best(config, queues, longest, status)?;
     // What is so of one queue is so of all.
     let notes = sets.first().map_or(&[][..], |set| &set.notes);
     status.iter_mut().for_each(|status| status.notes.extend_from_slice(notes));
     Ok(sets)
 }
 
-fn open_best(config: &XdpConfig, queues: u32, status: &mut [PortStatus]) -> Result<Vec<QueueSet>, XdpError> {
+fn open_best(
+    config: &XdpConfig,
+    queues: u32,
+    longest: &LongestPacket,
+    status: &mut [PortStatus],
+) -> Result<Vec<QueueSet>, XdpError> {
     if config.zero_copy != ZeroCopySetting::Off {
-        match try_zero_copy(config, queues, status) {
+        match try_zero_copy(config, queues, longest, status) {
             Ok(sets) => {
                 status.iter_mut().for_each(|status| status.zero_copy = true);
                 return Ok(sets);
@@ -51,7 +64,24 @@ fn open_best(config: &XdpConfig, queues: u32, status: &mut [PortStatus]) -> Resu
             Err(error) => note_copy(status, &error),
         }
     }
-    open_all(config, queues, CopyMode::Copy)
+    open_all(config, queues, longest, CopyMode::Copy).map_err(|error| about_long_packets(error, longest))
+}
+
+/// In copy mode a kernel that knows sockets for packets in several buffers refuses none.
+fn about_long_packets(error: XdpError, longest: &LongestPacket) -> XdpError {
+    match error {
+        XdpError::Bind { reason, errno: Some(libc::EINVAL), .. } if longest.buffers() == Buffers::Several => {
+            let LongestPacket { interface, mtu, frame_size } = longest;
+            XdpError::NoLongPackets {
+                interface: interface.clone(),
+                mtu: *mtu,
+                room: room_for_packet(*frame_size),
+                frame_size: *frame_size,
+                reason,
+            }
+        }
+        other => other,
+    }
 }
 
 /// Sockets that share packet memory share the mode, so one port's reason is all ports'.
@@ -68,31 +98,58 @@ fn note_copy(status: &mut [PortStatus], error: &XdpError) {
     status.iter_mut().for_each(|status| status.notes.push(format!("copy, not zero-copy: {why}")));
 }
 
-fn try_zero_copy(config: &XdpConfig, queues: u32, status: &[PortStatus]) -> Result<Vec<QueueSet>, XdpError> {
+fn try_zero_copy(
+    config: &XdpConfig,
+    queues: u32,
+    longest: &LongestPacket,
+    status: &[PortStatus],
+) -> Result<Vec<QueueSet>, XdpError> {
+    for port in &config.ports {
+        let (wanted, most) = (longest.frames(), occupant::zero_copy_segments(port.ifindex));
+        if most != 0 && most < wanted {
+            return Err(XdpError::ShortZeroCopy { interface: port.name.clone(), most, wanted });
+        }
+    }
     match status.iter().find(|status| status.mode == AttachedMode::Skb) {
         Some(status) => Err(XdpError::NoZeroCopy {
             interface: status.name.clone(),
             reason: if config.mode == AttachSetting::Skb { "is set not to use" } else { "does not have" },
         }),
-        None => open_all(config, queues, CopyMode::ZeroCopy),
+        None => open_all(config, queues, longest, CopyMode::ZeroCopy),
     }
 }
 
-fn open_all(config: &XdpConfig, queues: u32, mode: CopyMode) -> Result<Vec<QueueSet>, XdpError> {
-    (0..queues).map(|queue| open_set(config, queue, mode)).collect()
+fn open_all(
+    config: &XdpConfig,
+    queues: u32,
+    longest: &LongestPacket,
+    mode: CopyMode,
+) -> Result<Vec<QueueSet>, XdpError> {
+    (0..queues).map(|queue| open_set(config, queue, longest, mode)).collect()
 }
 
-fn open_set(config: &XdpConfig, queue: u32, mode: CopyMode) -> Result<QueueSet, XdpError> {
-    let (frames, ring) = frames_and_ring(config)?;
+fn open_set(
+    config: &XdpConfig,
+    queue: u32,
+    longest: &LongestPacket,
+    mode: CopyMode,
+) -> Result<QueueSet, XdpError> {
+    let (frames, ring) = frames_and_ring(config, longest.frames())?;
+    let buffers = longest.buffers();
+    let longest_in_place = match buffers {
+        Buffers::One => usize::MAX,
+        Buffers::Several => parts::longest_in_place(config.frame_size),
+    };
+    let setting = Setting { ring, mode, buffers, longest_in_place };
     let (pool, on_ordinary_pages) = allocate(config, frames, ring)?;
     let ports: Vec<Port> = config
         .ports
         .iter()
-        .map(|port| Port::open(&pool, &port.name, queue, ring, mode))
+        .map(|port| Port::open(&pool, &port.name, queue, setting))
         .collect::<Result<_, _>>()?;
     let mut notes = Vec::from_iter(on_ordinary_pages);
     let polling = config.busy_poll && poll_busily(&ports, &mut notes);
-    Ok(QueueSet { ports, pool, polling, notes })
+    Ok(QueueSet { ports, pool, polling, buffers, longest_in_place, notes })
 }
 
 /// The packet memory, and why it is not on huge pages.
@@ -152,13 +209,15 @@ fn poll_busily(ports: &[Port], notes: &mut Vec<String>) -> bool {
     refusal.is_none()
 }
 
-/// With as many frames as all fill and transmit rings hold, no ring can starve another.
-fn frames_and_ring(config: &XdpConfig) -> Result<(u32, QueueSize), XdpError> {
+/// With as many frames as all fill and transmit rings hold, no ring can starve another. The longest packet takes `longest`
+/// frames, which a ring has to hold.
+fn frames_and_ring(config: &XdpConfig, longest: u32) -> Result<(u32, QueueSize), XdpError> {
     let rings = 2 * config.ports.len() as u32;
     let ring = match config.frames {
         0 => DEFAULT_RING,
         frames => (frames / rings).checked_ilog2().map_or(0, |bits| 1 << bits).min(DEFAULT_RING),
     };
+    let ring = if longest > 1 { ring.max(longest.next_power_of_two()) } else { ring };
     let frames = config.frames.max(ring * rings);
     let ring = QueueSize::new(ring).map_err(|_| XdpError::Umem {
         frames,

@@ -12,8 +12,10 @@ use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig}
 use xsk_rs::socket::SocketCreateError;
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
+use crate::xdp::Buffers;
 use crate::xdp::error::{XdpError, errno, reason};
 use crate::xdp::options::{self, send_at_once};
+use crate::xdp::parts;
 use crate::xdp::umem::{FramePool, OwnedFrame};
 
 /// Frames per burst.
@@ -48,6 +50,26 @@ impl CopyMode {
     }
 }
 
+/// What is the same of all sockets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting {
+    /// Size of every ring.
+    pub(super) ring: QueueSize,
+    pub(super) mode: CopyMode,
+    pub(super) buffers: Buffers,
+    /// Longer frames are to be copied before they are decided about, in bytes.
+    pub(super) longest_in_place: usize,
+}
+
+/// What came with a burst.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Received {
+    /// Frames.
+    pub(super) frames: usize,
+    /// Whether some of their packets are long: in several frames, or without room to grow.
+    pub(super) long: bool,
+}
+
 /// Queue `queue` of an interface. The fields drop together: the kernel frees the queue when the last ring is gone.
 pub(super) struct Port {
     receive: RxQueue,
@@ -57,29 +79,32 @@ pub(super) struct Port {
     mode: CopyMode,
     ring: u32,
     scratch: [FrameDesc; BURST],
+    longest_in_place: usize,
+    torn: Vec<OwnedFrame>,
     outgoing: Vec<OwnedFrame>,
+    in_parts: bool,
     in_fill: usize,
     in_transmit: usize,
 }
 
-/// What became of the frames that were to leave.
+/// What became of the packets that were to leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Submitted {
-    /// Frames on the transmit ring.
+    /// Packets on the transmit ring.
     pub(super) taken: u64,
-    /// Frames that it had no room for.
+    /// Packets that it had no room for.
     pub(super) refused: u64,
 }
 
 impl Port {
-    /// Binds a socket on the pool's UMEM to the queue; `ring` is the size of every ring. The fill ring is still empty.
+    /// Binds a socket on the pool's UMEM to the queue. The fill ring is still empty.
     pub(super) fn open(
         pool: &FramePool,
         interface: &str,
         queue: u32,
-        ring: QueueSize,
-        mode: CopyMode,
+        setting: Setting,
     ) -> Result<Self, XdpError> {
+        let Setting { ring, mode, .. } = setting;
         let failed = |reason: String, errno: Option<i32>| XdpError::Bind {
             interface: interface.into(),
             queue,
@@ -88,7 +113,7 @@ impl Port {
             errno,
         };
         let name = CString::new(interface).map_err(|error| failed(error.to_string(), None))?;
-        let (transmit, receive, rings) = bind(pool, &Interface::new(name), queue, config(ring, mode))
+        let (transmit, receive, rings) = bind(pool, &Interface::new(name), queue, config(setting))
             .map_err(|error| failed(reason(&error), errno(&error)))?;
         let (fill, completion) =
             rings.ok_or_else(|| failed("this process is bound to the queue already".into(), None))?;
@@ -100,7 +125,10 @@ impl Port {
             mode,
             ring: ring.get(),
             scratch: [FrameDesc::default(); BURST],
+            longest_in_place: setting.longest_in_place,
+            torn: Vec::new(),
             outgoing: Vec::with_capacity(BURST),
+            in_parts: false,
             in_fill: 0,
             in_transmit: 0,
         };
@@ -120,16 +148,29 @@ impl Port {
         unsafe { BorrowedFd::borrow_raw(self.receive.fd().as_raw_fd()) }
     }
 
-    /// Appends up to [`BURST`] received frames to `burst`; their first bytes are on their way from memory.
-    pub(super) fn receive(&mut self, burst: &mut Vec<OwnedFrame>, pool: &FramePool) {
+    /// Appends up to [`BURST`] received frames to `burst`; their first bytes are on their way from memory. Only whole packets
+    /// come: the beginning of one whose end is not there yet comes with a later burst.
+    pub(super) fn receive(&mut self, burst: &mut Vec<OwnedFrame>, pool: &FramePool) -> Received {
+        burst.append(&mut self.torn);
+        let mut long = !burst.is_empty();
         // SAFETY: the descriptors come from a ring of a socket on the worker's only UMEM.
         let received = unsafe { self.receive.consume(&mut self.scratch) };
         self.in_fill -= received.min(self.in_fill);
         for descriptor in &self.scratch[..received] {
             let frame = OwnedFrame::from_ring(*descriptor);
+            long |= frame.continues() | (frame.len() > self.longest_in_place);
             pool.prefetch(&frame);
             burst.push(frame);
         }
+        if long {
+            parts::tear(burst, &mut self.torn);
+        }
+        Received { frames: received, long }
+    }
+
+    /// Frees the beginning of a packet whose end will not come any more.
+    pub(super) fn abandon_torn(&mut self, pool: &mut FramePool) {
+        self.torn.drain(..).for_each(|frame| pool.put(frame));
     }
 
     /// Whether so many frames wait on the receive ring that it may soon be full.
@@ -183,10 +224,11 @@ impl Port {
 
     /// Notes a frame that is to leave with the next [`Port::submit`].
     pub(super) fn queue(&mut self, frame: OwnedFrame) {
+        self.in_parts |= frame.continues();
         self.outgoing.push(frame);
     }
 
-    /// Puts the noted frames on the transmit ring; those that it has no room for go back to the pool.
+    /// Puts the noted frames on the transmit ring; those of packets that it has no room for go back to the pool.
     pub(super) fn submit(&mut self, pool: &mut FramePool) -> Submitted {
         let noted = self.outgoing.len();
         if noted == 0 {
@@ -195,8 +237,15 @@ impl Port {
         let room = (self.ring as usize).saturating_sub(self.in_transmit);
         let room = room.min(self.transmit.nb_free(noted as u32) as usize);
         let mut outgoing = mem::take(&mut self.outgoing);
-        outgoing.drain(room.min(noted)..).for_each(|frame| pool.put(frame));
-        let taken = outgoing.len();
+        let in_parts = mem::take(&mut self.in_parts);
+        let going = if in_parts { parts::fitting(&outgoing, room) } else { room.min(noted) };
+        let submitted = if in_parts {
+            let (taken, refused) = outgoing.split_at(going);
+            Submitted { taken: parts::packets(taken) as u64, refused: parts::packets(refused) as u64 }
+        } else {
+            Submitted { taken: going as u64, refused: (noted - going) as u64 }
+        };
+        outgoing.drain(going..).for_each(|frame| pool.put(frame));
         let mut frames = outgoing.drain(..).map(|frame| pool.seal(frame));
         loop {
             let mut count = 0;
@@ -212,7 +261,7 @@ impl Port {
         }
         drop(frames);
         self.outgoing = outgoing;
-        Submitted { taken: taken as u64, refused: (noted - taken) as u64 }
+        submitted
     }
 
     /// Has the kernel send what is on the transmit ring, and takes back what it has sent.
@@ -302,12 +351,14 @@ impl Sum for RingLosses {
     }
 }
 
-fn config(ring: QueueSize, mode: CopyMode) -> SocketConfig {
+fn config(setting: Setting) -> SocketConfig {
+    let Setting { ring, mode, buffers, .. } = setting;
+    let several = if buffers == Buffers::Several { BindFlags::XDP_USE_SG } else { BindFlags::empty() };
     SocketConfig::builder()
         .rx_queue_size(ring)
         .tx_queue_size(ring)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(mode.bind_flag() | BindFlags::XDP_USE_NEED_WAKEUP)
+        .bind_flags(mode.bind_flag() | BindFlags::XDP_USE_NEED_WAKEUP | several)
         .build()
 }
 

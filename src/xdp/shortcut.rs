@@ -92,11 +92,11 @@ struct Entry {
     transport_change: [u8; 2],
     pseudo_header: [u8; 2],
     at_source: u8,
-    unused: u8,
+    in_parts: u8,
 }
 
 impl Entry {
-    fn new(flow: &FlowKey, shortcut: &Shortcut, ingress: u32) -> Self {
+    fn new(flow: &FlowKey, shortcut: &Shortcut, way: Way) -> Self {
         let Shortcut { generation, addressed, end, new, egress, account, packets, .. } = *shortcut;
         let (old, old_port) = match end {
             End::Source => (flow.source, flow.source_port),
@@ -114,7 +114,7 @@ impl Entry {
             used: 0,
             packets,
             generation,
-            ingress,
+            ingress: way.ingress,
             exit: egress.port.0.into(),
             account: account.0,
             mtu: egress.mtu,
@@ -126,7 +126,7 @@ impl Entry {
             transport_change: change.word(old_port, new.port()).sum().fold().to_be_bytes(),
             pseudo_header: pseudo_header.fold().to_be_bytes(),
             at_source: (end == End::Source).into(),
-            unused: 0,
+            in_parts: way.in_parts.into(),
         }
     }
 }
@@ -161,6 +161,17 @@ pub(super) struct Exit {
     pub(super) generic: bool,
     /// Whether its driver takes frames that come in by another one.
     pub(super) usable: Arc<AtomicBool>,
+    /// And those that lie in several buffers.
+    pub(super) takes_parts: Arc<AtomicBool>,
+}
+
+/// How packets can go from one port straight to another.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// The interface that they come by.
+    ingress: u32,
+    /// Whether they may lie in several buffers.
+    in_parts: bool,
 }
 
 /// Plain packets are forwarded by the steering program itself.
@@ -185,10 +196,12 @@ impl XdpFastPath {
     }
 
     /// Whether packets can go from one port straight to the other; `None` if there is no such port.
-    fn ingress(&self, shortcut: &Shortcut) -> Option<u32> {
+    fn way(&self, shortcut: &Shortcut) -> Option<Way> {
         let ingress = self.exits.get(usize::from(shortcut.ingress.0))?;
         let exit = self.exits.get(usize::from(shortcut.egress.port.0))?;
-        (ingress.generic || exit.usable.load(Ordering::Relaxed)).then_some(ingress.ifindex)
+        let in_parts = ingress.generic || exit.takes_parts.load(Ordering::Relaxed);
+        (ingress.generic || exit.usable.load(Ordering::Relaxed))
+            .then_some(Way { ingress: ingress.ifindex, in_parts })
     }
 
     fn table(&self, key: &Key) -> &MapData {
@@ -201,9 +214,9 @@ impl XdpFastPath {
 
 impl FastPath for XdpFastPath {
     fn install(&self, flow: &FlowKey, shortcut: &Shortcut) -> Result<(), NoShortcut> {
-        let ingress = self.ingress(shortcut).ok_or(NoShortcut::Impossible)?;
+        let way = self.way(shortcut).ok_or(NoShortcut::Impossible)?;
         let key = Key::of(flow).ok_or(NoShortcut::Impossible)?;
-        let entry = Entry::new(flow, shortcut, ingress);
+        let entry = Entry::new(flow, shortcut, way);
         match put(self.table(&key), key.pointer(), &entry) {
             0 => Ok(()),
             _ => Err(NoShortcut::Full),

@@ -17,13 +17,15 @@ use crate::net::addr::PortIndex;
 use crate::xdp::error::{XdpError, errno, reason};
 use crate::xdp::exits::Exits;
 use crate::xdp::front::Front;
+use crate::xdp::inspect::features;
 use crate::xdp::ranges::{Address, Ranges, Tables};
 use crate::xdp::shortcut::{ACCOUNTS, ShortcutMaps};
-use crate::xdp::{interface, occupant};
+use crate::xdp::{Buffers, interface, occupant};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xlvs.bpf.o"));
 
-pub(super) const PROGRAM: &str = "xlvs_steer";
+/// The steering program for packets in one buffer, and in several.
+pub(super) const PROGRAMS: [&str; 2] = ["xlvs_steer", "xlvs_steer_long"];
 const DETOUR: &str = "xlvs_detour";
 
 // SAFETY: `#[repr(C)]`, integers only, and every byte belongs to a field.
@@ -104,13 +106,14 @@ pub struct Steerer {
     names: Vec<String>,
     ifindexes: Vec<u32>,
     queues: u32,
+    buffers: Buffers,
     secret: [u64; 2],
 }
 
 impl Steerer {
     /// Loads the program with room for `ports` interfaces of `queues` queues each, and for `flows` connections that take the
-    /// shortcut; with 0 there is none.
-    pub fn load(ports: u32, queues: u32, flows: u32) -> Result<Self, XdpError> {
+    /// shortcut; with 0 there is none. `buffers` is what packets may lie in.
+    pub fn load(ports: u32, queues: u32, flows: u32, buffers: Buffers) -> Result<Self, XdpError> {
         let has_shortcut = u8::from(flows != 0);
         let accounts = if flows != 0 { ACCOUNTS as u32 } else { 1 };
         let secret = [0, 1].map(|part: u64| RandomState::new().hash_one(part));
@@ -123,7 +126,7 @@ impl Steerer {
             .override_global("has_shortcut", &has_shortcut, true)
             .load(OBJECT)
             .map_err(|error| load_error(&error))?;
-        program(&mut ebpf)?.load().map_err(|error| load_error(&error))?;
+        program(&mut ebpf, buffers)?.load().map_err(|error| load_error(&error))?;
         Ok(Steerer {
             sockets: table(&mut ebpf, "sockets")?,
             ports: table(&mut ebpf, "ports")?,
@@ -142,6 +145,7 @@ impl Steerer {
             names: Vec::new(),
             ifindexes: Vec::new(),
             queues,
+            buffers,
             secret,
         })
     }
@@ -154,7 +158,7 @@ impl Steerer {
         ifindex: u32,
         setting: AttachSetting,
     ) -> Result<Attachment, XdpError> {
-        occupant::make_room(interface, ifindex, PROGRAM)?;
+        occupant::make_room(interface, ifindex, &PROGRAMS)?;
         end_detour(interface);
         let attachment = match setting {
             AttachSetting::Skb => self.attach_in(AttachedMode::Skb, interface, ifindex, None)?,
@@ -184,8 +188,18 @@ impl Steerer {
             return Err(XdpError::Bond { interface: interface.into() });
         }
         let (mtu, room) = (interface::mtu(interface)?, interface::page_room());
-        if mtu > room {
-            return Err(XdpError::MtuNotNative { interface: interface.into(), mtu, room });
+        let takes_several = || features(ifindex).is_some_and(|features| features.many_buffers);
+        let unable = match self.buffers {
+            Buffers::One => Some("longer ones come in several buffers, which takes frame_size = 2048"),
+            Buffers::Several if !takes_several() => {
+                Some("the driver says of no others that it receives them")
+            }
+            Buffers::Several => None,
+        };
+        if let Some(why) = unable
+            && mtu > room
+        {
+            return Err(XdpError::MtuNotNative { interface: interface.into(), mtu, room, why });
         }
         self.attach_in(AttachedMode::Native, interface, ifindex, None)
     }
@@ -203,7 +217,7 @@ impl Steerer {
             reason: reason(&error),
             errno: errno(&error),
         };
-        let program = program(&mut self.ebpf)?;
+        let program = program(&mut self.ebpf, self.buffers)?;
         let id = program.attach_to_if_index(ifindex, mode.flag()).map_err(attach_error)?;
         self.links.push(program.take_link(id).map_err(attach_error)?);
         Ok(Attachment { mode, why })
@@ -305,23 +319,40 @@ impl Steerer {
     /// Asks the program what it would do with a frame received on queue 0 of `port`. Nothing is sent. To be called in
     /// the network namespace of the interfaces.
     pub fn ask(&mut self, port: PortIndex, frame: &[u8]) -> Result<Steered, XdpError> {
-        let redirected = self.run(port, frame, &mut [])?.is_some();
+        self.ask_in_parts(port, frame, frame.len())
+    }
+
+    /// The same, for a frame of which only the first `first` bytes lie in the first buffer. The kernel refuses that before
+    /// Linux 6.18, and where packets lie in one.
+    pub fn ask_in_parts(&mut self, port: PortIndex, frame: &[u8], first: usize) -> Result<Steered, XdpError> {
+        let redirected = self.run(port, frame, first, &mut [])?.is_some();
         Ok(if redirected { Steered::Up } else { Steered::Kernel })
     }
 
     /// The same, for what would leave by the shortcut: the frame as it would leave.
-    pub(super) fn shorten(&mut self, port: PortIndex, frame: &[u8]) -> Result<Option<Vec<u8>>, XdpError> {
+    pub(super) fn shorten_in_parts(
+        &mut self,
+        port: PortIndex,
+        frame: &[u8],
+        first: usize,
+    ) -> Result<Option<Vec<u8>>, XdpError> {
         let mut out = vec![0; frame.len()];
-        let length = self.run(port, frame, &mut out)?;
+        let length = self.run(port, frame, first, &mut out)?;
         out.truncate(length.unwrap_or(0));
         // What goes up is as it came.
         Ok(length.filter(|_| out != frame).map(|_| out))
     }
 
     /// What the program does with a frame: the length of what it redirects, which is in `out` then as far as it fits.
-    fn run(&mut self, port: PortIndex, frame: &[u8], out: &mut [u8]) -> Result<Option<usize>, XdpError> {
+    fn run(
+        &mut self,
+        port: PortIndex,
+        frame: &[u8],
+        first: usize,
+        out: &mut [u8],
+    ) -> Result<Option<usize>, XdpError> {
         let ifindex = self.ifindexes.get(usize::from(port.0)).copied().unwrap_or(0);
-        let context = context(ifindex, frame.len());
+        let context = context(ifindex, first);
         let data_out = (!out.is_empty()).then_some(out);
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -329,7 +360,8 @@ impl Steerer {
             ctx_in: Some(&context),
             ..TestRunOptions::default()
         };
-        let result = program(&mut self.ebpf)?.test_run(options).map_err(|error| load_error(&error))?;
+        let result =
+            program(&mut self.ebpf, self.buffers)?.test_run(options).map_err(|error| load_error(&error))?;
         let redirected = result.return_value == libbpf_sys::XDP_REDIRECT;
         Ok(redirected.then_some(result.data_size_out as usize))
     }
@@ -348,7 +380,7 @@ impl Steerer {
     pub(super) fn try_exits(&mut self) -> Result<Vec<bool>, String> {
         let names = self.names.iter().map(String::as_str);
         let interfaces: Vec<_> = names.zip(self.ifindexes.iter().copied()).collect();
-        self.exits.try_all(&mut self.ebpf, &interfaces).map_err(|error| reason(&*error))
+        self.exits.try_all(&mut self.ebpf, &interfaces, self.buffers).map_err(|error| reason(&*error))
     }
 
     /// Detaches the program from every interface.
@@ -398,8 +430,9 @@ fn directions(flows: u32) -> u32 {
     (2 * flows).max(1)
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, XdpError> {
-    let program = ebpf.program_mut(PROGRAM).ok_or_else(|| missing(PROGRAM))?;
+fn program(ebpf: &mut Ebpf, buffers: Buffers) -> Result<&mut Xdp, XdpError> {
+    let name = PROGRAMS[buffers as usize];
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     program.try_into().map_err(|error| load_error(&error))
 }
 

@@ -1,8 +1,8 @@
-//! The two ends of a detour: a TAP device that takes frames out of the kernel, and a packet socket that sends them by the
-//! interface that they were on their way to.
+//! TAP devices, by which frames come out of the kernel and go back into it, and packet sockets, which send frames by one
+//! interface.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 
@@ -40,6 +40,11 @@ impl Tap {
     /// The next frame's length, if there is a frame.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Option<usize> {
         self.file.read(buffer).ok()
+    }
+
+    /// Has the kernel receive a frame by the device.
+    pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        (&self.file).write(frame).map(drop)
     }
 
     /// Readable when a frame is there.

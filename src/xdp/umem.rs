@@ -7,6 +7,9 @@ use xsk_rs::{FrameDesc, Umem};
 
 use crate::xdp::error::{XdpError, errno, reason};
 
+/// Of <linux/if_xdp.h>: the packet goes on in the next descriptor.
+const XDP_PKT_CONTD: u32 = 1;
+
 /// One frame of a UMEM, held by user space. Whoever has this value is the only one that touches the frame's bytes;
 /// giving it to a ring gives the frame to the kernel. It can be neither copied nor cloned, so a frame is never in two
 /// places.
@@ -28,7 +31,7 @@ impl OwnedFrame {
         self.descriptor
     }
 
-    /// Length of the packet in bytes.
+    /// Length of the packet, or of the part of it, in bytes.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -36,6 +39,16 @@ impl OwnedFrame {
     /// Sets the length of the packet in bytes; at most the frame's capacity, to which it is cut when sent.
     pub(super) fn set_len(&mut self, len: usize) {
         self.len = len;
+    }
+
+    /// Whether the packet goes on in the frame that follows in the ring.
+    pub(super) fn continues(&self) -> bool {
+        self.descriptor.has_more_frames()
+    }
+
+    /// Sets whether it does.
+    pub(super) fn set_continues(&mut self, continues: bool) {
+        self.descriptor.set_options(if continues { XDP_PKT_CONTD } else { 0 });
     }
 }
 
@@ -82,7 +95,7 @@ impl FramePool {
         &self.umem
     }
 
-    /// Takes a free frame.
+    /// Takes a free frame. Length and continuation are left from its former use.
     pub(super) fn take(&mut self) -> Option<OwnedFrame> {
         self.free.pop()
     }

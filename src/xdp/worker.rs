@@ -19,9 +19,12 @@ use crate::ipvs::verdict::{DropReason, PacketCounters, Verdict};
 use crate::net::addr::PortIndex;
 use crate::net::frame::Frame;
 use crate::net::time::Instant;
+use crate::xdp::Buffers;
 use crate::xdp::idle::Idle;
 use crate::xdp::inject::PassedFrame;
+use crate::xdp::long::LongPackets;
 use crate::xdp::open::QueueSet;
+use crate::xdp::parts;
 use crate::xdp::port::{BURST, Port, RingLosses, Submitted};
 use crate::xdp::umem::{FramePool, OwnedFrame};
 
@@ -83,18 +86,21 @@ impl FrameBalance {
 
 /// A worker: queue `i` of every port, one UMEM for them all, one engine.
 pub(super) struct Worker<E> {
-    pool: FramePool,
-    ports: Vec<Port>,
-    engine: E,
+    pub(super) pool: FramePool,
+    pub(super) ports: Vec<Port>,
+    pub(super) engine: E,
     clock: Clock,
-    books: Books,
+    pub(super) books: Books,
     outlets: Outlets,
     stop: StopOrder,
     advanced: Instant,
     idle: Idle,
     polling: bool,
     burst: Vec<OwnedFrame>,
-    verdicts: Vec<Verdict>,
+    pub(super) verdicts: Vec<Verdict>,
+    pub(super) buffers: Buffers,
+    pub(super) longest_in_place: usize,
+    pub(super) long: LongPackets,
 }
 
 impl<E: Engine> Worker<E> {
@@ -107,7 +113,7 @@ impl<E: Engine> Worker<E> {
         outlets: Outlets,
         stop: StopOrder,
     ) -> Self {
-        let QueueSet { mut pool, mut ports, polling, .. } = queues;
+        let QueueSet { mut pool, mut ports, polling, buffers, longest_in_place, .. } = queues;
         for port in &mut ports {
             port.refill(&mut pool);
         }
@@ -125,6 +131,9 @@ impl<E: Engine> Worker<E> {
             polling,
             burst: Vec::with_capacity(BURST),
             verdicts: Vec::new(),
+            buffers,
+            longest_in_place,
+            long: LongPackets::new(buffers),
         }
     }
 
@@ -169,24 +178,36 @@ impl<E: Engine> Worker<E> {
         if self.polling {
             self.ports[port].poll_device();
         }
-        self.ports[port].receive(&mut burst, &self.pool);
-        let received = burst.len();
-        let pressed = received == BURST && self.ports[port].is_pressed();
-        if received > 0 {
+        let received = self.ports[port].receive(&mut burst, &self.pool);
+        let pressed = received.frames == BURST && self.ports[port].is_pressed();
+        if received.frames > 0 {
             let port = PortIndex(port as u8);
-            self.books.packets.add_received(received as u64);
             self.engine.set_pressed(pressed);
-            self.decide(port, now, &mut burst);
-            let verdicts = mem::take(&mut self.verdicts);
-            for (frame, verdict) in burst.drain(..).zip(&verdicts) {
-                self.settle(port, frame, *verdict);
+            if received.long {
+                self.books.packets.add_received(parts::packets(&burst) as u64);
+                self.serve_long(port, now, &mut burst);
+            } else {
+                self.books.packets.add_received(received.frames as u64);
+                self.serve_short(port, now, &mut burst);
             }
-            self.verdicts = verdicts;
-            self.send_made();
             self.submit();
         }
         self.burst = burst;
-        received
+        received.frames
+    }
+
+    /// Packets of one frame each.
+    pub(super) fn serve_short(&mut self, port: PortIndex, now: Instant, burst: &mut Vec<OwnedFrame>) {
+        if burst.is_empty() {
+            return;
+        }
+        self.decide(port, now, burst);
+        let verdicts = mem::take(&mut self.verdicts);
+        for (frame, verdict) in burst.drain(..).zip(&verdicts) {
+            self.settle(port, frame, *verdict);
+        }
+        self.verdicts = verdicts;
+        self.send_made();
     }
 
     fn decide(&mut self, port: PortIndex, now: Instant, burst: &mut [OwnedFrame]) {
@@ -222,7 +243,7 @@ impl<E: Engine> Worker<E> {
     }
 
     /// Does what the engine's outbox says.
-    fn send_made(&mut self) {
+    pub(super) fn send_made(&mut self) {
         if self.engine.outbox().is_empty() {
             return;
         }
@@ -240,26 +261,10 @@ impl<E: Engine> Worker<E> {
 
     fn send_one(&mut self, made: MadeFrame<'_>) -> Result<(), DropReason> {
         match made.exit {
-            Exit::Port(port) => {
-                let frame = self.copy(made.bytes)?;
-                self.transmit(port, frame);
-                Ok(())
-            }
+            Exit::Port(port) => self.transmit_made(port, made.bytes),
             Exit::Stack(port) => self.pass_bytes(port, made.bytes),
             Exit::Kernel => self.hand_over_bytes(made.bytes),
         }
-    }
-
-    /// A free frame with these bytes in it.
-    fn copy(&mut self, bytes: &[u8]) -> Result<OwnedFrame, DropReason> {
-        let mut frame = self.pool.take().ok_or(DropReason::NoFrame)?;
-        let Some(room) = self.pool.buffer(&mut frame).get_mut(..bytes.len()) else {
-            self.pool.put(frame);
-            return Err(DropReason::NoRoom);
-        };
-        room.copy_from_slice(bytes);
-        frame.set_len(bytes.len());
-        Ok(frame)
     }
 
     fn transmit(&mut self, way_out: PortIndex, frame: OwnedFrame) {
@@ -286,7 +291,7 @@ impl<E: Engine> Worker<E> {
     }
 
     /// Counted as passed by the injector, once the kernel has taken it.
-    fn pass_bytes(&self, port: PortIndex, bytes: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn pass_bytes(&self, port: PortIndex, bytes: &[u8]) -> Result<(), DropReason> {
         // What will be refused need not be copied first.
         if self.outlets.passed.is_full() {
             return Err(DropReason::KernelQueueFull);
@@ -300,7 +305,7 @@ impl<E: Engine> Worker<E> {
         self.release(frame, result);
     }
 
-    fn hand_over_bytes(&self, bytes: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn hand_over_bytes(&self, bytes: &[u8]) -> Result<(), DropReason> {
         let packet = network_layer(bytes).map(<[u8]>::to_vec).ok_or(DropReason::Malformed)?;
         self.outlets.handed_over.try_send(packet).map_err(|error| refusal(&error))?;
         self.books.packets.add_handed_over();
@@ -348,6 +353,7 @@ impl<E: Engine> Worker<E> {
                 let _ = poll(&mut [], PollTimeout::from(TICK_MS));
             }
         }
+        self.ports.iter_mut().for_each(|port| port.abandon_torn(&mut self.pool));
         FrameBalance {
             frames: self.pool.frames(),
             free: self.pool.free(),

@@ -80,18 +80,6 @@ fn copy_mode_says_why() {
 }
 
 #[test]
-fn a_large_mtu_is_refused_with_the_remedy() {
-    let rig = Rig::new();
-    rig.router.run("ip link set dev back mtu 1800");
-    let error = rig.start(&rig.config(AttachSetting::Auto), passing).err().unwrap();
-    assert_eq!(
-        error.to_string(),
-        "back has MTU 1800, but frames of 2048 bytes hold packets of 1770: run `ip link set dev back mtu 1770`, or set \
-         frame_size = 4096 in xlvs.toml"
-    );
-}
-
-#[test]
 fn unequal_queues_are_refused_with_the_remedy() {
     let rig = Rig::new();
     rig.router.run(

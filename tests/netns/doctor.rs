@@ -57,7 +57,7 @@ fn nothing_is_bad_about_the_rig_of_the_tests() {
 fn faults_are_found_and_told_with_their_remedy() {
     let rig = Rig::with_queues(2);
     rig.router.run("sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.front.rp_filter=1");
-    rig.router.run("ip link set dev back mtu 9000");
+    rig.router.run("ip link set dev back mtu 9300");
     rig.router.run("ethtool -L back rx 1 tx 1");
     let object = format!("{}/inject.bpf.o", env!("OUT_DIR"));
     rig.router.run(&format!("ip link set dev front xdpgeneric obj {object} sec xdp"));
@@ -67,13 +67,13 @@ fn faults_are_found_and_told_with_their_remedy() {
     check(of(&findings, Some("front"), "reverse-path filter"), "fair", "strict");
     check(of(&findings, Some("front"), "XDP program"), "bad", "xlvs_inject");
     check(of(&findings, Some("front"), "queues"), "bad", "only 1 served");
-    check(of(&findings, Some("back"), "MTU"), "bad", "9000");
+    check(of(&findings, Some("back"), "MTU"), "bad", "9300");
     // What is advised is done, and the faults are gone.
     for (interface, topic, command) in [
         (None, "ip_forward", "sysctl -w net.ipv4.ip_forward=1"),
         (Some("front"), "XDP program", "ip link set dev front xdpgeneric off"),
         (Some("front"), "queues", "ethtool -L front rx 1 tx 1"),
-        (Some("back"), "MTU", "ip link set dev back mtu 1770"),
+        (Some("back"), "MTU", "ip link set dev back mtu 9216"),
     ] {
         let finding = of(&findings, interface, topic);
         assert!(finding["advice"].as_str().unwrap().contains(command), "{finding}");

@@ -5,10 +5,10 @@ use std::net::UdpSocket;
 use super::daemon::{Daemon, VIP};
 use super::rig::{PATIENCE, Rig, wait_until};
 
-const VIP6: &str = "fd00:1::30";
+pub const VIP6: &str = "fd00:1::30";
 const ADDRESSES6: [(&str, &str); 2] = [("front", "fd00:1::1/64"), ("back", "fd00:2::1/64")];
 
-fn bind(address: &str) -> UdpSocket {
+pub fn bind(address: &str) -> UdpSocket {
     let socket = UdpSocket::bind(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
@@ -20,7 +20,7 @@ fn datagram(len: usize) -> Vec<u8> {
 }
 
 /// The client sends a datagram; whoever has the other socket sends it back.
-fn exchange(client: &UdpSocket, server: &UdpSocket, address: &str, len: usize) {
+pub fn exchange(client: &UdpSocket, server: &UdpSocket, address: &str, len: usize) {
     let sent = datagram(len);
     let mut buffer = vec![0; 65535];
     client.send_to(&sent, address).unwrap();
@@ -32,7 +32,7 @@ fn exchange(client: &UdpSocket, server: &UdpSocket, address: &str, len: usize) {
     assert_eq!(sender.to_string(), address, "the answer comes from the service");
 }
 
-fn add_ipv6(rig: &Rig) {
+pub fn add_ipv6(rig: &Rig) {
     for (interface, address) in ADDRESSES6 {
         rig.router.run(&format!("ip address add {address} dev {interface} nodad"));
     }
@@ -46,7 +46,7 @@ fn add_ipv6(rig: &Rig) {
 }
 
 /// All that came up has gone somewhere.
-fn assert_balanced(daemon: &Daemon) {
+pub fn assert_balanced(daemon: &Daemon) {
     wait_until("the books are balanced and nothing is held", || {
         let packets = daemon.packets();
         packets.imbalance() == 0 && packets.held == 0

@@ -66,6 +66,14 @@ impl Rig {
         peer.await_carrier("eth0");
     }
 
+    /// Sets the MTUs of the cables to client and server.
+    pub fn set_mtu(&self, client: u32, server: u32) {
+        for (peer, interface, mtu) in [(&self.client, "front", client), (&self.server, "back", server)] {
+            self.router.run(&format!("ip link set dev {interface} mtu {mtu}"));
+            peer.run(&format!("ip link set dev eth0 mtu {mtu}"));
+        }
+    }
+
     /// Has client and server send half-made checksums, as a veth does if nobody forbids it.
     pub fn offload_checksums(&self) {
         for peer in [&self.client, &self.server] {

@@ -130,6 +130,34 @@ fn plain_packets_leave_as_the_engine_would_send_them() {
     }
 }
 
+#[test]
+fn packets_in_several_buffers_leave_if_their_headers_lie_in_the_first() {
+    for ends in [IPV4, IPV6] {
+        let rig = Rig::new();
+        rig.set_mtu(9000, 9000);
+        let (mut xdp, path, flow, shortcut) = with_flow(&rig, Protocol::TCP, ends);
+        let shortcut = Shortcut { egress: Egress { mtu: 9000, ..EGRESS }, ..shortcut };
+        path.install(&flow, &shortcut).unwrap();
+        let mut shorten = |frame: &[u8], first| {
+            rig.router.enter(|| xdp.shorten_in_parts(PortIndex(0), frame, first).unwrap())
+        };
+        for length in [100_usize, 1000, 5000, 8900] {
+            let mut frame = bytes(&PacketSpec { len: length, ..spec(&flow) });
+            frame.extend([0xee; 4]);
+            let headers = frame.len() - 4 - length;
+            let out = Some(translated(&frame, &shortcut));
+            for first in [frame.len(), headers, headers + 1] {
+                assert!(shorten(&frame, first) == out, "{length} bytes, the first {first} apart");
+            }
+            assert_eq!(shorten(&frame, headers - 1), None, "without the end of the headers");
+            assert_eq!(shorten(&frame, 14), None, "without headers");
+        }
+        let long = bytes(&PacketSpec { len: 8990, ..spec(&flow) });
+        assert_eq!(shorten(&long, 2000), None, "too big");
+        stop_and_check(xdp);
+    }
+}
+
 /// The same packet with something about it.
 type Twist = (&'static str, fn(&mut PacketSpec), fn(&mut Vec<u8>));
 

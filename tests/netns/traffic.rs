@@ -12,17 +12,17 @@ use super::rig::{Decision, PATIENCE, Rig, stop_and_check, wait_until};
 
 const SERVER: &str = "10.2.0.2:80";
 
-fn all_ports(protocol: Protocol) -> Vec<PortRange> {
+pub fn all_ports(protocol: Protocol) -> Vec<PortRange> {
     vec![PortRange { protocol, ports: 0..=65535 }]
 }
 
-fn to(address: &str, protocol: Protocol) -> Steering {
+pub fn to(address: &str, protocol: Protocol) -> Steering {
     let address: IpAddr = address.parse().unwrap();
     Steering { destinations: vec![(address.into(), all_ports(protocol))], ..Steering::default() }
 }
 
 /// Makes the router a wire for IP: each side takes the other for its neighbour.
-fn bridge_steering(rig: &Rig) -> Steering {
+pub fn bridge_steering(rig: &Rig) -> Steering {
     let server_mac = Rig::mac(&rig.server, "eth0");
     let client_mac = Rig::mac(&rig.client, "eth0");
     rig.client.run(&format!("ip neigh replace 10.1.0.1 lladdr {server_mac} dev eth0 nud permanent"));

@@ -1,9 +1,9 @@
 //! One interface, its queues apart.
 
 use super::{Facts, Finding, PortFacts, queues};
-use crate::config::settings::{XdpMode, ZeroCopy};
+use crate::config::settings::{Settings, XdpMode, ZeroCopy};
 use crate::host::netlink::CableEnd;
-use crate::xdp::{INJECTABLE_MTU, Inspection, room_for_packet};
+use crate::xdp::{INJECTABLE_MTU, Inspection, LARGEST_MTU, room_for_packet};
 
 /// Frame sizes of the settings, largest last.
 const FRAME_SIZES: [u32; 2] = [2048, 4096];
@@ -21,7 +21,7 @@ pub(super) fn judge(port: &PortFacts, facts: &Facts) -> Vec<Finding> {
     findings.push(native(port, facts.settings.xdp_mode));
     findings.push(zero_copy(port, facts.settings.zero_copy));
     findings.extend(program(port));
-    findings.push(mtu(port, facts.settings.frame_size));
+    findings.push(mtu(port, &facts.settings));
     findings.extend(checksums(port));
     findings.extend(merging(port, facts.settings.xdp_mode));
     findings.extend(tags(port));
@@ -124,27 +124,42 @@ fn program(port: &PortFacts) -> Option<Finding> {
     })
 }
 
-fn mtu(port: &PortFacts, frame_size: u32) -> Finding {
+fn mtu(port: &PortFacts, settings: &Settings) -> Finding {
     let topic = "MTU";
-    let (name, mtu) = (&port.name, port.inspection.mtu);
+    let (name, mtu, frame_size) = (&port.name, port.inspection.mtu, settings.frame_size);
     let room = room_for_packet(frame_size);
-    if mtu <= INJECTABLE_MTU.min(room) {
+    if mtu > LARGEST_MTU {
+        let found = format!("{mtu}, but packets over {LARGEST_MTU} bytes are not supported");
+        return Finding::bad(topic, found, format!("ip link set dev {name} mtu {LARGEST_MTU}"));
+    }
+    if let Some(lost) = noted(port, "may be lost unless they are balanced") {
+        let advice = format!("give the daemon /dev/net/tun, or: ip link set dev {name} mtu {INJECTABLE_MTU}");
+        return Finding::fair(topic, lost, advice);
+    }
+    if mtu <= room {
         return Finding::good(
             topic,
             format!("{mtu}, and a frame of {frame_size} bytes holds packets of {room}"),
         );
     }
-    if mtu <= room {
-        let found =
-            format!("{mtu}: packets over {INJECTABLE_MTU} bytes may be lost unless they are balanced");
-        return Finding::fair(topic, found, format!("ip link set dev {name} mtu {INJECTABLE_MTU}"));
+    let several = format!("{mtu}: packets over {room} bytes come in several frames of {frame_size}");
+    let able = port.inspection.features.map(|features| features.many_buffers);
+    match (port.running.is_some(), able) {
+        (true, _) | (false, Some(true)) => Finding::good(topic, several),
+        (false, Some(false)) if is_native(port, settings.xdp_mode) => {
+            let driver = driver(&port.inspection);
+            let found = format!("{several}, which {driver} does not receive in native mode");
+            Finding::fair(topic, found, shorter(port, room))
+        }
+        (false, _) => Finding::good(topic, format!("{several}, which takes Linux 6.6 or newer")),
     }
-    let found = format!("{mtu}, but a frame of {frame_size} bytes holds packets of {room}");
-    let larger = FRAME_SIZES.into_iter().find(|size| mtu <= room_for_packet(*size));
-    let lower = format!("ip link set dev {name} mtu {room}");
-    let advice =
-        larger.map_or(lower.clone(), |size| format!("{lower}, or set frame_size = {size} in xlvs.toml"));
-    Finding::bad(topic, found, advice)
+}
+
+/// How a packet fits a frame.
+fn shorter(port: &PortFacts, room: u32) -> String {
+    let lower = format!("ip link set dev {} mtu {room}", port.name);
+    let larger = FRAME_SIZES.into_iter().find(|size| port.inspection.mtu <= room_for_packet(*size));
+    larger.map_or(lower.clone(), |size| format!("{lower}, or set frame_size = {size} in xlvs.toml"))
 }
 
 /// What comes over a virtual cable has had no hardware to make its checksum.

@@ -13,7 +13,12 @@ fn sound() -> Facts {
             queues: Queues { receive: 2, transmit: 2, most: 8 },
             mtu: 1500,
             driver: Some("ice".into()),
-            features: Some(DriverFeatures { native: true, zero_copy: true, many_buffers: true }),
+            features: Some(DriverFeatures {
+                native: true,
+                zero_copy: true,
+                many_buffers: true,
+                many_redirected: true,
+            }),
             occupant: None,
             offloads: Offloads {
                 transmit_checksum: Some(true),
@@ -187,7 +192,7 @@ fn drivers_without_native_xdp_or_zero_copy() {
     let features = |native, zero_copy| {
         move |facts: &mut Facts| {
             facts.ports[0].inspection.features =
-                Some(DriverFeatures { native, zero_copy, many_buffers: false });
+                Some(DriverFeatures { native, zero_copy, ..DriverFeatures::default() });
             facts.ports[0].inspection.offloads.generic_receive = Some(false);
         }
     };
@@ -258,13 +263,27 @@ fn a_foreign_program_bars_the_way() {
 #[test]
 fn packets_that_do_not_fit_a_frame() {
     let mtu = |mtu| move |facts: &mut Facts| facts.ports[0].inspection.mtu = mtu;
-    check(mtu(1800), "MTU", Grade::Bad, "holds packets of 1770", "mtu 1770, or set frame_size = 4096");
-    check(mtu(9000), "MTU", Grade::Bad, "9000", "ip link set dev eth0 mtu 1770");
-    let large = |facts: &mut Facts| {
-        facts.settings.frame_size = 4096;
-        mtu(3700)(facts);
+    let good = changed(mtu(9000));
+    let finding = good.iter().find(|finding| finding.topic == "MTU").expect("an MTU");
+    assert_eq!(
+        (finding.grade, finding.found.as_str()),
+        (Grade::Good, "9000: packets over 1770 bytes come in several frames of 2048")
+    );
+    check(mtu(9300), "MTU", Grade::Bad, "packets over 9216 bytes are not supported", "eth0 mtu 9216");
+    let can = |native, many_buffers| {
+        move |facts: &mut Facts| {
+            mtu(1800)(facts);
+            let features = DriverFeatures { native, many_buffers, ..DriverFeatures::default() };
+            facts.ports[0].inspection.features = Some(features);
+        }
     };
-    check(large, "MTU", Grade::Fair, "may be lost unless they are balanced", "mtu 3300");
+    check(can(true, false), "MTU", Grade::Fair, "does not receive in native mode", "frame_size = 4096");
+    let lossy = |facts: &mut Facts| {
+        mtu(9000)(facts);
+        let notes = vec!["packets over 3300 bytes may be lost unless they are balanced: no such file".into()];
+        facts.ports[0].running = Some(PortStatus { notes, ..PortStatus::default() });
+    };
+    check(lossy, "MTU", Grade::Fair, "may be lost unless they are balanced", "/dev/net/tun");
 }
 
 #[test]

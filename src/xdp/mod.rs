@@ -3,8 +3,8 @@
 //!
 //! A packet that the steering program ([`Steerer`]) wants comes up by a receive ring, is decided about by the worker's
 //! [`Engine`], and leaves by a transmit ring, through the injector into this machine's stack, through the hand-over
-//! channel into the kernel's routing, or not at all. Every frame of the packet memory has exactly one holder, and every
-//! received packet is counted once.
+//! channel into the kernel's routing, or not at all. A packet in several frames is copied together for the engine, and spread
+//! over frames again. Every frame of the packet memory has exactly one holder, and every received packet is counted once.
 
 #![allow(unsafe_code, reason = "rings, packet memory and a few system calls without a safe interface")]
 

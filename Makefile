@@ -7,7 +7,7 @@ SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh b
 
 .DEFAULT_GOAL := help
 TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz tools-bench tools-guest
-.PHONY: help demo demo-down test fuzz build man check bench bench-quick bench-vm soak test-guest $(TOOLS)
+.PHONY: help demo demo-down test fuzz build man check bench bench-quick bench-vm soak soak-live test-guest $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -59,6 +59,9 @@ bench-quick: tools-bench ## end to end in short, to see that it works (PROFILE=d
 
 soak: tools-build ## hold 2 million connections for ten minutes of virtual time while others come and go (OPTIONS=--help)
 	cargo bench --bench soak -- $(OPTIONS)
+
+soak-live: tools-bench build ## the same with the daemon over AF_XDP in network namespaces, in real time: a quarter of an hour (OPTIONS=--help)
+	@$(ROOT) benches/endtoend/soak --programs "$(PROGRAMS)/release" $(OPTIONS)
 
 bench-vm: tools-guest build ## count the router's instructions per packet beside kernel IPVS, in a virtual machine without KVM (OPTIONS=--help)
 	@$(ROOT) benches/guest/run.sh --programs "$(PROGRAMS)/release" $(OPTIONS)

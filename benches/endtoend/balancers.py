@@ -52,6 +52,9 @@ class Balancer:
     def start(self, lab):
         """Sets it up in the lab's router. Returns the process that does the work, if there is one."""
 
+    def limit(self, lab, connections):
+        """Bounds the table, where there is one that can be bounded."""
+
     def finish(self, lab, process):
         """Checks what can only be seen at the end."""
 
@@ -119,9 +122,9 @@ class Peer(Balancer):
 class Xlvs(Balancer):
     """The daemon with a table made by ipvsadm."""
 
-    def __init__(self, name, label, short, programs, shortcut):
+    def __init__(self, name, label, short, programs, shortcut, settings=""):
         super().__init__(name, label, short)
-        self.programs, self.shortcut = Path(programs), shortcut
+        self.programs, self.shortcut, self.settings = Path(programs), shortcut, settings
 
     def run(self, lab, program, *arguments):
         """A client of the daemon."""
@@ -135,7 +138,7 @@ class Xlvs(Balancer):
         for name in ("iptables", "ip6tables"):
             (lab.directory / name).write_text("*mangle\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n")
         settings = lab.directory / "xlvs.toml"
-        plain = f'ports = ["{OUTSIDE}", "{INSIDE}"]\ncontrol_socket = "{lab.directory}/control.sock"\n'
+        plain = f'ports = ["{OUTSIDE}", "{INSIDE}"]\ncontrol_socket = "{lab.directory}/control.sock"\n{self.settings}'
         settings.write_text(f"shortcut = {str(self.shortcut).lower()}\n{plain}")
         done = self.run(lab, "xlvs", "check", settings)
         if done.returncode and self.shortcut:
@@ -166,6 +169,11 @@ class Xlvs(Balancer):
             for server in SERVERS:
                 self.edit(lab, "-a", option, f"{VIRTUAL}:80", "-r", f"{server}:80", "-m")
         return process
+
+    def limit(self, lab, connections):
+        done = self.run(lab, "xlvs", "sysctl", "-w", f"xlvs.conn_max={connections}")
+        if done.returncode:
+            raise RigError(f"xlvs sysctl: {done.stderr.strip()}")
 
     def edit(self, lab, *arguments):
         """One ipvsadm command."""

@@ -22,6 +22,8 @@ PROGRAMS = {
     "traffic.bpf.o": (["traffic.bpf.c"], BPF),
     "peer": (["peer.c"], ["-lxdp", "-lbpf"]),
     "peer.bpf.o": (["peer.bpf.c"], BPF),
+    "crowd": (["crowd.c"], ["-lbpf"]),
+    "crowd.bpf.o": (["crowd.bpf.c"], BPF),
     "asker": (["asker.c"], []),
 }
 

@@ -239,6 +239,17 @@ class Lab:
                 else:
                     schedule(thread, FAVOURED, slice_ns)
 
+    def wire_losses(self):
+        """Frames that the rings of the veths had no room for, on the way to the router and behind it."""
+        before, behind = 0, 0
+        for namespace, port in self.ports():
+            lost = int(within(namespace, "cat", f"/sys/class/net/{port}/statistics/tx_dropped"))
+            if namespace == ROUTER:
+                behind += lost
+            else:
+                before += lost
+        return before, behind
+
     def place_ends(self, cpus, real_time):
         """Where and how the source's and the sink's kernel sides run."""
         for port in (SOURCE_PORT, SINK_PORT):

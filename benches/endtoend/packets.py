@@ -29,7 +29,9 @@ class Trial:
     """One stretch of sending at one rate."""
 
     sent: int
+    flood: int
     arrived: int
+    openings: int
     bad: int
     checked: int
     seconds: float
@@ -98,16 +100,17 @@ class Traffic:
         self.traffic.hear()
         self.clock = RouterClock(lab, process)
 
-    def send(self, rate, seconds, flows=None, stamped=False):
-        """Sends at a rate, 0 for all that goes, and waits until the rest has arrived."""
-        trial = self.order("send", rate, seconds, flows or self.flows, stamped)
+    def send(self, rate, seconds, flows=None, stamped=False, flood=None):
+        """Sends at a rate, 0 for all that goes, and waits until the rest has arrived; beside it a flood of SYNs, if wished."""
+        trial = self.order("send", rate, seconds, flows or self.flows, stamped, flood)
         self.peak = max(self.peak, trial.rate)
         return trial
 
-    def order(self, verb, rate, seconds, flows, stamped):
+    def order(self, verb, rate, seconds, flows, stamped, flood=None):
         """One trial of tools/traffic.c."""
         self.clock.start()
-        said = json.loads(self.traffic.ask(f"{verb} {rate} {seconds} {flows} {int(stamped)}"))
+        beside = "" if flood is None else flood
+        said = json.loads(self.traffic.ask(f"{verb} {rate} {seconds} {flows} {int(stamped)} {beside}"))
         router = self.clock.nanoseconds()
         trial = Trial(router=router, foreign=self.clock.foreign_share(router), **said)
         if trial.bad:

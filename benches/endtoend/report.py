@@ -3,6 +3,7 @@
 import json
 from statistics import median
 
+import defence
 from packets import CURVE, LOADS, PERCENTILES, SATURATED
 
 MICRO, MILLION, GIGA = 1e3, 1e6, 1e9
@@ -33,6 +34,14 @@ COST_GOALS = [
     ("CPU a packet", "cost", "xlvs", "nft", 1.0, True),
     ("CPU a packet", "cost", "shortcut", "xdp", 1.3, True),
     ("CPU a packet", "cost", "shortcut", "nft", 1 / 3, True),
+]
+DEFENCE = [
+    ("SYNs, Mpps", "offered", MILLION),
+    ("flows' packets delivered, %", "share", 0.01),
+    ("p50, µs", "p50", MICRO),
+    ("p99, µs", "p99", MICRO),
+    ("lost before the router, % of all", "before", 0.01),
+    ("SYNs delivered, %", "opened", 0.01),
 ]
 MEMORY = [("bytes a connection", "memory", 1), ("connections", "memory_connections", 1)]
 
@@ -117,6 +126,18 @@ def section(results, columns):
         for name in names
     ]
     return table(["", *(title for title, _, _ in columns)], rows) if rows else ""
+
+
+def defence_rows(results):
+    """Flows and SYNs, a row for each load and flood."""
+    rows = []
+    for name, label in results.labels.items():
+        for load in defence.LOADS:
+            for flood in (None, *defence.FLOODS):
+                cells = [spread(results.values(name, f"defence_{load}_{flood}_{key}"), unit) for _, key, unit in DEFENCE]
+                if any(cell != "–" for cell in cells):
+                    rows.append([f"{label} at {load} %, SYNs: {defence.NAMES[flood]}", *cells])
+    return table(["", *(title for title, _, _ in DEFENCE)], rows) if rows else ""
 
 
 def interpolate(points, at):
@@ -231,6 +252,7 @@ def markdown(results, machine, parameters):
             "Latency of answers added by the router, µs, there and back",
             section(latency[1], latency_columns("answer")),
         ),
+        ("Established flows beside a flood of SYNs", defence_rows(results)),
         ("Memory", section(results, MEMORY)),
         ("xlvs beside each path, ratios within each round", ratios(results)),
         ("Goals", table(["", "found", "goal", ""], goals(results))),

@@ -23,6 +23,7 @@ mod open;
 mod options;
 mod parts;
 mod port;
+mod pressure;
 mod ranges;
 mod reentry;
 mod shortcut;

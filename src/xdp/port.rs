@@ -12,10 +12,12 @@ use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig}
 use xsk_rs::socket::SocketCreateError;
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
 
+use crate::net::time::Instant;
 use crate::xdp::Buffers;
 use crate::xdp::error::{XdpError, errno, reason};
 use crate::xdp::options::{self, send_at_once};
 use crate::xdp::parts;
+use crate::xdp::pressure::Pressure;
 use crate::xdp::umem::{FramePool, OwnedFrame};
 
 /// Frames per burst.
@@ -85,6 +87,7 @@ pub(super) struct Port {
     in_parts: bool,
     in_fill: usize,
     in_transmit: usize,
+    pressure: Pressure,
 }
 
 /// What became of the packets that were to leave.
@@ -131,6 +134,7 @@ impl Port {
             in_parts: false,
             in_fill: 0,
             in_transmit: 0,
+            pressure: Pressure::default(),
         };
         // A kernel that does not know this takes some more calls to send a burst.
         let _ = send_at_once(port.socket(), ring.get());
@@ -173,9 +177,10 @@ impl Port {
         self.torn.drain(..).for_each(|frame| pool.put(frame));
     }
 
-    /// Whether so many frames wait on the receive ring that it may soon be full.
-    pub(super) fn is_pressed(&mut self) -> bool {
-        self.receive.nb_avail_exact() > self.ring / 2
+    /// Whether more frames wait on the receive ring than can be worked off soon, after a burst of `received` frames.
+    pub(super) fn is_pressed(&mut self, now: Instant, received: usize) -> bool {
+        let waiting = if received < BURST { 0 } else { self.receive.nb_avail_exact() };
+        self.pressure.note(now, waiting, self.ring)
     }
 
     /// Has the kernel look at the NIC now, in place of an interrupt.

@@ -179,7 +179,7 @@ impl<E: Engine> Worker<E> {
             self.ports[port].poll_device();
         }
         let received = self.ports[port].receive(&mut burst, &self.pool);
-        let pressed = received.frames == BURST && self.ports[port].is_pressed();
+        let pressed = self.ports[port].is_pressed(now, received.frames);
         if received.frames > 0 {
             let port = PortIndex(port as u8);
             self.engine.set_pressed(pressed);

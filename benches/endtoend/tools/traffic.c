@@ -4,6 +4,7 @@
 // Sends frames from one namespace and counts what arrives in another. Commands come by stdin, one a line:
 //   send FRAMES_PER_SECOND SECONDS FLOWS STAMPED     (0 frames a second: as many as go)
 //   open FRAMES_PER_SECOND SECONDS FLOWS 0           (SYNs, which the sink answers; the first frame with data does the rest)
+//   send FRAMES_PER_SECOND SECONDS FLOWS STAMPED SYNS_PER_SECOND     (beside a flood from random sources; 0: as many as go)
 // and each is answered by a line of JSON. The end of stdin is the end.
 
 #define _GNU_SOURCE
@@ -98,10 +99,10 @@ static void load(const char *path)
 		die(path);
 }
 
-static void attach_sink(const char *name)
+static void attach(const char *what, const char *name)
 {
-	if (bpf_xdp_attach(interface(name), program("sink"), XDP_FLAGS_DRV_MODE, NULL) < 0)
-		die("cannot attach the sink");
+	if (bpf_xdp_attach(interface(name), program(what), XDP_FLAGS_DRV_MODE, NULL) < 0)
+		die(what);
 }
 
 static void read_counts(struct sent *sent, struct arrived *arrived)
@@ -151,9 +152,9 @@ static void set_mac(__u8 *field, const char *text)
 	memcpy(field, parsed, ETH_ALEN);
 }
 
-static void make_ethernet(const char *source, const char *next)
+static void make_ethernet(__u8 *to, const char *source, const char *next)
 {
-	struct ethhdr *ethernet = (void *)settings.frame;
+	struct ethhdr *ethernet = (void *)to;
 
 	set_mac(ethernet->h_source, source);
 	set_mac(ethernet->h_dest, next);
@@ -184,9 +185,9 @@ static size_t make_tcp(__u8 *to, int opening)
 }
 
 // A SYN has no data; what is left of its frame is padding.
-static void make_packet(int opening)
+static void make_packet(__u8 *frame, int opening)
 {
-	__u8 *transport = settings.frame + TRANSPORT_OFFSET;
+	__u8 *transport = frame + TRANSPORT_OFFSET;
 	struct iphdr ip = { .version = 4, .ihl = 5, .ttl = 64, .protocol = settings.tcp ? IPPROTO_TCP : IPPROTO_UDP, .saddr = source,
 			    .daddr = destination };
 	size_t length, field = settings.tcp ? offsetof(struct tcphdr, check) : offsetof(struct udphdr, check);
@@ -196,7 +197,7 @@ static void make_packet(int opening)
 	length = settings.tcp ? make_tcp(transport, opening) : make_udp(transport);
 	ip.tot_len = htons(sizeof(ip) + length);
 	ip.check = checksum(add(0, &ip, sizeof(ip)));
-	memcpy(settings.frame + ETH_HLEN, &ip, sizeof(ip));
+	memcpy(frame + ETH_HLEN, &ip, sizeof(ip));
 	sum = checksum(add(add(ip.protocol + length, &ip.saddr, 8), transport, length));
 	memcpy(transport + field, &sum, sizeof(sum));
 }
@@ -255,13 +256,18 @@ static void print_latency(const struct arrived *arrived)
 	printf("]");
 }
 
+static __u64 gap(double rate)
+{
+	return rate > 0 ? 1e9 / rate * (1 << PACE_SHIFT) : 0;
+}
+
 static void send_frames(unsigned int index, double rate, double seconds)
 {
 	static struct sent before, after;
 	static struct arrived arrived;
 	__u64 took;
 
-	settings.gap = rate > 0 ? 1e9 / rate * (1 << PACE_SHIFT) : 0;
+	settings.gap = gap(rate);
 	if (bpf_map_update_elem(map("settings"), &only, &settings, 0) < 0)
 		die("cannot set what to send");
 	clear_counts();
@@ -269,8 +275,9 @@ static void send_frames(unsigned int index, double rate, double seconds)
 	took = run_source(index, seconds);
 	usleep(DRAIN_US);
 	read_counts(&after, &arrived);
-	printf("{\"sent\": %llu, \"arrived\": %llu, \"checked\": %llu, \"bad\": %llu, \"seconds\": %.6f, ",
-	       after.frames - before.frames, arrived.frames, arrived.checked, arrived.bad, took / 1e9);
+	printf("{\"sent\": %llu, \"flood\": %llu, \"arrived\": %llu, \"openings\": %llu, \"checked\": %llu, \"bad\": %llu, \"seconds\": %.6f, ",
+	       after.frames - before.frames, after.flood - before.flood, arrived.frames, arrived.openings, arrived.checked,
+	       arrived.bad, took / 1e9);
 	print_latency(&arrived);
 	printf("}\n");
 	fflush(stdout);
@@ -283,14 +290,18 @@ static void ignore(int signal)
 
 static void obey(const char *line, unsigned int index)
 {
-	double rate, seconds;
+	double rate, seconds, flood = 0;
 	char verb[8];
+	int read = sscanf(line, "%7s %lf %lf %u %u %lf", verb, &rate, &seconds, &settings.flows, &settings.stamped, &flood);
 
-	if (sscanf(line, "%7s %lf %lf %u %u", verb, &rate, &seconds, &settings.flows, &settings.stamped) != 5 || !settings.flows) {
+	if (read < 5 || !settings.flows) {
 		fprintf(stderr, "traffic: what is %s", line);
 		exit(2);
 	}
-	make_packet(!strcmp(verb, "open"));
+	make_packet(settings.frame, !strcmp(verb, "open"));
+	make_packet(settings.opening, 1);
+	settings.flooding = read == 6;
+	settings.flood_gap = gap(flood);
 	send_frames(index, rate, seconds);
 }
 
@@ -308,10 +319,12 @@ int main(int count, char **argument)
 	settings.tcp = !strcmp(argument[1], "tcp");
 	load(argument[2]);
 	enter(argument[5]);
-	attach_sink(argument[6]);
+	attach("sink", argument[6]);
 	enter(argument[3]);
+	attach("absorb", argument[4]);
 	index = interface(argument[4]);
-	make_ethernet(argument[7], argument[8]);
+	make_ethernet(settings.frame, argument[7], argument[8]);
+	make_ethernet(settings.opening, argument[7], argument[8]);
 	source = address(argument[9]);
 	destination = address(argument[10]);
 	settings.expected[0] = address(argument[11]);

@@ -57,6 +57,7 @@ mod tests {
         assert!(note(14_000, 100), "it stays");
         assert!(!note(14_100, 10));
         assert!(note(14_300, 100), "it is back at once");
+        assert!(!note(15_100, 10));
         assert!(!note(120_000, 100), "a new one, after a time of calm");
     }
 

@@ -15,6 +15,7 @@ use crate::ipvs::helper::control::FtpControl;
 use crate::ipvs::persistence::PersistenceTemplate;
 use crate::ipvs::protocol::{Course, Direction, State, tcp};
 use crate::ipvs::server::RealServer;
+use crate::ipvs::sync::{self, Announced, Standing};
 use crate::ipvs::timer::Life;
 use crate::ipvs::view::ConnectionView;
 use crate::net::addr::Protocol;
@@ -30,6 +31,13 @@ const REMOVED: u32 = 1 << 9;
 const NO_OUTPUT: u32 = 1 << 10;
 const AWAITS_PORT: u32 = 1 << 11;
 const UNANSWERED: u32 = 1 << 12;
+const SYNCED: u32 = 1 << 13;
+/// The state in which it was last told of; one less than 16 there are.
+const TOLD: u32 = 0xf << TOLD_SHIFT;
+const TOLD_SHIFT: u32 = 16;
+/// How often it had passed the threshold of the synchronisation then, modulo 256.
+const ROUND: u32 = 0xff << ROUND_SHIFT;
+const ROUND_SHIFT: u32 = 20;
 const KNOWN: u64 = 1 << 32;
 
 /// Of the loan: whether a direction's flow is with the shortcut, in whatever generation; whether it has been offered to it in
@@ -41,6 +49,10 @@ const GENERATION_SHIFT: u32 = 4;
 
 /// How long a connection whose time is up lives on for its children's sake, again and again.
 const CHILDREN_TIME: Duration = Duration::from_secs(60);
+
+fn told_bits(state: State) -> u32 {
+    u32::from(state.number()) << TOLD_SHIFT & TOLD
+}
 
 /// The directions that a loan holds.
 fn lent(loan: u32) -> impl Iterator<Item = Direction> + use<> {
@@ -79,6 +91,8 @@ struct Rare {
     /// Acknowledgment numbers, with a bit above them once there is one; kept only where [`Connection::note_acknowledged`]
     /// is called.
     acknowledged: [AtomicU64; 2],
+    /// What is remembered of its last announcement; kept only where `sync_refresh_period` asks for it.
+    told: AtomicU64,
 }
 
 impl Connection {
@@ -132,13 +146,114 @@ impl Connection {
         Connection { rare: OnceBox::with_value(rare), ..connection }
     }
 
-    /// The same data connection with the client's port, in the same state.
-    pub fn with_client_port(&self, parent: &Shared<Connection>, port: u16) -> Self {
+    /// The same data connection with the client's port, in the same state. One that a message told of has no control
+    /// connection here.
+    pub fn with_client_port(&self, port: u16) -> Self {
         let client = SocketAddr::new(self.client().ip(), port);
         let flow = FlowKey::new(self.protocol, client, self.virtual_address());
+        let Some(parent) = self.parent() else {
+            return self.rebound(&flow, Arc::clone(&self.server), !AWAITS_PORT);
+        };
         let connection = Connection::data(&flow, self.server_address(), parent, false);
         connection.listen();
         connection
+    }
+
+    /// What a message tells of: a connection of `flow` to `server_address`, in this state, active or not; `flags` are the
+    /// message's. A server of a service brings its own forwarding method.
+    pub fn synced(
+        flow: &FlowKey,
+        server: Arc<RealServer>,
+        server_address: SocketAddr,
+        state: State,
+        flags: u32,
+    ) -> Self {
+        let connection = Connection::new(flow, server, server_address, None);
+        let mut status = SYNCED | u32::from(state.number());
+        let direct = match connection.server.is_stranger() {
+            true => flags & sync::flags::NO_OUTPUT != 0,
+            false => connection.forward != Forward::Masquerade,
+        };
+        if direct {
+            status |= NO_OUTPUT;
+        }
+        if flags & sync::flags::NO_CLIENT_PORT != 0 {
+            status |= AWAITS_PORT;
+        }
+        connection.status.store(status, Ordering::Relaxed);
+        connection.set_active(flags & sync::flags::INACTIVE == 0);
+        connection
+    }
+
+    /// The same connection of another flow or to another server object; of its status what is in `kept`.
+    fn rebound(&self, flow: &FlowKey, server: Arc<RealServer>, kept: u32) -> Self {
+        let connection = Connection::new(flow, server, self.server_address(), None);
+        let status = self.status.load(Ordering::Relaxed) & kept & !(ACTIVE | REMOVED | NO_OUTPUT);
+        let own = connection.status.load(Ordering::Relaxed) & NO_OUTPUT;
+        connection.status.store(status | own, Ordering::Relaxed);
+        connection.set_active(self.is_active());
+        connection.timeout.store(self.timeout(), Ordering::Relaxed);
+        connection.packets_in.store(self.packets_in(), Ordering::Relaxed);
+        connection.life.set_deadline(self.life.deadline());
+        connection
+    }
+
+    /// The same connection, bound to the server that was not known when it was made.
+    pub fn bound_to(&self, server: Arc<RealServer>) -> Self {
+        self.rebound(&self.request_key(), server, !0)
+    }
+
+    /// Whether a message told of it.
+    pub fn is_synced(&self) -> bool {
+        self.status.load(Ordering::Relaxed) & SYNCED != 0
+    }
+
+    /// Takes over what a message says of a connection that is there.
+    pub fn update(&self, state: State, active: bool, timeout: u32, packets: u32) {
+        let set =
+            |status: u32| Some((status & !(STATE | TOLD)) | told_bits(state) | u32::from(state.number()));
+        let _ = self.status.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);
+        self.set_active(active);
+        self.set_timeout(timeout);
+        self.packets_in.store(packets, Ordering::Relaxed);
+    }
+
+    /// Makes it count as active at its server, or not.
+    fn set_active(&self, active: bool) {
+        let bits = if active { ACTIVE } else { 0 };
+        let set = |status: u32| (status & REMOVED == 0).then_some((status & !ACTIVE) | bits);
+        let before = self.status.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);
+        if before.is_ok_and(|before| (before ^ bits) & ACTIVE != 0) {
+            self.server.count_active(active);
+        }
+    }
+
+    /// How things stand with it for a master.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            state: Some(self.state()),
+            told_state: ((self.status.load(Ordering::Relaxed) & TOLD) >> TOLD_SHIFT) as u8,
+            packets: self.packets_in(),
+            timeout: self.timeout(),
+            told: Announced(self.rare.get().map_or(0, |rare| rare.told.load(Ordering::Relaxed))),
+            persistent: self.template.is_some()
+                || self.parent().is_some_and(|parent| parent.template.is_some()),
+        }
+    }
+
+    /// Remembers that it has been told of as it is; when, only if `told` is given.
+    pub fn set_told(&self, state: State, round: u8, told: Option<Announced>) {
+        let bits = told_bits(state) | u32::from(round) << ROUND_SHIFT;
+        let set = |status: u32| Some((status & !(TOLD | ROUND)) | bits);
+        let _ = self.status.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);
+        if let Some(told) = told {
+            self.rare().told.store(told.0, Ordering::Relaxed);
+        }
+    }
+
+    /// How often it had passed the threshold when it was last told of.
+    pub fn told_round(&self) -> u8 {
+        ((self.status.load(Ordering::Relaxed) & ROUND) >> ROUND_SHIFT) as u8
     }
 
     fn rare(&self) -> &Rare {
@@ -200,6 +315,7 @@ impl Connection {
     pub fn prolong(&self, now: Instant) -> bool {
         let needed = self.has_children();
         if needed {
+            self.set_timeout(CHILDREN_TIME.as_secs() as u32);
             self.life.prolong(CHILDREN_TIME, now);
         }
         needed
@@ -382,10 +498,15 @@ impl Connection {
         self.status.load(Ordering::SeqCst) & REMOVED != 0
     }
 
-    /// Goes from one state to the next by `step`; the server's count of active connections follows. Returns the state.
+    /// Goes from one state to the next by `step`; the server's count of active connections follows if it is another one (golden
+    /// `sync-backup-inactive`). Returns the state.
     pub fn step(&self, step: impl Fn(State) -> State) -> State {
         let after = |status: u32| {
-            let state = step(State::from_number(self.protocol, (status & STATE) as u8));
+            let former = State::from_number(self.protocol, (status & STATE) as u8);
+            let state = step(former);
+            if state == former {
+                return (state, status);
+            }
             let active = if state.is_active() { ACTIVE } else { 0 };
             (state, (status & !(STATE | ACTIVE)) | u32::from(state.number()) | active)
         };
@@ -465,6 +586,7 @@ impl Connection {
             virtual_address: self.virtual_address(),
             server: self.server_address(),
             expires: self.life.deadline().saturating_since(now).as_secs(),
+            synced: self.is_synced(),
             call_id: None,
         }
     }

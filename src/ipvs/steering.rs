@@ -103,6 +103,22 @@ impl Reach {
         }
     }
 
+    /// What connections to servers of no service need: synchronisation has told of them.
+    pub fn of_strangers(connections: &ConnectionTable) -> Reach {
+        let mut reach = Reach::default();
+        let one = |protocol, place: SocketAddr| (place.ip(), PortRange::one(protocol, place.port()));
+        connections.for_each(|connection| {
+            if connection.server.is_stranger() {
+                let protocol = connection.protocol;
+                reach.destinations.insert(one(protocol, connection.virtual_address()));
+                if connection.forward == Forward::Masquerade {
+                    reach.servers.insert(one(protocol, connection.server_address()));
+                }
+            }
+        });
+        reach
+    }
+
     /// The endpoints of `former` that are not in `self`.
     pub fn missing_from(&self, former: &Reach) -> Reach {
         Reach {

@@ -20,6 +20,7 @@ use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::outbox::{Exit, Outbox};
 use xlvs::ipvs::shortcut::Shortcuts;
 use xlvs::ipvs::snapshot::Tables;
+use xlvs::ipvs::sync::{Posted, SyncRole};
 use xlvs::ipvs::verdict::{PacketCounters, PacketTotals, Verdict};
 use xlvs::ipvs::view::ConnectionView;
 use xlvs::net::addr::{MacAddr, PortIndex};
@@ -31,6 +32,7 @@ use crate::support::decode::decode;
 use crate::support::device::{CommandOutput, Departure, Device, Side};
 use crate::support::ethernet::{self, Neighbours};
 use crate::support::host::HostModel;
+use crate::support::packet::{Hex, PacketSpec, build};
 use crate::support::shortcut::Fake;
 
 /// Room in a frame buffer, as in a UMEM frame.
@@ -328,6 +330,9 @@ impl Router {
 
     /// One packet through the datapath, and through the host where the verdict says so.
     fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
+        if self.hear(side, packet) {
+            return self.take_made();
+        }
         let (verdict, frame) = self.process(side, &ethernet::frame(side, packet));
         let mut out = match verdict {
             Verdict::Transmit(way_out) => self.depart(Exit::Port(way_out), &frame),
@@ -342,7 +347,50 @@ impl Router {
     /// What the datapath has made besides, as it leaves.
     pub fn take_made(&mut self) -> Vec<Departure> {
         let outbox = self.take_outbox();
-        outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect()
+        let mut out: Vec<_> = outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect();
+        while let Ok(posted) = self.tables.sync.outgoing().try_recv() {
+            out.extend(self.multicast(&posted));
+        }
+        out
+    }
+
+    /// What the master daemon's thread sends.
+    fn multicast(&self, posted: &Posted) -> Option<Departure> {
+        let snapshot = self.tables.snapshot.load();
+        let daemon = &snapshot.sync.get(SyncRole::Master)?.daemon;
+        let port = self.network.links.iter().find(|link| link.name == daemon.interface)?.index;
+        let group = daemon.group?;
+        let own = self.network.addresses.iter().find(|own| own.link == port)?.address;
+        let mut spec = PacketSpec::new(own, group, "udp");
+        (spec.sport, spec.dport, spec.ttl) = (40000, daemon.port + posted.port as u16, daemon.ttl);
+        spec.hex = Some(Hex(posted.bytes.clone()));
+        self.tables.sync.count_sent(true);
+        let side = side_of(PortIndex(port as u8 - 1));
+        Some(Departure { side, to: [0; 6], packet: build(&spec, None).remove(0) })
+    }
+
+    /// A message that the backup daemon has received.
+    pub fn synchronise(&mut self, message: Vec<u8>) {
+        self.tables.sync.receive(message);
+        self.datapath.advance(self.now);
+    }
+
+    /// What the backup daemon's thread receives: whether the packet is for it.
+    fn hear(&mut self, side: Side, packet: &[u8]) -> bool {
+        let snapshot = self.tables.snapshot.load();
+        let decoded = decode(packet);
+        let (Some(running), Some(header)) = (snapshot.sync.get(SyncRole::Backup), decoded.packet()) else {
+            return false;
+        };
+        let daemon = &running.daemon;
+        let interface = ["eth0", "eth1"][usize::from(port(side).0)];
+        let heard = daemon.interface == interface
+            && daemon.group == Some(header.destination)
+            && header.ports.is_some_and(|(_, port)| port.wrapping_sub(daemon.port) < running.ports);
+        if heard {
+            self.synchronise(header.payload.clone());
+        }
+        heard
     }
 
     fn depart(&mut self, exit: Exit, frame: &[u8]) -> Vec<Departure> {
@@ -383,13 +431,14 @@ impl Transport for Router {
 
 impl Device for Router {
     fn run(&mut self, command: &str) -> CommandOutput {
-        let words: Vec<&str> = command.split_whitespace().collect();
+        let words = shell_words(command);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let result = match words[..] {
             ["ipvsadm", ref rest @ ..] => return self.ipvsadm(rest),
             ["iptables" | "ip6tables", ..] => self.iptables(command),
             ["sysctl", ref rest @ ..] => return self.sysctl(rest),
             ["ip", ref rest @ ..] => self.ip(rest),
-            ["modprobe", "ip_vs_ftp"] => Ok(()),
+            ["modprobe", "ip_vs_ftp" | "ip_vs_pe_sip"] => Ok(()),
             _ => Err("not a command of this device".into()),
         };
         match result {
@@ -427,6 +476,22 @@ impl Device for Router {
         }
         text
     }
+}
+
+/// The words of a command line; quotes hold one together.
+fn shell_words(command: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+    for letter in command.chars().chain([' ']) {
+        match quote {
+            Some(open) if open == letter => quote = None,
+            None if matches!(letter, '\'' | '"') => quote = Some(letter),
+            None if letter.is_whitespace() => {
+                words.extend(Some(mem::take(&mut word)).filter(|word| !word.is_empty()))
+            }
+            _ => word.push(letter),
+        }
+    }
+    words
 }
 
 fn enter(books: &PacketCounters, verdict: Verdict) {

@@ -111,9 +111,12 @@ impl Reach {
             if connection.server.is_stranger() {
                 let protocol = connection.protocol;
                 reach.destinations.insert(one(protocol, connection.virtual_address()));
-                if connection.forward == Forward::Masquerade {
-                    reach.servers.insert(one(protocol, connection.server_address()));
-                }
+                let speaker = match connection.forward {
+                    Forward::Masquerade => Some(connection.server_address()),
+                    Forward::Local => Some(connection.virtual_address()),
+                    Forward::Tunnel | Forward::Route => None,
+                };
+                reach.servers.extend(speaker.map(|speaker| one(protocol, speaker)));
             }
         });
         reach

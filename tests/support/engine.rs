@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::mem;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +22,9 @@ use xlvs::ipvs::snapshot::Tables;
 use xlvs::ipvs::sync::{Posted, SyncRole};
 use xlvs::ipvs::verdict::{PacketCounters, PacketTotals, Verdict};
 use xlvs::ipvs::view::ConnectionView;
-use xlvs::net::addr::{MacAddr, PortIndex};
+use xlvs::net::addr::PortIndex;
 use xlvs::net::frame::Frame;
-use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind};
+use xlvs::net::route::HostNetwork;
 use xlvs::net::time::Instant;
 
 use crate::support::decode::decode;
@@ -34,6 +33,8 @@ use crate::support::ethernet::{self, Neighbours};
 use crate::support::host::HostModel;
 use crate::support::packet::{Hex, PacketSpec, build};
 use crate::support::shortcut::Fake;
+use crate::support::topology::network;
+use crate::support::words::shell_words;
 
 /// Room in a frame buffer, as in a UMEM frame.
 const FRAME: usize = 2048;
@@ -478,22 +479,6 @@ impl Device for Router {
     }
 }
 
-/// The words of a command line; quotes hold one together.
-fn shell_words(command: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
-    for letter in command.chars().chain([' ']) {
-        match quote {
-            Some(open) if open == letter => quote = None,
-            None if matches!(letter, '\'' | '"') => quote = Some(letter),
-            None if letter.is_whitespace() => {
-                words.extend(Some(mem::take(&mut word)).filter(|word| !word.is_empty()))
-            }
-            _ => word.push(letter),
-        }
-    }
-    words
-}
-
 fn enter(books: &PacketCounters, verdict: Verdict) {
     match verdict {
         Verdict::Transmit(_) => books.add_transmitted(1),
@@ -513,52 +498,4 @@ fn port(side: Side) -> PortIndex {
         Side::Client => PortIndex(0),
         Side::Server => PortIndex(1),
     }
-}
-
-/// The topology of the scenarios: every server and the clients' gateway are resolved.
-fn network(neighbours: Neighbours) -> HostNetwork {
-    let link = |index, name: &str, side| Link {
-        index,
-        name: name.into(),
-        mac: MacAddr(ethernet::router_mac(side)),
-        mtu: 1500,
-        up: true,
-    };
-    let own = |link, address: &str, prefix_len| InterfaceAddress { link, address: ip(address), prefix_len };
-    let route = |prefix: &str, gateway: Option<&str>, link| Route {
-        destination: prefix.parse().expect("a prefix"),
-        gateway: gateway.map(ip),
-        link,
-        metric: 0,
-        kind: RouteKind::Unicast,
-    };
-    let neighbour =
-        |link, address, side| Neighbour { link, address, mac: MacAddr(neighbours.mac(side, address)) };
-    let servers = ethernet::servers().map(|address| neighbour(2, address, Side::Server));
-    HostNetwork {
-        links: vec![link(1, "eth0", Side::Client), link(2, "eth1", Side::Server)],
-        addresses: vec![
-            own(1, "10.10.1.1", 24),
-            own(1, "10.10.1.30", 32),
-            own(2, "10.8.8.1", 24),
-            own(1, "fd00:10::1", 64),
-            own(1, "fd00:10::30", 128),
-            own(2, "fd00:8::1", 64),
-        ],
-        routes: vec![
-            route("0.0.0.0/0", Some("10.10.1.254"), 1),
-            route("10.10.1.0/24", None, 1),
-            route("10.8.8.0/24", None, 2),
-            route("::/0", Some("fd00:10::fe"), 1),
-            route("fd00:10::/64", None, 1),
-            route("fd00:8::/64", None, 2),
-        ],
-        neighbours: servers
-            .chain(["10.10.1.254", "fd00:10::fe"].map(|gateway| neighbour(1, ip(gateway), Side::Client)))
-            .collect(),
-    }
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().expect("an address")
 }

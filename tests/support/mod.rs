@@ -22,3 +22,5 @@ pub mod story;
 pub mod suite;
 pub mod sync;
 pub mod text;
+pub mod topology;
+pub mod words;

@@ -300,3 +300,43 @@ fn refusals_are_counted_by_reason() {
     assert_eq!(counted.refused, expected);
     assert_eq!((counted.messages_received, counted.entries_received), (4, 1));
 }
+
+/// An entry about one of few clients and servers, known or not.
+fn likely_entries() -> impl Strategy<Value = Entry> {
+    let servers = select(vec!["10.8.8.33:8080", "10.8.8.34:8080", "10.8.8.40:8080"]);
+    let kinds = (any::<u32>(), 0..11u16, 0..3u16, any::<bool>());
+    (kinds, servers, 0..1000u32).prop_map(|((flags, state, client, template), server, timeout)| {
+        let flags = flags & flags::TAKEN & !flags::TEMPLATE | if template { flags::TEMPLATE } else { 0 };
+        let client = if template { 0 } else { client };
+        Entry {
+            flags,
+            state,
+            client: SocketAddr::new("192.0.2.10".parse().unwrap(), client),
+            virtual_address: "10.10.1.30:80".parse().unwrap(),
+            server: server.parse().unwrap(),
+            timeout,
+            ..example()
+        }
+    })
+}
+
+#[test]
+fn servers_count_what_there_is_whatever_is_told() {
+    let law = |(entries, server): (Vec<Entry>, usize)| {
+        let mut backup = with_service(Router::new(), BACKUP);
+        run(&mut backup, MASTER);
+        for (number, entry) in entries.iter().enumerate() {
+            backup.synchronise(message_of(Version::V1, std::slice::from_ref(entry)));
+            ask(&mut backup, number as u16 % 3, ["S", "A", "FA", "R"][number % 4]);
+            if number == server {
+                run(&mut backup, "ipvsadm -a -t 10.10.1.30:80 -r 10.8.8.40:8080 -m");
+            }
+            prop_assert_eq!(audit::miscounts(backup.tables()), Vec::<String>::new());
+        }
+        (0..3).for_each(|_| backup.leap(2000 * SECOND));
+        prop_assert_eq!(backup.connections(), []);
+        prop_assert_eq!(audit::miscounts(backup.tables()), Vec::<String>::new());
+        Ok(())
+    };
+    runner().run(&(proptest::collection::vec(likely_entries(), 1..30), 0..30usize), law).unwrap();
+}

@@ -3,11 +3,11 @@
 PROGRAMS := $(or $(CARGO_TARGET_DIR),target)
 # Network namespaces, AF_XDP and apt need root; cargo builds as whoever calls.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
-SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh benches/guest/*.sh tests/completion/*.bash)
+SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh tests/guest/uml-init benches/guest/*.sh tests/completion/*.bash)
 
 .DEFAULT_GOAL := help
 TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz tools-bench tools-guest
-.PHONY: help demo demo-down test fuzz build man check bench bench-quick bench-vm soak soak-live test-guest $(TOOLS)
+.PHONY: help demo demo-down test fuzz build man check bench bench-quick bench-vm soak soak-live test-guest test-mixed $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -30,6 +30,9 @@ endif
 
 test-guest: tools-guest build ## what needs other kernels or devices: virtual machines with Linux 6.12 and 6.1, two queues, VLANs, bonds (4 minutes)
 	@$(ROOT) tests/guest/test.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
+
+test-mixed: build ## a router with Linux's IPVS (user-mode-linux) and one with xlvs take over each other's connections (OPTIONS="--uml DIR": see tests/mixed.sh)
+	@$(ROOT) tests/mixed.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
 fuzz: tools-fuzz ## fuzz for 15 seconds a target (SECONDS=N for longer, TARGET=NAME for one: see tests/fuzz/targets)
 	tests/fuzz.sh $(or $(SECONDS),15) $(TARGET)

@@ -178,7 +178,11 @@ run_line() {
   ipvsadm | ipvsadm\ *) PATH=$PROGRAMS:$PATH exec bash -c "$line" ;;
   'iptables -t mangle -A PREROUTING '*) add_mark iptables "${line#* PREROUTING }" ;;
   'ip6tables -t mangle -A PREROUTING '*) add_mark ip6tables "${line#* PREROUTING }" ;;
-  'sysctl '*) change_setting "${words[@]:1}" ;;
+  'sysctl '*)
+    # A value may have blanks, in quotes.
+    eval "words=($line)"
+    change_setting "${words[@]:1}"
+    ;;
   'ip '*)
     ip -n xlvs-dut "${words[@]:1}"
     # The daemon gathers changes of the network for up to 100 ms.

@@ -6,21 +6,21 @@
 
 use crate::support::device::Device;
 use crate::support::ethernet::Neighbours;
+use crate::support::scenario::Play;
 use crate::support::{engine, known, scenario, suite};
 
 #[test]
 fn scenarios() {
-    play_all(engine::device_among);
+    play_all(&scenario::all(), engine::device_among);
 }
 
 #[test]
 fn scenarios_by_the_shortcut() {
-    play_all(engine::shortened_device_among);
+    play_all(&scenario::all_by_the_shortcut(), engine::shortened_device_among);
 }
 
-fn play_all(device: fn(Neighbours) -> Box<dyn Device>) {
+fn play_all(plays: &[Play], device: fn(Neighbours) -> Box<dyn Device>) {
     let only = std::env::var("XLVS_ONLY").unwrap_or_default();
-    let plays = scenario::all();
     let plays = plays.iter().filter(|play| play.scenario.name.contains(&only));
     let report = suite::run_excusing(&known::all(), plays, |play| device(play.scenario.neighbours()));
     assert!(report.different.is_empty(), "{}\n{}", report.stories(), report.summary());

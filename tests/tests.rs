@@ -27,5 +27,6 @@ mod scenarios;
 mod settings;
 mod shortcut;
 mod support;
+mod sync;
 mod sysctl;
 mod table;

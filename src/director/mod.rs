@@ -33,6 +33,7 @@ use crate::ipvs::mark::MarkRules;
 use crate::ipvs::service_table::ServiceTable;
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::steering::{Reach, Steering};
+use crate::ipvs::sync::{Running, SyncRole};
 use crate::ipvs::sysctl::Sysctls;
 use crate::nanny::Check;
 use crate::net::route::HostNetwork;
@@ -40,6 +41,9 @@ use crate::net::time::Instant;
 
 /// Time between two looks at the trash, at endpoints without use, and at neighbours.
 const SWEEP_PERIOD: Duration = Duration::from_secs(30);
+
+/// Time between two looks for synchronised connections whose packets do not come up, while a backup runs.
+const STRANGER_PERIOD: Duration = Duration::from_millis(100);
 
 /// Which client of the control socket asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +83,8 @@ pub enum Command {
         /// Why, for the log.
         reason: String,
     },
+    /// A synchronisation daemon of this role could not be started after all.
+    SyncFailed(SyncRole),
     /// [`Director::next_deadline`] has come.
     Tick,
     /// The end: addresses and checks are taken back.
@@ -113,6 +119,11 @@ pub enum Effect {
     StopCheck(Arc<Check>),
     /// Have the kernel resolve these neighbours (interface index, address), or keep them resolved.
     Resolve(Vec<(u32, IpAddr)>),
+    /// Start a synchronisation daemon's threads, with socket buffers of so many bytes (0: the system's default), in place of
+    /// those of the same role.
+    StartSync(Running, usize),
+    /// End them.
+    StopSync(SyncRole),
     /// An interface that the workers serve has gone: this run cannot serve it any more.
     PortGone(String),
     /// Tell the administrator.
@@ -152,6 +163,7 @@ pub struct Director {
     next_sample: Instant,
     next_sweep: Instant,
     next_defence: Instant,
+    next_strangers: Instant,
     /// What `conn_max` is if nobody says.
     conn_max: u32,
     refusals: Refusals,
@@ -183,6 +195,7 @@ impl Director {
             next_sample: now + estimator::PERIOD,
             next_sweep: now + SWEEP_PERIOD,
             next_defence: now + defence::PERIOD,
+            next_strangers: now,
             conn_max: 0,
             refusals: Refusals::default(),
         }
@@ -192,12 +205,17 @@ impl Director {
     pub fn next_deadline(&self) -> Instant {
         let next = self.next_sample.min(self.next_sweep);
         let next = self.next_drain_end().map_or(next, |end| end.min(next));
-        if self.watches_memory() { next.min(self.next_defence) } else { next }
+        let next = if self.watches_memory() { next.min(self.next_defence) } else { next };
+        if self.watches_strangers() { next.min(self.next_strangers) } else { next }
     }
 
     /// Whether the defence against floods is on, so that [`Command::FreeMemory`] is wanted before each tick.
     pub fn watches_memory(&self) -> bool {
         self.draft.sysctls.has_defence()
+    }
+
+    fn watches_strangers(&self) -> bool {
+        self.draft.sync.get(SyncRole::Backup).is_some()
     }
 
     /// Handles one command. The shared tables are changed when it returns; the effects are to be carried out in order.
@@ -220,6 +238,10 @@ impl Director {
             }
             Command::FreeMemory(pages) => self.free_pages = pages,
             Command::Health { check, up, reason } => self.take_health(&check, up, &reason),
+            Command::SyncFailed(role) => {
+                self.draft.sync.stop(role);
+                self.publish();
+            }
             Command::Tick => self.tick(now),
             Command::Stop => self.stop(),
         }
@@ -243,6 +265,7 @@ impl Director {
         applied.inspect_err(|_| self.resume_shortcuts())?;
         self.store();
         self.steer_added(edit);
+        self.switch_sync(edit);
         Ok(())
     }
 
@@ -252,7 +275,21 @@ impl Director {
         let applied = self.services.apply_all(&mut self.draft, &self.network, edits);
         applied.inspect_err(|_| self.resume_shortcuts())?;
         self.publish();
+        edits.iter().for_each(|edit| self.switch_sync(edit));
         Ok(())
+    }
+
+    /// Has the threads of a synchronisation daemon started or ended, if that is what was edited.
+    fn switch_sync(&mut self, edit: &Edit) {
+        match edit {
+            Edit::StartDaemon(daemon) => {
+                let buffer = usize::try_from(self.draft.sysctls.sync_sock_size).unwrap_or(0);
+                let running = self.draft.sync.get(daemon.role).cloned();
+                self.effects.extend(running.map(|running| Effect::StartSync(running, buffer)));
+            }
+            Edit::StopDaemon(role) => self.effects.push(Effect::StopSync(*role)),
+            _ => {}
+        }
     }
 
     fn publish(&mut self) {
@@ -320,6 +357,15 @@ impl Director {
         }
     }
 
+    /// Steers what connections need that synchronisation has told of and whose servers are in no service.
+    fn steer_strangers(&mut self) {
+        if self.tables.sync.has_met_stranger() {
+            let reach = Reach::of_strangers(&self.tables.connections);
+            self.steered.extend(&reach);
+            self.give_steering(self.own_addresses());
+        }
+    }
+
     fn give_steering(&mut self, own: Vec<IpAddr>) {
         let steering = self.steered.steering(&own);
         if steering != self.steering {
@@ -357,6 +403,10 @@ impl Director {
                 drop_entry::drop_entries(&self.tables, now);
             }
             self.next_defence = now + defence::PERIOD;
+        }
+        if self.watches_strangers() && self.next_strangers <= now {
+            self.steer_strangers();
+            self.next_strangers = now + STRANGER_PERIOD;
         }
         if self.next_sample <= now {
             self.free_former();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServiceId};
-use crate::ipvs::sync::SyncDaemon;
+use crate::ipvs::sync::{SyncCounts, SyncDaemon};
 use crate::ipvs::verdict::PacketTotals;
 use crate::ipvs::view::{ConnectionView, ServiceView, TableInfo, TimeoutView, TotalsView};
 
@@ -148,6 +148,9 @@ pub struct Status {
     pub conn_max: u32,
     /// Half-open connections that made room for others.
     pub evicted: u64,
+    /// What was sent and received of connections.
+    #[serde(default)]
+    pub sync: SyncCounts,
     /// Health of the configured servers.
     pub checks: Vec<CheckStatus>,
 }

@@ -56,7 +56,6 @@ impl Director {
                 self.log(Level::Info, format!("ipvsadm: {edit}"));
                 self.keep_neighbours_of(edit);
                 self.remember(edit, &cleared);
-                self.warn_of_daemon(edit);
                 Reply::Done
             }
             Err(Errno::EOPNOTSUPP) => Reply::Failed(NOT_SUPPORTED.into()),
@@ -69,10 +68,7 @@ impl Director {
         match self.edit_all(edits) {
             Ok(()) => {
                 self.log(Level::Info, format!("ipvsadm: {} changes restored", edits.len()));
-                for edit in edits {
-                    self.remember(edit, &cleared);
-                    self.warn_of_daemon(edit);
-                }
+                edits.iter().for_each(|edit| self.remember(edit, &cleared));
                 self.keep_neighbours();
                 Reply::Done
             }
@@ -85,16 +81,6 @@ impl Director {
         if let Edit::AddServer(_, server) = edit {
             let neighbour = self.draft.routes.neighbour(server.id.address);
             self.effects.extend(neighbour.map(|neighbour| Effect::Resolve(vec![neighbour])));
-        }
-    }
-
-    fn warn_of_daemon(&mut self, edit: &Edit) {
-        if let Edit::StartDaemon(daemon) = edit {
-            let text = format!(
-                "the {} sync daemon is only noted: this version sends and receives no connections",
-                daemon.role.name()
-            );
-            self.log(Level::Warn, text);
         }
     }
 
@@ -169,6 +155,7 @@ impl Director {
             templates: self.tables.templates.len() as u64,
             conn_max: self.draft.beyond.switches.conn_max,
             evicted: self.tables.admission.counters.counts().evicted,
+            sync: self.tables.sync.counts(),
             checks: self.wanted.servers().map(|(service, server)| self.check(service, server)).collect(),
             ..Status::default()
         }

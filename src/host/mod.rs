@@ -5,6 +5,7 @@ pub mod clock;
 pub mod interrupts;
 pub mod kernel;
 pub mod memory;
+pub mod multicast;
 pub mod netlink;
 pub mod privilege;
 pub mod raw;

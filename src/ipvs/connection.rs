@@ -1,6 +1,8 @@
 //! A connection: who talks to whom through which server, its state and its life. A million of them shall fit, so that what
 //! few need is kept apart.
 
+mod synced;
+
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -30,6 +32,13 @@ const REMOVED: u32 = 1 << 9;
 const NO_OUTPUT: u32 = 1 << 10;
 const AWAITS_PORT: u32 = 1 << 11;
 const UNANSWERED: u32 = 1 << 12;
+const SYNCED: u32 = 1 << 13;
+/// The state in which it was last told of; one less than 16 there are.
+const TOLD: u32 = 0xf << TOLD_SHIFT;
+const TOLD_SHIFT: u32 = 16;
+/// How often it had passed the threshold of the synchronisation then, modulo 256.
+const ROUND: u32 = 0xff << ROUND_SHIFT;
+const ROUND_SHIFT: u32 = 20;
 const KNOWN: u64 = 1 << 32;
 
 /// Of the loan: whether a direction's flow is with the shortcut, in whatever generation; whether it has been offered to it in
@@ -79,6 +88,8 @@ struct Rare {
     /// Acknowledgment numbers, with a bit above them once there is one; kept only where [`Connection::note_acknowledged`]
     /// is called.
     acknowledged: [AtomicU64; 2],
+    /// What is remembered of its last announcement; kept only where `sync_refresh_period` asks for it.
+    told: AtomicU64,
 }
 
 impl Connection {
@@ -132,10 +143,14 @@ impl Connection {
         Connection { rare: OnceBox::with_value(rare), ..connection }
     }
 
-    /// The same data connection with the client's port, in the same state.
-    pub fn with_client_port(&self, parent: &Shared<Connection>, port: u16) -> Self {
+    /// The same data connection with the client's port, in the same state. One that a message told of has no control
+    /// connection here.
+    pub fn with_client_port(&self, port: u16) -> Self {
         let client = SocketAddr::new(self.client().ip(), port);
         let flow = FlowKey::new(self.protocol, client, self.virtual_address());
+        let Some(parent) = self.parent() else {
+            return self.rebound(&flow, Arc::clone(&self.server), !AWAITS_PORT);
+        };
         let connection = Connection::data(&flow, self.server_address(), parent, false);
         connection.listen();
         connection
@@ -206,6 +221,7 @@ impl Connection {
     pub fn prolong(&self, now: Instant) -> bool {
         let needed = self.has_children();
         if needed {
+            self.set_timeout(CHILDREN_TIME.as_secs() as u32);
             self.life.prolong(CHILDREN_TIME, now);
         }
         needed
@@ -388,10 +404,15 @@ impl Connection {
         self.status.load(Ordering::SeqCst) & REMOVED != 0
     }
 
-    /// Goes from one state to the next by `step`; the server's count of active connections follows. Returns the state.
+    /// Goes from one state to the next by `step`; the server's count of active connections follows if it is another one (golden
+    /// `sync-backup-inactive`). Returns the state.
     pub fn step(&self, step: impl Fn(State) -> State) -> State {
         let after = |status: u32| {
-            let state = step(State::from_number(self.protocol, (status & STATE) as u8));
+            let former = State::from_number(self.protocol, (status & STATE) as u8);
+            let state = step(former);
+            if state == former {
+                return (state, status);
+            }
             let active = if state.is_active() { ACTIVE } else { 0 };
             (state, (status & !(STATE | ACTIVE)) | u32::from(state.number()) | active)
         };
@@ -471,6 +492,7 @@ impl Connection {
             virtual_address: self.virtual_address(),
             server: self.server_address(),
             expires: self.life.deadline().saturating_since(now).as_secs(),
+            synced: self.is_synced(),
             call_id: None,
         }
     }

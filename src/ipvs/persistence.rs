@@ -1,7 +1,7 @@
 //! Persistence: a client's template remembers its server (ipvs.md section 4).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use crate::ipvs::helper::ftp;
 use crate::ipvs::parted::{Part, PartedMap};
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::mask_client;
+use crate::ipvs::sync::Announced;
 use crate::ipvs::timer::{Fate, Life};
 use crate::ipvs::view::ConnectionView;
 use crate::net::addr::{Family, Protocol};
@@ -70,14 +71,16 @@ pub struct PersistenceTemplate {
     pub key: TemplateKey,
     /// The server.
     pub server: Arc<RealServer>,
-    /// The server's port as listed; 0 when connections keep the packet's port.
-    pub server_port: u16,
+    /// Where the server is, as listed; port 0 when connections keep the packet's port.
+    pub place: SocketAddr,
     /// Deadline.
     pub life: Life,
     timeout: AtomicU32,
     children: AtomicU32,
     packets_in: AtomicU32,
     one_packet: bool,
+    synced: bool,
+    told: AtomicU64,
     assured: AtomicBool,
     retired: AtomicBool,
     gone: AtomicBool,
@@ -89,13 +92,15 @@ impl PersistenceTemplate {
         server.count_template(true);
         PersistenceTemplate {
             key,
+            place: SocketAddr::new(server.id().address, server_port),
             server,
-            server_port,
             life: Life::default(),
             timeout: AtomicU32::new(timeout),
             children: AtomicU32::new(0),
             packets_in: AtomicU32::new(0),
             one_packet: false,
+            synced: false,
+            told: AtomicU64::new(0),
             assured: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -107,12 +112,41 @@ impl PersistenceTemplate {
         PersistenceTemplate { one_packet, ..self }
     }
 
+    /// The same as a message told of it, with the server at `place`.
+    pub fn synced(self, place: SocketAddr) -> Self {
+        PersistenceTemplate { place, synced: true, ..self }
+    }
+
+    /// Whether a message told of it.
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Takes over what a message says.
+    pub fn update(&self, assured: bool, timeout: u32, packets: u32, now: Instant) {
+        self.assured.store(assured, Ordering::Relaxed);
+        self.timeout.store(timeout, Ordering::Relaxed);
+        self.packets_in.store(packets, Ordering::Relaxed);
+        self.refresh(now);
+    }
+
+    /// What is remembered of its last announcement.
+    pub fn told(&self) -> Announced {
+        Announced(self.told.load(Ordering::Relaxed))
+    }
+
+    /// Remembers another one.
+    pub fn set_told(&self, told: Announced) {
+        self.told.store(told.0, Ordering::Relaxed);
+    }
+
     /// Whether its service schedules packet by packet.
     pub fn is_of_one_packet_service(&self) -> bool {
         self.one_packet
     }
 
-    /// One more packet of a service that schedules packet by packet; others are counted at their connections.
+    /// One more packet, of a service that schedules packet by packet or where it may be told of; others are counted at their
+    /// connections alone.
     pub fn count_packet(&self) {
         self.packets_in.fetch_add(1, Ordering::Relaxed);
     }
@@ -194,7 +228,7 @@ impl PersistenceTemplate {
 
     /// Whether there is a reason to keep it once its server may have been deleted; if not, it has ended.
     fn outlives_server(&self) -> bool {
-        self.server.is_available() || !self.end()
+        self.server.is_available() || self.server.is_stranger() || !self.end()
     }
 
     /// For a listing at `now`.
@@ -207,8 +241,9 @@ impl PersistenceTemplate {
             state: if self.is_assured() { "ASSURED" } else { "NONE" }.to_owned(),
             client: SocketAddr::new(client, 0),
             virtual_address: SocketAddr::new(virtual_address.ip(), port(virtual_address.port())),
-            server: SocketAddr::new(self.server.id().address, port(self.server_port)),
+            server: SocketAddr::new(self.place.ip(), port(self.place.port())),
             expires: self.life.deadline().saturating_since(now).as_secs(),
+            synced: self.synced,
             call_id: call_id.as_deref().map(|id| id.iter().copied().map(char::from).collect()),
         }
     }

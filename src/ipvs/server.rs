@@ -1,5 +1,6 @@
 //! A real server: identity, what an administrator may change, and the counters that schedulers weigh.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use crossbeam::atomic::AtomicCell;
 use crate::ipvs::edit::{Forward, ServerId, ServerSpec, ServiceId};
 use crate::ipvs::stats::{Stats, StatsCell};
 use crate::ipvs::view::ServerView;
+use crate::net::addr::Family;
 use crate::net::time::Instant;
 use crate::net::tunnel::Encapsulation;
 
@@ -38,6 +40,7 @@ pub struct RealServer {
     available: AtomicBool,
     draining: AtomicBool,
     overloaded: AtomicBool,
+    stranger: bool,
     active: AtomicU32,
     total: AtomicU32,
     persistent: AtomicU32,
@@ -62,6 +65,7 @@ impl RealServer {
             available: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             overloaded: AtomicBool::new(false),
+            stranger: false,
             active: AtomicU32::new(0),
             total: AtomicU32::new(0),
             persistent: AtomicU32::new(0),
@@ -71,6 +75,28 @@ impl RealServer {
         };
         server.update(spec);
         server
+    }
+
+    /// What stands for all servers that are in no service here and are reached by this method: a synchronised connection names
+    /// them (ipvs.md section 7.5). It is not available, has a weight, and of no service's address.
+    pub fn stranger(forward: Forward) -> Self {
+        let spec = ServerSpec {
+            id: ServerId { address: Ipv4Addr::UNSPECIFIED.into(), port: 0 },
+            forward,
+            tunnel: Encapsulation::default(),
+            weight: 1,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        };
+        let service = ServiceId::FwMark { mark: 0, family: Family::V4 };
+        let server = RealServer::new(&spec, service, 0, Arc::new(Stats::new(0)));
+        server.set_available(false);
+        RealServer { stranger: true, ..server }
+    }
+
+    /// Whether it only stands for servers that are in no service.
+    pub fn is_stranger(&self) -> bool {
+        self.stranger
     }
 
     /// Address and port.
@@ -106,6 +132,9 @@ impl RealServer {
 
     /// Takes note of it, for as long as Linux does by default (`net.ipv4.route.mtu_expires`), and never below `min_pmtu`.
     pub fn set_path_mtu(&self, now: Instant, mtu: u32) {
+        if self.stranger {
+            return;
+        }
         self.path_mtu.store(PathMtu { mtu: mtu.max(PATH_MTU_MIN), until: now + PATH_MTU_LIFE });
     }
 

@@ -97,7 +97,7 @@ impl ServiceTable {
             Edit::SetTimeouts { tcp, tcp_fin, udp } => draft.timeouts.set(*tcp, *tcp_fin, *udp),
             Edit::StartDaemon(daemon) => {
                 let mtu = network.link_named(&daemon.interface).map_or(0, |link| link.mtu);
-                draft.sync.start(daemon.completed(mtu));
+                draft.sync.start(daemon.completed(mtu), draft.sysctls.sync_ports);
             }
             Edit::StopDaemon(role) => draft.sync.stop(*role),
         }
@@ -208,7 +208,7 @@ impl ServiceTable {
         }
         let mut orphans = Vec::new();
         self.tables.connections.for_each(|connection| {
-            if !connection.server.is_available() {
+            if !connection.server.is_available() && !connection.server.is_stranger() {
                 orphans.extend(connection.share());
             }
         });

@@ -15,7 +15,7 @@ use crate::ipvs::persistence::TemplateTable;
 use crate::ipvs::protocol::Timeouts;
 use crate::ipvs::service::Services;
 use crate::ipvs::stats::Stats;
-use crate::ipvs::sync::{SyncDaemons, SyncRole};
+use crate::ipvs::sync::{Exchange, SyncDaemons, SyncRole};
 use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::table::ConnectionTable;
 use crate::ipvs::view::ConnectionView;
@@ -58,6 +58,12 @@ impl Snapshot {
     /// The name of a port's interface.
     pub fn interface(&self, port: PortIndex) -> &str {
         self.interfaces.get(usize::from(port.0)).map_or("", String::as_str)
+    }
+
+    /// Whether only what servers send is balanced: a backup runs, and `backup_only` is on.
+    #[inline]
+    pub fn is_passive(&self) -> bool {
+        !self.sync.is_empty() && self.sysctls.backup_only != 0 && self.sync.get(SyncRole::Backup).is_some()
     }
 }
 
@@ -111,6 +117,8 @@ pub struct Tables {
     pub drop_counters: DropCounters,
     /// Whom new connections are refused.
     pub admission: Admission,
+    /// Messages of the synchronisation.
+    pub sync: Exchange,
 }
 
 impl Tables {
@@ -124,6 +132,7 @@ impl Tables {
             fragments: Mutex::default(),
             drop_counters: DropCounters::default(),
             admission: Admission::default(),
+            sync: Exchange::default(),
         }
     }
 

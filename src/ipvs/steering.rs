@@ -103,6 +103,25 @@ impl Reach {
         }
     }
 
+    /// What connections to servers of no service need: synchronisation has told of them.
+    pub fn of_strangers(connections: &ConnectionTable) -> Reach {
+        let mut reach = Reach::default();
+        let one = |protocol, place: SocketAddr| (place.ip(), PortRange::one(protocol, place.port()));
+        connections.for_each(|connection| {
+            if connection.server.is_stranger() {
+                let protocol = connection.protocol;
+                reach.destinations.insert(one(protocol, connection.virtual_address()));
+                let speaker = match connection.forward {
+                    Forward::Masquerade => Some(connection.server_address()),
+                    Forward::Local => Some(connection.virtual_address()),
+                    Forward::Tunnel | Forward::Route => None,
+                };
+                reach.servers.extend(speaker.map(|speaker| one(protocol, speaker)));
+            }
+        });
+        reach
+    }
+
     /// The endpoints of `former` that are not in `self`.
     pub fn missing_from(&self, former: &Reach) -> Reach {
         Reach {

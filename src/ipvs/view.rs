@@ -82,6 +82,9 @@ pub struct ConnectionView {
     pub server: SocketAddr,
     /// Remaining life in seconds.
     pub expires: u64,
+    /// Whether a synchronisation message made it.
+    #[serde(default)]
+    pub synced: bool,
     /// What the `sip` engine knows a template by: its Call-ID, bytes past ASCII read as Latin-1.
     pub call_id: Option<String>,
 }

@@ -265,6 +265,7 @@ fn a_call_is_shown_with_the_template_that_goes_by_it() {
         virtual_address: end("10.10.1.30:5060"),
         server: end("10.8.8.33:5060"),
         expires,
+        synced: false,
         call_id: call_id.map(str::to_owned),
     };
     let rows = || {
@@ -292,6 +293,7 @@ fn a_long_life_and_a_long_protocol_push_the_row_to_the_right() {
         virtual_address: end("10.10.1.30:2"),
         server: end("10.8.8.33:80"),
         expires,
+        synced: false,
         call_id: None,
     };
     let rows = vec![

@@ -204,6 +204,7 @@ fn connection(row: &str) -> ConnectionView {
         virtual_address: endpoint(words[4]),
         server: endpoint(words[5]),
         expires: minutes.parse::<u64>().unwrap() * 60 + seconds.parse::<u64>().unwrap(),
+        synced: false,
         call_id: None,
     }
 }

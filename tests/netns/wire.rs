@@ -11,9 +11,11 @@ use nix::sys::socket::bind;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::namespace::Namespace;
+use crate::support::decode::decode;
 use crate::support::device::{Departure, Side};
 use crate::support::ethernet::{self, neighbour_mac, router_mac};
 use crate::support::packet::{Hex, IcmpSpec, PacketSpec, build};
+use crate::support::sync;
 
 /// All protocols, as a packet socket wants it.
 const EVERYTHING: i32 = 0x0003_u16.to_be() as i32;
@@ -131,7 +133,8 @@ impl Cable {
         (&self.socket).write_all(frame).unwrap();
     }
 
-    /// Reads one frame, for which it waits; `None` if it is no IP packet of the router's to one machine.
+    /// Reads one frame, for which it waits; `None` if it is no IP packet of the router's to one machine, and no
+    /// message of the synchronisation.
     fn read(&self) -> Option<Departure> {
         let mut buffer = [0; 4096];
         let length = (&self.socket).read(&mut buffer).unwrap();
@@ -144,7 +147,10 @@ impl Cable {
             return None;
         }
         let to_many = frame[0] & 1 == 1;
-        let packet = ethernet::packet(frame).filter(|_| !to_many)?.to_vec();
+        let packet = ethernet::packet(frame)?.to_vec();
+        if to_many && decode(&packet).packet().and_then(sync::lines).is_none() {
+            return None;
+        }
         Some(Departure { side: self.side, to: ethernet::receiver(frame), packet })
     }
 

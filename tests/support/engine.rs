@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::mem;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,18 +19,22 @@ use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::outbox::{Exit, Outbox};
 use xlvs::ipvs::shortcut::Shortcuts;
 use xlvs::ipvs::snapshot::Tables;
+use xlvs::ipvs::sync::{Posted, SyncRole};
 use xlvs::ipvs::verdict::{PacketCounters, PacketTotals, Verdict};
 use xlvs::ipvs::view::ConnectionView;
-use xlvs::net::addr::{MacAddr, PortIndex};
+use xlvs::net::addr::PortIndex;
 use xlvs::net::frame::Frame;
-use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind};
+use xlvs::net::route::HostNetwork;
 use xlvs::net::time::Instant;
 
 use crate::support::decode::decode;
 use crate::support::device::{CommandOutput, Departure, Device, Side};
 use crate::support::ethernet::{self, Neighbours};
 use crate::support::host::HostModel;
+use crate::support::packet::{Hex, PacketSpec, build};
 use crate::support::shortcut::Fake;
+use crate::support::topology::network;
+use crate::support::words::shell_words;
 
 /// Room in a frame buffer, as in a UMEM frame.
 const FRAME: usize = 2048;
@@ -328,6 +331,9 @@ impl Router {
 
     /// One packet through the datapath, and through the host where the verdict says so.
     fn forward(&mut self, side: Side, packet: &[u8]) -> Vec<Departure> {
+        if self.hear(side, packet) {
+            return self.take_made();
+        }
         let (verdict, frame) = self.process(side, &ethernet::frame(side, packet));
         let mut out = match verdict {
             Verdict::Transmit(way_out) => self.depart(Exit::Port(way_out), &frame),
@@ -342,7 +348,50 @@ impl Router {
     /// What the datapath has made besides, as it leaves.
     pub fn take_made(&mut self) -> Vec<Departure> {
         let outbox = self.take_outbox();
-        outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect()
+        let mut out: Vec<_> = outbox.frames().flat_map(|made| self.depart(made.exit, made.bytes)).collect();
+        while let Ok(posted) = self.tables.sync.outgoing().try_recv() {
+            out.extend(self.multicast(&posted));
+        }
+        out
+    }
+
+    /// What the master daemon's thread sends.
+    fn multicast(&self, posted: &Posted) -> Option<Departure> {
+        let snapshot = self.tables.snapshot.load();
+        let daemon = &snapshot.sync.get(SyncRole::Master)?.daemon;
+        let port = self.network.links.iter().find(|link| link.name == daemon.interface)?.index;
+        let group = daemon.group?;
+        let own = self.network.addresses.iter().find(|own| own.link == port)?.address;
+        let mut spec = PacketSpec::new(own, group, "udp");
+        (spec.sport, spec.dport, spec.ttl) = (40000, daemon.port + posted.port as u16, daemon.ttl);
+        spec.hex = Some(Hex(posted.bytes.clone()));
+        self.tables.sync.count_sent(true);
+        let side = side_of(PortIndex(port as u8 - 1));
+        Some(Departure { side, to: [0; 6], packet: build(&spec, None).remove(0) })
+    }
+
+    /// A message that the backup daemon has received.
+    pub fn synchronise(&mut self, message: Vec<u8>) {
+        self.tables.sync.receive(message);
+        self.datapath.advance(self.now);
+    }
+
+    /// What the backup daemon's thread receives: whether the packet is for it.
+    fn hear(&mut self, side: Side, packet: &[u8]) -> bool {
+        let snapshot = self.tables.snapshot.load();
+        let decoded = decode(packet);
+        let (Some(running), Some(header)) = (snapshot.sync.get(SyncRole::Backup), decoded.packet()) else {
+            return false;
+        };
+        let daemon = &running.daemon;
+        let interface = ["eth0", "eth1"][usize::from(port(side).0)];
+        let heard = daemon.interface == interface
+            && daemon.group == Some(header.destination)
+            && header.ports.is_some_and(|(_, port)| port.wrapping_sub(daemon.port) < running.ports);
+        if heard {
+            self.synchronise(header.payload.clone());
+        }
+        heard
     }
 
     fn depart(&mut self, exit: Exit, frame: &[u8]) -> Vec<Departure> {
@@ -383,13 +432,14 @@ impl Transport for Router {
 
 impl Device for Router {
     fn run(&mut self, command: &str) -> CommandOutput {
-        let words: Vec<&str> = command.split_whitespace().collect();
+        let words = shell_words(command);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let result = match words[..] {
             ["ipvsadm", ref rest @ ..] => return self.ipvsadm(rest),
             ["iptables" | "ip6tables", ..] => self.iptables(command),
             ["sysctl", ref rest @ ..] => return self.sysctl(rest),
             ["ip", ref rest @ ..] => self.ip(rest),
-            ["modprobe", "ip_vs_ftp"] => Ok(()),
+            ["modprobe", "ip_vs_ftp" | "ip_vs_pe_sip"] => Ok(()),
             _ => Err("not a command of this device".into()),
         };
         match result {
@@ -448,52 +498,4 @@ fn port(side: Side) -> PortIndex {
         Side::Client => PortIndex(0),
         Side::Server => PortIndex(1),
     }
-}
-
-/// The topology of the scenarios: every server and the clients' gateway are resolved.
-fn network(neighbours: Neighbours) -> HostNetwork {
-    let link = |index, name: &str, side| Link {
-        index,
-        name: name.into(),
-        mac: MacAddr(ethernet::router_mac(side)),
-        mtu: 1500,
-        up: true,
-    };
-    let own = |link, address: &str, prefix_len| InterfaceAddress { link, address: ip(address), prefix_len };
-    let route = |prefix: &str, gateway: Option<&str>, link| Route {
-        destination: prefix.parse().expect("a prefix"),
-        gateway: gateway.map(ip),
-        link,
-        metric: 0,
-        kind: RouteKind::Unicast,
-    };
-    let neighbour =
-        |link, address, side| Neighbour { link, address, mac: MacAddr(neighbours.mac(side, address)) };
-    let servers = ethernet::servers().map(|address| neighbour(2, address, Side::Server));
-    HostNetwork {
-        links: vec![link(1, "eth0", Side::Client), link(2, "eth1", Side::Server)],
-        addresses: vec![
-            own(1, "10.10.1.1", 24),
-            own(1, "10.10.1.30", 32),
-            own(2, "10.8.8.1", 24),
-            own(1, "fd00:10::1", 64),
-            own(1, "fd00:10::30", 128),
-            own(2, "fd00:8::1", 64),
-        ],
-        routes: vec![
-            route("0.0.0.0/0", Some("10.10.1.254"), 1),
-            route("10.10.1.0/24", None, 1),
-            route("10.8.8.0/24", None, 2),
-            route("::/0", Some("fd00:10::fe"), 1),
-            route("fd00:10::/64", None, 1),
-            route("fd00:8::/64", None, 2),
-        ],
-        neighbours: servers
-            .chain(["10.10.1.254", "fd00:10::fe"].map(|gateway| neighbour(1, ip(gateway), Side::Client)))
-            .collect(),
-    }
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().expect("an address")
 }

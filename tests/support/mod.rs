@@ -20,4 +20,7 @@ pub mod scenario;
 pub mod shortcut;
 pub mod story;
 pub mod suite;
+pub mod sync;
 pub mod text;
+pub mod topology;
+pub mod words;

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::support::sync::MessageSpec;
+
 const TCP_FLAGS: &str = "FSRPAUEC";
 const CRC32_POLYNOMIAL: u32 = 0xedb8_8320;
 const CRC32C_POLYNOMIAL: u32 = 0x82f6_3b78;
@@ -50,6 +52,11 @@ pub enum NameOrNumber {
 }
 
 impl NameOrNumber {
+    /// As a protocol.
+    pub fn protocol(&self) -> u8 {
+        self.number(&PROTOCOLS)
+    }
+
     fn number(&self, names: &[(&str, u8)]) -> u8 {
         match self {
             NameOrNumber::Number(number) => *number,
@@ -158,6 +165,8 @@ pub struct PacketSpec {
     pub data: Option<String>,
     /// Payload as bytes.
     pub hex: Option<Hex>,
+    /// Payload as a message of the connection synchronisation.
+    pub sync: Option<MessageSpec>,
     /// TTL or hop limit.
     #[serde(default = "usual_ttl")]
     pub ttl: u8,
@@ -211,6 +220,9 @@ impl PacketSpec {
     }
 
     fn payload(&self) -> Vec<u8> {
+        if let Some(message) = &self.sync {
+            return message.bytes();
+        }
         match (&self.hex, &self.data) {
             (Some(Hex(bytes)), _) => bytes.clone(),
             (None, Some(text)) => text.clone().into_bytes(),

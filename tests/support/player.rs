@@ -10,6 +10,7 @@ use crate::support::dump::Dump;
 use crate::support::ethernet::Neighbours;
 use crate::support::packet::PacketSpec;
 use crate::support::scenario::{Action, CommandRecord, Scenario, Step, StepRecord, Wish};
+use crate::support::sync;
 use crate::support::text::{Identities, endpoint, line};
 
 /// Plays all steps against a fresh device. Panics if the scenario is wrong.
@@ -20,6 +21,7 @@ pub fn play(scenario: &Scenario, device: &mut dyn Device) -> Vec<StepRecord> {
         neighbours: scenario.neighbours(),
         conversation: Conversation::default(),
         last_packets: HashMap::new(),
+        synced: Vec::new(),
     };
     scenario.steps.iter().enumerate().map(|(i, step)| player.step(i, step)).collect()
 }
@@ -32,6 +34,8 @@ struct Player<'a> {
     start: Duration,
     /// Client's `address:port` → when the last packet of its flow went in, from either side.
     last_packets: HashMap<String, Duration>,
+    /// Entries of sync messages that have come out and were not asked for yet.
+    synced: Vec<String>,
 }
 
 impl Player<'_> {
@@ -46,11 +50,15 @@ impl Player<'_> {
             Action::Run(lines) => record.run = lines.as_slice().iter().map(|line| self.run(line)).collect(),
             Action::Send(wishes) => self.send(&mut record, wishes.as_slice()),
             Action::Wait(seconds) | Action::Sync(seconds) => {
-                let mut out = self.device.advance(Duration::from_secs_f64(*seconds));
+                let out = self.device.advance(Duration::from_secs_f64(*seconds));
+                let mut out = self.take_messages(out);
                 out.sort_by_key(|left| left.side);
                 let identities = Identities::default();
                 record.out = out.iter().map(|left| shown(left.side, &left.packet, &identities)).collect();
                 record.wait = Some(*seconds);
+                if let Action::Sync(_) = &step.action {
+                    record.out.append(&mut self.synced);
+                }
             }
             Action::Dump(sections) => {
                 let asked = self.elapsed();
@@ -61,6 +69,18 @@ impl Player<'_> {
             }
         }
         record
+    }
+
+    /// What is not a sync message; when these are sent is a matter of timing.
+    fn take_messages(&mut self, out: Vec<Departure>) -> Vec<Departure> {
+        let mut others = Vec::new();
+        for left in out {
+            match decode(&left.packet).packet().and_then(sync::lines) {
+                Some(lines) => self.synced.extend(lines.iter().map(|line| format!("{} {line}", left.side))),
+                None => others.push(left),
+            }
+        }
+        others
     }
 
     fn elapsed(&self) -> Duration {
@@ -103,7 +123,8 @@ impl Player<'_> {
             let packets = outgoing.build();
             let inputs = packets.iter().map(|packet| shown(outgoing.side, packet, &outgoing.identities()));
             record.input.extend(inputs);
-            out.extend(self.device.deliver_all(outgoing.side, &packets));
+            let left = self.device.deliver_all(outgoing.side, &packets);
+            out.extend(self.take_messages(left));
         }
         // The order of packets on different interfaces means nothing.
         out.sort_by_key(|left| left.side);

@@ -78,14 +78,9 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Why this runner cannot play the scenario, if so.
-    pub fn obstacle(&self) -> Option<&'static str> {
-        let sync = self.steps.iter().any(|step| match &step.action {
-            Action::Sync(_) => true,
-            Action::Send(wishes) => wishes.as_slice().iter().any(|wish| wish.contains_key("sync")),
-            _ => false,
-        });
-        sync.then_some("sync messages")
+    /// Whether it looks at what a synchronisation daemon sends.
+    pub fn looks_at_messages(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Sync(_)))
     }
 
     /// Whose hardware addresses there are.
@@ -158,6 +153,11 @@ pub fn all() -> Vec<Play> {
     let more = std::env::var_os("XLVS_SCENARIOS").unwrap_or_default();
     let more = std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty());
     own().into_iter().chain(more.flat_map(|directory| of_directory(&directory))).collect()
+}
+
+/// The same but those that look at what a master sends: what takes the shortcut is told of later, and less often.
+pub fn all_by_the_shortcut() -> Vec<Play> {
+    all().into_iter().filter(|play| !play.scenario.looks_at_messages()).collect()
 }
 
 /// All scenarios of `tests/ipvs`, by name.

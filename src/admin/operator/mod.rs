@@ -20,6 +20,7 @@ use crate::config::report::{CheckOutcome, check_file};
 use crate::director::names::with_system_names;
 use crate::director::protocol::{Reply, Request, ShortcutStatus, Status};
 use crate::director::run::{self, RunOptions};
+use crate::ipvs::sync::SyncCounts;
 use crate::ipvs::verdict::PacketTotals;
 
 /// What to print, and the exit code.
@@ -183,6 +184,31 @@ fn describe(status: &Status) -> String {
     text
 }
 
+/// Nothing where no synchronisation daemon has had anything to do.
+fn write_sync(text: &mut String, counts: &SyncCounts) -> std::fmt::Result {
+    if *counts == SyncCounts::default() {
+        return Ok(());
+    }
+    let SyncCounts { messages_sent, entries_sent, messages_received, entries_received, .. } = counts;
+    writeln!(
+        text,
+        "synchronisation: sent {entries_sent} in {messages_sent} message(s), received {entries_received} in \
+         {messages_received}"
+    )?;
+    let losses = [
+        ("not sent, too many waited", counts.queue_full),
+        ("not sent, the network refused", counts.send_errors),
+        ("received but lost, too many waited", counts.lost),
+    ];
+    for (what, count) in losses.iter().filter(|(_, count)| *count != 0) {
+        writeln!(text, "  {what}: {count}")?;
+    }
+    for (reason, count) in &counts.refused {
+        writeln!(text, "  refused, {reason}: {count}")?;
+    }
+    Ok(())
+}
+
 fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(text, "xlvs {}, running for {} s, {} worker(s)", status.version, status.uptime, status.workers)?;
     for port in &status.ports {
@@ -229,6 +255,7 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
             "  lost before they were received: receive ring full {ring_full}, no free frame {no_frame}"
         )?;
     }
+    write_sync(text, &status.sync)?;
     for check in &status.checks {
         writeln!(
             text,

@@ -88,7 +88,8 @@ fn tunnel_value(tunnel: Encapsulation) -> Value {
 
 /// One of the rows between `{"connections": [` and `]}`.
 pub fn connection(connection: &ConnectionView) -> Value {
-    let ConnectionView { protocol, state, client, virtual_address, server, expires, call_id } = connection;
+    let ConnectionView { protocol, state, client, virtual_address, server, expires, synced, call_id } =
+        connection;
     json!({
         "protocol": protocol.to_string().to_lowercase(),
         "state": state,
@@ -96,6 +97,7 @@ pub fn connection(connection: &ConnectionView) -> Value {
         "virtual": virtual_address,
         "server": server,
         "expires": expires,
+        "synced": synced,
         "call_id": call_id,
     })
 }

@@ -129,13 +129,14 @@ pub fn connections(connections: &[ConnectionView], origin: bool) -> String {
 }
 
 fn connection_row(connection: &ConnectionView, origin: bool) -> String {
-    let ConnectionView { protocol, state, client, virtual_address, server, expires, call_id } = connection;
+    let ConnectionView { protocol, state, client, virtual_address, server, expires, synced, call_id } =
+        connection;
     let ends = [client, virtual_address, server]
         .map(|end| format!("{} {:04X}", address(end.ip()), end.port()))
         .join(" ");
     let head = format!("{protocol:<3} {ends} {state:<11}");
     match call_id {
-        _ if origin => format!("{head} {:<6} {expires:>7}\n", "LOCAL"),
+        _ if origin => format!("{head} {:<6} {expires:>7}\n", if *synced { "SYNC" } else { "LOCAL" }),
         Some(id) => format!("{head} {expires:>7} sip {id}\n"),
         None => format!("{head} {expires:>7}\n"),
     }

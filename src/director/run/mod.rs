@@ -5,6 +5,7 @@ mod checks;
 pub mod examine;
 mod files;
 mod ports;
+mod sync;
 mod workers;
 
 use std::io::IsTerminal as _;
@@ -28,6 +29,7 @@ use crate::host::netlink::{self, Netlink, NetlinkError};
 use crate::host::privilege::{self, PrivilegeError};
 use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::snapshot::Tables;
+use crate::ipvs::sync::SyncRole;
 use crate::nanny::HealthReport;
 use crate::net::route::HostNetwork;
 use crate::xdp::XdpError;
@@ -35,6 +37,7 @@ use crate::xdp::XdpError;
 use addresses::Addresses;
 use checks::Checks;
 use files::{Configuration, Files};
+use sync::SyncThreads;
 use workers::Workers;
 
 /// Requests and reports that may wait for the director.
@@ -124,6 +127,8 @@ struct Daemon {
     workers: Workers,
     addresses: Addresses,
     checks: Checks,
+    sync: SyncThreads,
+    sync_failed: Option<(SyncRole, String)>,
     netlink: Netlink,
     network: watch::Receiver<Arc<HostNetwork>>,
     requests: mpsc::Receiver<Asked>,
@@ -164,6 +169,7 @@ impl Daemon {
         let shares = workers::shares(queues);
         let tables = Arc::new(Tables::new(shares));
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
+        let sync = SyncThreads::new(Arc::clone(&tables));
         advise(&settings, &ports, &workers, &netlink).await;
         let mut director = Director::new(clock.now(), tables, shares, ports.clone())
             .with_memory(memory::total_bytes().unwrap_or(0))
@@ -184,6 +190,8 @@ impl Daemon {
             addresses,
             found_ports: settings.ports.is_empty().then_some(ports),
             checks: Checks::new(clock, to_health),
+            sync,
+            sync_failed: None,
             netlink,
             network,
             requests,
@@ -250,6 +258,10 @@ impl Daemon {
             Request::Reload => self.reload().await,
             request => {
                 self.command(Command::Request { client: ClientId(0), request }).await;
+                if let Some((role, text)) = self.sync_failed.take() {
+                    self.command(Command::SyncFailed(role)).await;
+                    self.answer = Some(Reply::Failed(text));
+                }
                 match self.answer.take() {
                     Some(Reply::Status(mut status)) => {
                         self.workers.describe(&mut status);
@@ -339,6 +351,13 @@ impl Daemon {
                     }
                 }
             }
+            Effect::StartSync(running, buffer) => {
+                let role = running.daemon.role;
+                if let Err(text) = self.sync.start(&running, buffer) {
+                    self.sync_failed = Some((role, text));
+                }
+            }
+            Effect::StopSync(role) => self.sync.stop(role),
             Effect::PortGone(name) => self.gone = Some(name),
             Effect::ChangedByHand(text) => {
                 tracing::warn!("{text}");
@@ -362,6 +381,7 @@ impl Daemon {
         self.command(Command::Stop).await;
         self.socket.abort();
         self.checks.stop_all();
+        self.sync.stop_all();
         self.workers.stop();
         tracing::info!("stopped");
     }

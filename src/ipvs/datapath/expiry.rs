@@ -3,13 +3,12 @@
 
 use std::net::SocketAddr;
 
-use super::{Connection, Datapath, Direction, Outbox, Passage, Snapshot, State, Tables, tcp};
+use super::{Announcer, Connection, Datapath, Direction, Occasion, Outbox, Passage, Snapshot, State, tcp};
 use crate::ipvs::outbox::Exit;
 use crate::ipvs::timer::Fate;
 use crate::net::frame::Frame;
 use crate::net::reset::{MAX_FRAME_LEN, Reset, acknowledgment};
 use crate::net::route::{Egress, NextHop};
-use crate::net::time::Instant;
 
 impl Datapath {
     /// Remembers what a reset would need, where there may be one.
@@ -27,16 +26,20 @@ impl Datapath {
     }
 }
 
-/// Ends it, or prolongs it while it has children.
+/// Ends it, or prolongs it while it has children, of which a backup is told.
 pub(super) fn expire(
-    tables: &Tables,
-    snapshot: &Snapshot,
+    occasion: &Occasion<'_>,
     outbox: &mut Outbox,
+    announcer: &mut Announcer,
     connection: &Connection,
-    now: Instant,
 ) -> Fate {
+    let Occasion { tables, snapshot, now } = *occasion;
     tables.connections.refresh(connection);
-    if !connection.life.is_over(now) || connection.prolong(now) {
+    if !connection.life.is_over(now) {
+        return Fate::Again;
+    }
+    if connection.prolong(now) {
+        announcer.announce_prolonged(occasion, connection);
         return Fate::Again;
     }
     let established = connection.state() == State::Tcp(tcp::State::Established);

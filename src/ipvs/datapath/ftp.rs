@@ -184,8 +184,7 @@ impl Datapath {
         if !connection.awaits_port() {
             return connection;
         }
-        let Some(parent) = connection.get().parent() else { return connection };
-        let settled = Shared::new(connection.with_client_port(parent, flow.source_port()));
+        let settled = Shared::new(connection.with_client_port(flow.source_port()));
         if !self.tables.connections.remove(&connection) {
             settled.unbind();
             return self.find(burst, flow).map_or(connection, |(present, _)| present);

@@ -1,6 +1,8 @@
 //! The packet's path, readable as a short list of questions (ipvs.md section 2).
 
 mod admission;
+mod announce;
+mod backup;
 mod direct;
 mod expiry;
 mod fragments;
@@ -37,6 +39,7 @@ use crate::net::parse::{Fragment, Packet, ParseError, SctpChunk, Transport, pars
 use crate::net::rewrite;
 use crate::net::time::Instant;
 
+use announce::{Announcer, Occasion};
 use expiry::expire;
 use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
@@ -92,6 +95,7 @@ pub struct Datapath {
     /// What a burst needs, so that it need not be allocated each time.
     seen: Box<[Seen]>,
     outbox: Outbox,
+    announcer: Announcer,
 }
 
 /// What stays the same during a burst.
@@ -134,16 +138,19 @@ impl Engine for Datapath {
 
     fn advance(&mut self, now: Instant) {
         self.lapse_fragments(now);
+        self.take_in_messages(now);
         // One for all: those that are made under it cost next to nothing.
         let _guard = Guard::new();
-        let Datapath { wheel, template_wheel, tables, snapshot, outbox, .. } = self;
+        let Datapath { wheel, template_wheel, tables, snapshot, outbox, announcer, .. } = self;
         let snapshot = snapshot.load();
+        let occasion = Occasion { tables, snapshot, now };
         for tick in wheel.due(now) {
-            wheel.turn(tick, now, |connection| expire(tables, snapshot, outbox, connection, now));
+            wheel.turn(tick, now, |connection| expire(&occasion, outbox, announcer, connection));
             // Of what ends in a tick templates are the last to be asked, so that they can end with their connections (golden
             // `persist-equal-timeouts`).
-            template_wheel.turn(tick, now, |template| tables.templates.expire(template, now));
+            template_wheel.turn(tick, now, |template| announcer.expire_template(&occasion, template));
         }
+        announcer.advance(&occasion);
     }
 
     fn set_pressed(&mut self, pressed: bool) {
@@ -173,6 +180,7 @@ impl Datapath {
             fragment_ids: FragmentIds::default(),
             seen: (0..BURST).map(|_| Seen::default()).collect(),
             outbox: Outbox::default(),
+            announcer: Announcer::default(),
         }
     }
 
@@ -230,6 +238,7 @@ impl Datapath {
         let burst = passage.burst;
         match self.find(burst, flow).or_else(|| self.find_awaiting(burst, flow)) {
             Some((connection, Direction::Out)) => self.forward_reply(passage, connection),
+            _ if burst.snapshot.is_passive() => Verdict::Pass,
             Some((connection, Direction::In)) => match self.fitness(passage, &connection) {
                 Fitness::Good => {
                     let connection = self.settle(burst, flow, connection);
@@ -280,9 +289,9 @@ impl Datapath {
 
     /// Whether a connection is alive; it goes if its time is up.
     fn is_alive(&mut self, burst: &Burst<'_>, connection: &Connection) -> bool {
-        let Burst { now, snapshot, .. } = *burst;
-        !connection.life.is_over(now)
-            || expire(&self.tables, snapshot, &mut self.outbox, connection, now) == Fate::Again
+        let occasion = Occasion { tables: &self.tables, snapshot: burst.snapshot, now: burst.now };
+        !connection.life.is_over(burst.now)
+            || expire(&occasion, &mut self.outbox, &mut self.announcer, connection) == Fate::Again
     }
 
     fn file(&mut self, connection: Found<'_>) {
@@ -305,7 +314,8 @@ impl Datapath {
         if opening && (quiesced || is_reusable(connection, sysctls.conn_reuse_mode)) {
             return Fitness::Over;
         }
-        match (connection.server.is_available(), sysctls.expire_nodest_conn) {
+        let present = connection.server.is_available() || connection.server.is_stranger();
+        match (present, sysctls.expire_nodest_conn) {
             (true, _) => Fitness::Good,
             (false, 0) => Fitness::Useless,
             (false, _) => Fitness::Over,

@@ -55,6 +55,15 @@ impl Passage<'_, '_> {
         Some(key)
     }
 
+    /// The packet's mark.
+    pub(super) fn mark(&self) -> u32 {
+        let snapshot = self.burst.snapshot;
+        let Packet { source, destination, protocol, .. } = self.packet;
+        let ports = self.packet.flow().map(|flow| (flow.source_port, flow.destination_port));
+        let interface = snapshot.interface(self.frame.port());
+        snapshot.marks.mark(&MarkPacket { source, destination, protocol, ports, interface })
+    }
+
     /// The payload of a UDP packet, read as a whole.
     fn datagram(&self) -> Option<&[u8]> {
         let Packet { transport: Transport::Udp { .. }, l4, end, .. } = self.packet else { return None };
@@ -101,9 +110,7 @@ impl Datapath {
         match self.schedule(passage, service, &Arrival::new(burst, service, flow, flow.destination)) {
             Ok(connection) if is_one_packet(service, flow) => {
                 let verdict = self.forward_one_packet(passage, Found::of(&connection, burst.guard));
-                if let Some(template) = &connection.template {
-                    template.count_packet();
-                }
+                self.announce_one_packet(passage, &connection);
                 connection.unbind();
                 verdict
             }
@@ -340,14 +347,7 @@ impl<'a> Arrival<'a> {
 /// The service of a flow, by the mark of the packet that came, which may be an ICMP error about it.
 fn service_of<'a>(passage: &Passage<'a, '_>, flow: &FlowKey) -> Option<&'a Arc<VirtualService>> {
     let snapshot = passage.burst.snapshot;
-    let Packet { source, destination, protocol, .. } = passage.packet;
-    let mark = if snapshot.services.has_marks() {
-        let ports = passage.packet.flow().map(|flow| (flow.source_port, flow.destination_port));
-        let interface = snapshot.interface(passage.frame.port());
-        snapshot.marks.mark(&MarkPacket { source, destination, protocol, ports, interface })
-    } else {
-        0
-    };
+    let mark = if snapshot.services.has_marks() { passage.mark() } else { 0 };
     snapshot.services.find(mark, flow.protocol, flow.destination, flow.destination_port)
 }
 

@@ -10,6 +10,7 @@ use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
 use crate::ipvs::protocol::{Direction, State};
 use crate::ipvs::snapshot::Snapshot;
+use crate::ipvs::sync;
 use crate::ipvs::table::Found;
 use crate::ipvs::verdict::Verdict;
 use crate::net::frame::Frame;
@@ -36,6 +37,9 @@ impl Datapath {
             return None;
         }
         let state = usual_state(burst, &connection, way)?;
+        if way == Direction::In && !burst.snapshot.sync.is_empty() && minds(burst.snapshot, &connection) {
+            return None;
+        }
         let new = connection.replacement_v4(way)?;
         let (end, next) = match way {
             Direction::In => (End::Destination, IpAddr::V4(*new.ip())),
@@ -98,6 +102,15 @@ fn is_plain(packet: &Packet) -> bool {
         _ => false,
     };
     says_nothing && packet.is_plain_ipv4() && packet.ttl > 1
+}
+
+/// Whether the synchronisation may have to do with this packet of a client's.
+fn minds(snapshot: &Snapshot, connection: &Connection) -> bool {
+    let sysctls = &snapshot.sysctls;
+    snapshot.is_passive()
+        || connection.template.is_some()
+        || sysctls.sync_refresh_period > 0
+        || sync::is_due(connection.packets_in().wrapping_add(1), sysctls.sync_threshold)
 }
 
 /// The state of a connection that lives, with NAT, and in which a plain packet leaves it.

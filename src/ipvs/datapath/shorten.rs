@@ -6,6 +6,8 @@ use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
 use crate::ipvs::protocol::{Direction, State, tcp};
 use crate::ipvs::shortcut::{Account, Shortcut, Shortcuts};
+use crate::ipvs::snapshot::Snapshot;
+use crate::ipvs::sync::SyncRole;
 use crate::net::addr::Protocol;
 use crate::net::rewrite::End;
 use crate::net::route::Egress;
@@ -13,6 +15,14 @@ use crate::net::route::Egress;
 /// Whether a connection in this state stays in it with packets that say nothing new.
 pub(super) fn is_lendable(state: State) -> bool {
     matches!(state, State::Tcp(tcp::State::Established) | State::Udp)
+}
+
+/// Whether a backup has not been told of a connection yet and may be soon: what the shortcut forwards is known to userspace
+/// only now and then.
+fn is_to_be_announced(snapshot: &Snapshot, connection: &Connection) -> bool {
+    snapshot.is_passive()
+        || (snapshot.sync.get(SyncRole::Master).is_some()
+            && i64::from(connection.packets_in()) < snapshot.sysctls.sync_threshold[0])
 }
 
 impl Datapath {
@@ -75,10 +85,12 @@ impl Passage<'_, '_> {
     /// not find its connection (golden `source-port-0`), and until it is known the port is 0.
     fn allows_to_lend(&self, connection: &Connection) -> bool {
         self.packet.protocol == connection.protocol
+            && !connection.server.is_stranger()
             && matches!(connection.protocol, Protocol::TCP | Protocol::UDP)
             && connection.forward == Forward::Masquerade
             && is_lendable(connection.state())
             && connection.ftp().is_none()
+            && !is_to_be_announced(self.burst.snapshot, connection)
             && connection.client().port() != 0
             && !self.burst.snapshot.beyond.resets_on_expiry(connection.server.service())
     }

@@ -69,7 +69,9 @@ impl Datapath {
     ) -> Verdict {
         self.touch(passage, connection, Direction::In);
         connection.count_packet();
-        self.forward_one_packet(passage, connection)
+        let verdict = self.forward_one_packet(passage, connection);
+        self.announce(passage, &connection);
+        verdict
     }
 
     /// A client's packet to its server, without any trace in the connection's state.

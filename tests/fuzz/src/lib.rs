@@ -14,3 +14,4 @@ pub mod iptables_save;
 pub mod lvs_cf;
 pub mod record;
 pub mod router;
+pub mod sync_messages;

@@ -61,6 +61,12 @@ impl Fuzzed {
         self.router.configure(lvs, Arc::default());
     }
 
+    /// A message for the backup daemon.
+    pub fn message(&mut self, bytes: Vec<u8>) {
+        self.router.synchronise(bytes);
+        self.recount();
+    }
+
     /// An IP packet, or whatever it is, in an Ethernet frame. Returns the IP packet that leaves, if one does.
     pub fn packet(&mut self, side: Side, packet: &[u8]) -> Option<(Side, Vec<u8>)> {
         let version = packet.first().map_or(0, |first| first >> 4);

@@ -16,13 +16,13 @@ use xlvs_fuzz::record::{Record, write};
 use xlvs_fuzz::support::decode::decode;
 use xlvs_fuzz::support::device::{CommandOutput, Departure, Device, Side};
 use xlvs_fuzz::support::{engine, player, scenario};
-use xlvs_fuzz::{fragments, frames, ftp_payload, icmp_quotes};
+use xlvs_fuzz::{fragments, frames, ftp_payload, icmp_quotes, sync_messages};
 
 fn main() -> io::Result<()> {
     let directory = std::env::args_os().nth(1).ok_or(io::ErrorKind::InvalidInput)?;
     let corpora = Corpora { directory: PathBuf::from(directory) };
     let plays = scenario::own();
-    for play in plays.iter().filter(|play| play.scenario.obstacle().is_none()) {
+    for play in &plays {
         let mut recorder =
             Recorder { device: engine::device_among(play.scenario.neighbours()), records: Vec::new() };
         player::play(&play.scenario, &mut recorder);
@@ -97,6 +97,10 @@ impl Corpora {
         let speech: Vec<Record> = packets.iter().filter_map(|packet| speech(packet)).collect();
         if !speech.is_empty() {
             self.put("ftp_payload", name, &write(&speech))?;
+        }
+        let messages: Vec<Record> = packets.iter().filter_map(|packet| message(packet)).collect();
+        if !messages.is_empty() {
+            self.put("sync_messages", name, &write(&messages))?;
         }
         let rules: Vec<&str> = records
             .iter()
@@ -240,4 +244,11 @@ fn speech(packet: &Record) -> Option<Record> {
         tag: family | packet.tag * ftp_payload::FROM_SERVER,
         content: header.payload.clone(),
     })
+}
+
+/// The message of the connection synchronisation that a packet carries.
+fn message(packet: &Record) -> Option<Record> {
+    let decoded = decode(&packet.content);
+    let header = decoded.packet().filter(|header| header.destination.is_multicast())?;
+    Some(Record { tag: sync_messages::MESSAGE, content: header.payload.clone() })
 }

@@ -1,4 +1,4 @@
-//! Synchronisation daemons as they were asked for (ipvs.md section 7.1). Nothing is sent or received yet.
+//! Synchronisation daemons as they were asked for (ipvs.md section 7.1).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -80,30 +80,50 @@ impl SyncDaemon {
     }
 }
 
+/// A daemon that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// As it was asked for, completed.
+    pub daemon: SyncDaemon,
+    /// How many ports it uses, from its own on (`sync_ports` when it was started).
+    pub ports: u16,
+}
+
 /// The daemons that run: at most one of each role, the master first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SyncDaemons(Vec<SyncDaemon>);
+pub struct SyncDaemons(Vec<Running>);
+
+/// The kernel starts no more threads for a daemon.
+const PORTS_MAX: i64 = 64;
 
 impl SyncDaemons {
     /// The one of a role.
-    pub fn get(&self, role: SyncRole) -> Option<&SyncDaemon> {
-        self.0.iter().find(|daemon| daemon.role == role)
+    #[inline]
+    pub fn get(&self, role: SyncRole) -> Option<&Running> {
+        self.0.iter().find(|running| running.daemon.role == role)
+    }
+
+    /// Whether none runs.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// All that run.
     pub fn iter(&self) -> impl Iterator<Item = &SyncDaemon> {
-        self.0.iter()
+        self.0.iter().map(|running| &running.daemon)
     }
 
-    /// One more, in place of one of the same role.
-    pub fn start(&mut self, daemon: SyncDaemon) {
+    /// One more, in place of one of the same role, with `sync_ports` as it is.
+    pub fn start(&mut self, daemon: SyncDaemon, sync_ports: i64) {
         self.stop(daemon.role);
-        self.0.push(daemon);
-        self.0.sort_by_key(|daemon| daemon.role);
+        let ports = sync_ports.clamp(1, PORTS_MAX) as u16;
+        self.0.push(Running { daemon, ports });
+        self.0.sort_by_key(|running| running.daemon.role);
     }
 
     /// One less.
     pub fn stop(&mut self, role: SyncRole) {
-        self.0.retain(|daemon| daemon.role != role);
+        self.0.retain(|running| running.daemon.role != role);
     }
 }

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::check::{Checker, contiguous};
 use super::lvs::{Network, Protocol, RealServer, VirtualServer, port_number};
+use super::escape::decode;
 use super::parse::{Block, Kind};
-use super::pattern;
+use super::posix;
 
 /// Adds the warnings of all virtual blocks.
 pub(super) fn blocks(checker: &mut Checker<'_>) {
@@ -142,10 +143,18 @@ impl One<'_, '_> {
             }
         }
         let pattern = server.expect.as_deref().filter(|_| server.use_regex && server.send_program.is_none());
-        if let Some(reason) = pattern.and_then(pattern::fault) {
+        let pattern = pattern.map(decode);
+        if let Some(reason) = pattern.as_deref().and_then(|pattern| posix::checked(pattern).err()) {
             let text = format!(
-                "expect is not a regular expression ({reason}), so no check can succeed; correct it, or use \
-                 use_regex = 0"
+                "expect is not a regular expression that can be used ({reason}), and the service is not run; \
+                 correct it, or use use_regex = 0"
+            );
+            self.warn("expect", text);
+        }
+        if let Some(letter) = pattern.as_deref().and_then(posix::misleading_escape) {
+            let text = format!(
+                "\\{letter} is the character {letter} in an extended regular expression, as it was in Piranha; \
+                 write a class such as [[:digit:]] or [[:alpha:]] if one is meant"
             );
             self.warn("expect", text);
         }
@@ -173,7 +182,14 @@ impl One<'_, '_> {
             self.warn("send", "send is ignored because send_program is given; delete one of them");
         }
         if server.expect.is_none() {
-            self.warn("send_program", "send_program without expect never succeeds; add expect");
+            self.warn(
+                "send_program",
+                "send_program without expect: the exit status alone counts (in Piranha no such check ever \
+                 succeeded); add expect if the output should count, too",
+            );
+        }
+        if super::escape::strip_quotes(program).trim().is_empty() {
+            self.warn("send_program", "send_program is empty, and the service is not run; delete the line");
         }
         let glued = |word: &str| word.len() > 2 && (word.contains("%h") || word.contains("%p"));
         if let Some(word) = program.split_whitespace().find(|word| glued(word.trim_matches('\''))) {

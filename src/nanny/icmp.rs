@@ -1,11 +1,10 @@
 //! An echo request.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
 
 use crate::nanny::connect::Target;
 use crate::nanny::failure::ProbeFailure;
@@ -28,17 +27,17 @@ pub(super) async fn ping(target: &Target) -> Result<(), ProbeFailure> {
     let server = target.server;
     let failed = |error| ProbeFailure::Ping(server, error);
     let types = if server.is_ipv4() { V4 } else { V6 };
-    let socket = open(target).and_then(|socket| Ok(AsyncFd::register(socket)?)).map_err(failed)?;
+    let socket = open(target).and_then(|socket| UdpSocket::from_std(socket.into())).map_err(failed)?;
     let token = random();
-    let request = echo(types.request, token);
-    let sent = socket.async_io(Interest::WRITABLE, |socket| socket.send(&request));
-    target.in_time(sent).await.ok_or(ProbeFailure::PingTimeout(server))?.map_err(failed)?;
-    let answered = target.in_time(answer(&socket, types.reply, token)).await;
-    answered.ok_or(ProbeFailure::PingTimeout(server))?.map_err(failed)
+    let exchange = async {
+        socket.send(&echo(types.request, token)).await?;
+        answer(&socket, types.reply, token).await
+    };
+    target.in_time(exchange).await.ok_or(ProbeFailure::PingTimeout(server))?.map_err(failed)
 }
 
 /// The kernel's own sockets for echoes, if it lets us; else a raw one. It is connected, so that the kernel gives it nothing but
-/// the server's packets.
+/// the server's packets. For tokio each is a datagram socket like any other.
 fn open(target: &Target) -> io::Result<Socket> {
     let (domain, protocol) = match target.server {
         SocketAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
@@ -63,10 +62,10 @@ fn echo(kind: u8, token: u64) -> [u8; HEADER + 8] {
     echo
 }
 
-async fn answer(socket: &AsyncFd<Socket>, reply: u8, token: u64) -> io::Result<()> {
+async fn answer(socket: &UdpSocket, reply: u8, token: u64) -> io::Result<()> {
     let mut packet = [0; 512];
     loop {
-        let len = socket.async_io(Interest::READABLE, |mut socket| socket.read(&mut packet)).await?;
+        let len = socket.recv(&mut packet).await?;
         let echo = without_ip(&packet[..len]);
         if echo.first() == Some(&reply) && echo.get(HEADER..HEADER + 8) == Some(&token.to_be_bytes()) {
             return Ok(());

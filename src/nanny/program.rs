@@ -2,14 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -65,8 +64,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// A running program and its descendants, killed when dropped or when the program has ended.
 struct ProcessGroup {
     child: Child,
-    /// Readable once the program has ended.
-    ended: AsyncFd<OwnedFd>,
+    /// The process as a descriptor, readable once it has ended. That it is no pipe does not matter for that.
+    ended: pipe::Receiver,
 }
 
 impl ProcessGroup {
@@ -96,7 +95,7 @@ impl ProcessGroup {
         let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
         let pid = pid.ok_or(io::ErrorKind::NotFound)?;
         let ended = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-        Ok(ProcessGroup { child, ended: AsyncFd::register_with_interest(ended, Interest::READABLE)? })
+        Ok(ProcessGroup { child, ended: pipe::Receiver::from_owned_fd_unchecked(ended)? })
     }
 
     async fn finish(&mut self) -> io::Result<(Vec<u8>, ExitStatus)> {
@@ -105,7 +104,7 @@ impl ProcessGroup {
             // One byte more than allowed tells that it is too long; the pipe is closed then, which ends the program.
             stdout.take(OUTPUT_LIMIT as u64 + 1).read_to_end(&mut output).await?;
         }
-        let _ = self.ended.readable().await?;
+        self.ended.readable().await?;
         self.kill();
         Ok((output, self.child.wait().await?))
     }

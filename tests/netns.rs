@@ -5,6 +5,7 @@
 mod netns {
     mod attach;
     mod big_table;
+    mod checks;
     mod daemon;
     mod doctor;
     mod dut;

@@ -14,6 +14,7 @@ mod ipvsadm;
 mod layers;
 mod lvscf;
 mod lvscf_check;
+mod lvscf_health;
 mod manual;
 mod marks;
 mod model;

@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::{check_health, check_virtual};
 use super::lvs::{LvsConfig, Network, Service, port_number};
 use super::parse::{Block, Kind, Parsed, Statement};
+use super::{check_health, check_virtual};
 
 /// Something to know about a file that is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]

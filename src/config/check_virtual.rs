@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::check::{Checker, contiguous};
-use super::lvs::{Network, Protocol, RealServer, VirtualServer, port_number};
 use super::escape::decode;
+use super::health::CheckKind;
+use super::lvs::{Network, RealServer, VirtualServer, port_number};
 use super::parse::{Block, Kind};
 use super::posix;
 
@@ -168,15 +169,17 @@ impl One<'_, '_> {
 
     fn health_program(&mut self) {
         let server = self.server;
-        let udp = server.protocol == Protocol::Udp;
         let Some(program) = &server.send_program else {
-            if udp && (server.send.is_none() || server.expect.is_none()) {
-                self.warn(
-                    "protocol",
-                    "a UDP check needs send and expect, or send_program; without them no server ever comes up",
-                );
-            }
-            return;
+            let keys = server.health.within(&self.checker.parsed.config.health);
+            let text = match (&server.send, &server.expect) {
+                _ if keys.kind(server) != CheckKind::Udp => return,
+                (Some(_), Some(_)) => return,
+                (Some(_), None) => "a UDP check without expect: every answer is good (Piranha crashed at it)",
+                (None, _) => {
+                    "a UDP check needs send and expect, or send_program; without send the service is not run"
+                }
+            };
+            return self.warn("protocol", text);
         };
         if server.send.is_some() {
             self.warn("send", "send is ignored because send_program is given; delete one of them");

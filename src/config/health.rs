@@ -225,24 +225,37 @@ fn seconds(value: Value<'_>) -> Read<Duration> {
 fn path(value: Value<'_>) -> Read<String> {
     let word = value.word()?;
     let good = word.starts_with('/') && word.chars().all(|letter| letter.is_ascii_graphic() && letter != '#');
-    if good { Ok(word.to_owned()) } else { Err(invalid(word, "a path that begins with /, without blanks or #")) }
+    if good {
+        Ok(word.to_owned())
+    } else {
+        Err(invalid(word, "a path that begins with /, without blanks or #"))
+    }
 }
 
 fn name(value: Value<'_>) -> Read<String> {
     let word = value.word()?;
     let fits = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
     let good = !word.is_empty() && word.len() <= 255 && word.chars().all(fits);
-    if good { Ok(word.to_owned()) } else { Err(invalid(word, "a host name in ASCII, such as www.example.com")) }
+    if good {
+        Ok(word.to_owned())
+    } else {
+        Err(invalid(word, "a host name in ASCII, such as www.example.com"))
+    }
 }
 
 fn domain_name(value: Value<'_>) -> Read<String> {
     let word = value.word()?;
     let labels = word.strip_suffix('.').unwrap_or(word);
     let is_label = |label: &str| {
-        (1..=63).contains(&label.len()) && label.chars().all(|letter| letter.is_ascii_graphic() && letter != '\\')
+        (1..=63).contains(&label.len())
+            && label.chars().all(|letter| letter.is_ascii_graphic() && letter != '\\')
     };
     let good = word == "." || (word.len() <= 253 && labels.split('.').all(is_label));
-    if good { Ok(word.to_owned()) } else { Err(invalid(word, "a domain name in ASCII, such as www.example.com")) }
+    if good {
+        Ok(word.to_owned())
+    } else {
+        Err(invalid(word, "a domain name in ASCII, such as www.example.com"))
+    }
 }
 
 fn statuses(value: Value<'_>) -> Read<Vec<(u16, u16)>> {

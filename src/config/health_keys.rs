@@ -5,7 +5,12 @@ use super::health::{CheckKind, DnsType, HttpVersion};
 use super::keys::{Key, Standing, Takes, key};
 use super::lvs::Choice;
 
-const fn obeyed(name: &'static str, takes: Takes, default: Option<&'static str>, meaning: &'static str) -> Key {
+const fn obeyed(
+    name: &'static str,
+    takes: Takes,
+    default: Option<&'static str>,
+    meaning: &'static str,
+) -> Key {
     key(name, takes, default, Standing::Obeyed, meaning)
 }
 

@@ -199,7 +199,14 @@ impl Parser<'_> {
         let server = block.servers.len();
         let port = block.port;
         let name = header_name(words).to_owned();
-        block.servers.push(RealServer { name, address: None, active: false, weight: 1, port, health: HealthKeys::default() });
+        block.servers.push(RealServer {
+            name,
+            address: None,
+            active: false,
+            weight: 1,
+            port,
+            health: HealthKeys::default(),
+        });
         self.record(number, Block::Server(kind, index, server), words);
         let closed = words.len() > 3 && words.last().is_some_and(|last| last.text == "}");
         self.place.server = (!closed).then_some(server);
@@ -242,8 +249,8 @@ impl Parser<'_> {
             return Ok(());
         }
         let expected = "a closing quote, at the end of its word";
-        let words = lex::words(rest)
-            .map_err(|mismatch| Fault::word(Reason::Quotation, mismatch.0, expected))?;
+        let words =
+            lex::words(rest).map_err(|mismatch| Fault::word(Reason::Quotation, mismatch.0, expected))?;
         let Some(first) = words.first() else {
             return Err(Fault::absent(Reason::MissingArguments, format!("{MARKER} KEY = VALUE")));
         };

@@ -167,7 +167,9 @@ impl Director {
     /// A check runs once, however many servers it is for.
     fn change_checks(&mut self, former: &Wanted, next: &Wanted) {
         let (present, wanted) = (former.checks(), next.checks());
-        let among = |checks: &[&Arc<Check>]| -> HashSet<_> { checks.iter().map(|check| Arc::as_ptr(check)).collect() };
+        let among = |checks: &[&Arc<Check>]| -> HashSet<_> {
+            checks.iter().map(|check| Arc::as_ptr(check)).collect()
+        };
         let (is_present, is_wanted) = (among(&present), among(&wanted));
         let gone = present.into_iter().filter(|check| !is_wanted.contains(&Arc::as_ptr(check)));
         self.effects.extend(gone.map(|check| Effect::StopCheck(Arc::clone(check))));

@@ -79,7 +79,9 @@ impl Said<'_> {
         }
         match self.keys.kind(self.block) {
             CheckKind::Tcp => Ok(Method::Tcp { tls: None, send: self.send(), expect: self.expect()? }),
-            CheckKind::Tls => Ok(Method::Tcp { tls: Some(self.tls()), send: self.send(), expect: self.expect()? }),
+            CheckKind::Tls => {
+                Ok(Method::Tcp { tls: Some(self.tls()), send: self.send(), expect: self.expect()? })
+            }
             CheckKind::Udp => self.udp(),
             CheckKind::Program => self.program(),
             CheckKind::Http => self.http(None),
@@ -167,7 +169,8 @@ impl Said<'_> {
         let name = self.keys.dns_name.clone();
         Ok(Method::Dns(DnsQuery {
             tcp: self.block.protocol == Protocol::Tcp,
-            name: name.ok_or_else(|| format!("virtual server {} has no dns_name to ask for", self.block.name))?,
+            name: name
+                .ok_or_else(|| format!("virtual server {} has no dns_name to ask for", self.block.name))?,
             record_type: self.keys.dns_type.unwrap_or(DnsType::A).word().to_owned(),
             answer: self.keys.dns_answer.clone(),
         }))

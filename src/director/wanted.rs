@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::health_check;
-use crate::config::lvs::{DeviceAddress, LvsConfig, Network, RealServer, Service, VirtualServer, port_number};
+use crate::config::lvs::{
+    DeviceAddress, LvsConfig, Network, RealServer, Service, VirtualServer, port_number,
+};
 use crate::ipvs::edit::{
     ClientMask, Forward, Persistence, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
 };

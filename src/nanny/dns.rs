@@ -37,7 +37,8 @@ impl<'a> Question<'a> {
     fn new(wanted: &'a DnsQuery) -> Result<Self, String> {
         let name = absolute(&wanted.name).ok_or_else(|| format!("{} is no domain name", wanted.name))?;
         let record_type = wanted.record_type.parse::<Rtype>();
-        let record_type = record_type.map_err(|_| format!("there is no type of record {}", wanted.record_type))?;
+        let record_type =
+            record_type.map_err(|_| format!("there is no type of record {}", wanted.record_type))?;
         let mut builder = MessageBuilder::new_vec();
         builder.header_mut().set_id(random() as u16);
         builder.header_mut().set_rd(true);

@@ -54,7 +54,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let words = |error: h2::Error| error.to_string();
-    let request = Request::post(uri).header(header::CONTENT_TYPE, "application/grpc").header(header::TE, "trailers");
+    let request =
+        Request::post(uri).header(header::CONTENT_TYPE, "application/grpc").header(header::TE, "trailers");
     let request = request.body(()).map_err(|error| error.to_string())?;
     let (client, connection) = http2().handshake::<_, Bytes>(stream).await.map_err(words)?;
     let work = async {

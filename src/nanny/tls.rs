@@ -74,8 +74,7 @@ impl TlsGround {
         let verifier = self.verifier(trust).await?;
         let builder = ClientConfig::builder_with_details(Arc::clone(&self.provider), Arc::new(self.wall));
         let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;
-        let mut config =
-            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
         // Each check is to see what a new client sees.
         config.resumption = Resumption::disabled();
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();

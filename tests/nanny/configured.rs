@@ -84,7 +84,8 @@ fn timing_is_piranhas_unless_said_otherwise() {
     let half = Timing { interval: Duration::from_millis(500), rise: 30, ..six };
     assert_eq!(of("timeout = 6\nreentry = 15\n#xlvs: check_interval = 0.5"), half);
     assert_eq!(of("timeout = 6\nreentry = 15\n#xlvs: check_rise = 5"), Timing { rise: 5, ..six });
-    let lines = "timeout = 6\nreentry = 15\n#xlvs: check_limit = 1\n#xlvs: check_fall = 3\n#xlvs: check_jitter = 20";
+    let lines =
+        "timeout = 6\nreentry = 15\n#xlvs: check_limit = 1\n#xlvs: check_fall = 3\n#xlvs: check_jitter = 20";
     assert_eq!(of(lines), Timing { limit: seconds(1), fall: 3, jitter: 20, ..six });
 }
 
@@ -123,15 +124,18 @@ fn a_page_over_tls() {
 
 #[test]
 fn equal_checks_are_one() {
-    let server = |name: &str, rest: &str| {
-        format!("server {name} {{\naddress = 10.0.0.1\nactive = 1\n{rest}\n}}\n")
-    };
+    let server =
+        |name: &str, rest: &str| format!("server {name} {{\naddress = 10.0.0.1\nactive = 1\n{rest}\n}}\n");
     let block = |name: &str, address: &str, servers: &str| {
         format!("virtual {name} {{\nactive = 1\naddress = {address} eth0:1\nport = 8080\n{servers}}}\n")
     };
     let text = [
         block("a", "192.0.2.1", &server("s", "")),
-        block("b", "192.0.2.2", &(server("t", "weight = 7") + &server("u", "port = 9090\n#xlvs: check_port = 8080"))),
+        block(
+            "b",
+            "192.0.2.2",
+            &(server("t", "weight = 7") + &server("u", "port = 9090\n#xlvs: check_port = 8080")),
+        ),
         block("c", "192.0.2.3", &server("v", "#xlvs: check_fall = 2")),
     ]
     .concat();

@@ -62,8 +62,15 @@ async fn health_over_grpc() {
         ("", Answer(&[0, 0, 0, 0, 0], "0"), health("UNKNOWN")),
         ("", Answer(&[0, 0, 0, 0, 3, 0x08, 0xac, 2], "0"), health("300")),
         // Fields that are not known: a text, 32 and 64 bits.
-        ("", Answer(&[0, 0, 0, 0, 20, 0x12, 1, b'x', 0x1d, 0, 0, 0, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 0, 0x08, 1, 0x10][..24], "0"), failed("the answer is not a HealthCheckResponse")),
-        ("", Answer(&[0, 0, 0, 0, 19, 0x12, 1, b'x', 0x1d, 0, 0, 0, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 0, 0x08, 1], "0"), "good".to_owned()),
+        (
+            "",
+            Answer(
+                &[0, 0, 0, 0, 19, 0x12, 1, b'x', 0x1d, 0, 0, 0, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 0, 8, 1],
+                "0",
+            ),
+            "good".to_owned(),
+        ),
+        ("", Answer(&[0, 0, 0, 0, 3, 0x08, 1, 0x10], "0"), failed("the answer is not a HealthCheckResponse")),
         ("", Answer(&[1, 0, 0, 0, 2, 0x08, 1], "0"), failed("the answer is not a HealthCheckResponse")),
         ("", Answer(b"", "0"), failed("the answer is not a HealthCheckResponse")),
         ("", Answer(b"", "12"), failed("the server has no health service (grpc-status 12)")),

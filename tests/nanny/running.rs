@@ -74,7 +74,8 @@ async fn waiting_for_a_slot_is_not_the_servers_fault() {
     let facilities = Arc::new(Facilities::new(move || clock.now(), wall, Slots::new(1)));
     let (sender, mut reports) = mpsc::channel(4);
     let slow = Timing { limit: Duration::from_millis(400), ..short };
-    let hang = Check { endpoint: hung.local_addr().expect("bound"), timing: slow, ..tcp("x", prefix("HTTP")) };
+    let hang =
+        Check { endpoint: hung.local_addr().expect("bound"), timing: slow, ..tcp("x", prefix("HTTP")) };
     let hanging = tokio::spawn(run(Arc::new(hang), Arc::clone(&facilities), Instant::START, sender.clone()));
     let _stream = hung.accept().await.expect("the check that hangs has its slot");
     let check = Arc::new(Check { endpoint, timing: short, ..tcp("", None) });

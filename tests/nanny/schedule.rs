@@ -126,7 +126,8 @@ fn jitter_keeps_within_its_bounds_and_uses_them() {
     let timing = Timing { jitter: 20, ..Timing::piranha(10, 1) };
     let pauses = pauses(&mut Nanny::new(Instant::START, timing).spread(3), 1001);
     let seconds: Vec<f64> = pauses[1..].iter().map(Duration::as_secs_f64).collect();
-    let (least, most) = seconds.iter().fold((f64::MAX, 0.0_f64), |(low, high), it| (low.min(*it), high.max(*it)));
+    let (least, most) =
+        seconds.iter().fold((f64::MAX, 0.0_f64), |(low, high), it| (low.min(*it), high.max(*it)));
     assert!((8.0..8.1).contains(&least) && (11.9..12.0).contains(&most), "from {least} to {most}");
     let mean = seconds.iter().sum::<f64>() / 1000.0;
     assert!((9.8..10.2).contains(&mean), "mean {mean}");

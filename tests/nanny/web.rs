@@ -52,7 +52,10 @@ async fn pages_of_nginx() {
             (path("/any?x=1"), "good"),
             (path("/broken"), "unexpected reply from SERVER: HTTP status 503"),
             (path("/old"), "good"),
-            (HttpRequest { statuses: vec![(200, 299)], ..path("/old") }, "unexpected reply from SERVER: HTTP status 301"),
+            (
+                HttpRequest { statuses: vec![(200, 299)], ..path("/old") },
+                "unexpected reply from SERVER: HTTP status 301",
+            ),
             (HttpRequest { statuses: vec![(500, 502), (503, 503)], ..path("/broken") }, "good"),
             (HttpRequest { host: None, ..path("/") }, "unexpected reply from SERVER: HTTP status 404"),
             (HttpRequest { body: Some(pattern("^it works\n$")), ..path("/") }, "good"),
@@ -108,7 +111,10 @@ async fn names_of_dnsmasq() {
         (query(NAME, "A", None), "good"),
         (query("www.example.com.", "A", None), "good"),
         (query(NAME, "A", Some(ADDRESS)), "good"),
-        (query(NAME, "A", Some("192.0.2.8")), "DNS with SERVER failed: 192.0.2.8 is not in the answer, but 192.0.2.7"),
+        (
+            query(NAME, "A", Some("192.0.2.8")),
+            "DNS with SERVER failed: 192.0.2.8 is not in the answer, but 192.0.2.7",
+        ),
         (query(NAME, "AAAA", Some("2001:DB8:0::7")), "good"),
         (query(NAME, "MX", None), "good"),
         (query(NAME, "MX", Some("10 x")), "DNS with SERVER failed: the answer has no record of type MX"),
@@ -146,12 +152,15 @@ async fn servers_that_do_not_answer() {
     let table = [
         (Method::Http(request()), "READ to SERVER timed out"),
         (Method::Http(HttpRequest { http2: true, ..request() }), "READ to SERVER timed out"),
-        (Method::Http(HttpRequest { tls: tls(Trust::Anybody), ..request() }), "TLS handshake with SERVER timed out"),
+        (
+            Method::Http(HttpRequest { tls: tls(Trust::Anybody), ..request() }),
+            "TLS handshake with SERVER timed out",
+        ),
         (grpc(None), "READ to SERVER timed out"),
         (grpc(tls(Trust::Anybody)), "TLS handshake with SERVER timed out"),
         (dns, "READ to SERVER timed out"),
     ];
-    let verdicts = table.iter().map(|(method, expected)| async {
+    let verdicts = table.iter().map(|(method, expected)| async move {
         let told = verdict(hasty(check(method.clone())), server).await;
         assert_eq!(told, *expected, "{method:?}");
     });

@@ -109,7 +109,8 @@ fn configuration(directory: &Path, address: IpAddr, certificates: &Certificates)
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {};\n", directory.join("t").display()))
         .concat();
-    let [certificate, key] = ["server.pem", "key.pem"].map(|name| certificates.path(name).display().to_string());
+    let [certificate, key] =
+        ["server.pem", "key.pem"].map(|name| certificates.path(name).display().to_string());
     let root = directory.display();
     format!(
         "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log error.log;\nevents {{ worker_connections 1024; }}\n\
@@ -131,7 +132,13 @@ pub struct Dnsmasq {
 impl Dnsmasq {
     pub fn start(address: IpAddr) -> Self {
         let mut command = Command::new("dnsmasq");
-        command.args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--pid-file="]);
+        command.args([
+            "--keep-in-foreground",
+            "--no-resolv",
+            "--no-hosts",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+        ]);
         command.args(["--bind-interfaces", "--port=5353", "--log-facility=/dev/null"]);
         command.arg(format!("--listen-address={address}"));
         command.arg(format!("--host-record={NAME},{ADDRESS},2001:db8::7"));

@@ -1,7 +1,12 @@
 //! `#xlvs:` lines: how they are read, and what `xlvs check` says about them.
 
+use std::fs;
+use std::path::Path;
+
 use xlvs::config::check::check;
+use xlvs::config::complaint;
 use xlvs::config::health::{CheckKind, HealthKeys};
+use xlvs::config::lvs::LvsConfig;
 use xlvs::config::names::Names;
 use xlvs::config::parse::{load, parse};
 use xlvs::config::report::check_lvs;
@@ -16,7 +21,7 @@ fn file(top: &str, block: &str, server: &str) -> String {
 
 /// `line message word; expected` of every error.
 fn errors(text: &str) -> Vec<String> {
-    let told = |error: &xlvs::config::complaint::ParseError| {
+    let told = |error: &complaint::ParseError| {
         let word = error.fault.word.as_deref().unwrap_or("-");
         format!("{} {} {word}; {}", error.line, error.fault.reason, error.fault.expected)
     };
@@ -42,16 +47,50 @@ fn they_stand_in_every_place_and_with_any_blanks() {
     assert_eq!(keys.check, Some(CheckKind::Icmp));
 }
 
+fn without_health(mut config: LvsConfig) -> LvsConfig {
+    config.health = HealthKeys::default();
+    for block in config.virtuals.iter_mut().chain(&mut config.failovers) {
+        block.health = HealthKeys::default();
+        block.servers.iter_mut().for_each(|server| server.health = HealthKeys::default());
+    }
+    config
+}
+
+/// Every sample file says the same with such a line behind each of its lines.
+#[test]
+fn the_samples_are_as_before_with_lines_of_ours_everywhere() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lvscf");
+    let mut seen = 0;
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "cf") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: String = text.lines().map(|line| format!("{line}\n  #xlvs: check_fall = 2\n")).collect();
+        let (with, without) = (parse(&lines, Names::NONE), parse(&text, Names::NONE));
+        assert_eq!(without_health(with.config), without.config, "{}", path.display());
+        let words = |parsed: &complaint::Complaints<complaint::ParseError>| -> Vec<String> {
+            parsed.iter().filter(|error| error.line > 0).map(complaint::ParseError::headline).collect()
+        };
+        assert_eq!(words(&with.errors), words(&without.errors), "{}", path.display());
+        seen += 1;
+    }
+    assert_eq!(seen, 27);
+}
+
+#[test]
+fn the_shipped_example_has_no_traps() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/health-checks.cf");
+    assert_eq!(warnings(&fs::read_to_string(path).unwrap()), Vec::<String>::new());
+}
+
 /// Piranha takes them for comments: what else is in the file says the same with and without them.
 #[test]
 fn the_rest_of_the_file_is_as_without_them() {
     let lines = "#xlvs: check = https\n#xlvs: nothing = 1\n#xlvs: }\n#xlvs: virtual w {\n#xlvs: \"\n#xlvs:\n";
-    let mut with = parse(&file(lines, lines, lines), Names::NONE).config;
-    let without = parse(&file("", "", ""), Names::NONE).config;
-    with.health = HealthKeys::default();
-    with.virtuals[0].health = HealthKeys::default();
-    with.virtuals[0].servers[0].health = HealthKeys::default();
-    assert_eq!(with, without);
+    let with = parse(&file(lines, lines, lines), Names::NONE).config;
+    assert_eq!(without_health(with), parse(&file("", "", ""), Names::NONE).config);
 }
 
 #[test]

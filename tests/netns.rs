@@ -29,5 +29,6 @@ mod netns {
     mod wire;
 }
 
+mod servers;
 #[allow(dead_code, reason = "the modelled devices serve the unprivileged tests")]
 mod support;

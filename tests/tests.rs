@@ -25,6 +25,7 @@ mod properties;
 mod rig;
 mod runner;
 mod scenarios;
+mod servers;
 mod settings;
 mod shortcut;
 mod support;

@@ -68,13 +68,21 @@ pub(super) fn authority(server: SocketAddr, is_tls: bool, host: Option<&str>) ->
     }
 }
 
-/// Does `work` while `driver` moves the bytes for it; how the driver ends is for the work to notice.
-pub(super) async fn beside<T>(work: impl Future<Output = T>, driver: impl Future) -> T {
+/// Does `work` while `driver` moves the bytes for it. If both fail it is the driver that knows why.
+pub(super) async fn beside<T, E: ToString>(
+    work: impl Future<Output = Result<T, String>>,
+    driver: impl Future<Output = Result<(), E>>,
+) -> Result<T, String> {
+    let mut why = None;
     let driving = async {
-        driver.await;
-        std::future::pending::<T>().await
+        why = driver.await.err();
+        std::future::pending().await
     };
-    tokio::select! { biased; done = work => done, done = driving => done }
+    let done = tokio::select! { biased; done = work => done, done = driving => done };
+    match (done, why) {
+        (Err(_), Some(why)) => Err(why.to_string()),
+        (done, _) => done,
+    }
 }
 
 /// An HTTP/2 connection with room for one small answer.

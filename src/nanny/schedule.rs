@@ -112,10 +112,10 @@ impl Nanny {
             None => {
                 self.successes = self.successes.saturating_add(1);
                 self.failures = 0;
-                (
-                    self.up == Some(true) || self.successes >= self.timing.rise,
-                    "the check succeeded".to_owned(),
-                )
+                if self.successes < self.timing.rise {
+                    return None;
+                }
+                (true, "the check succeeded".to_owned())
             }
             Some(reason) => {
                 self.successes = 0;

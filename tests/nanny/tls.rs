@@ -14,7 +14,7 @@ use xlvs::host::clock::Clock;
 use xlvs::nanny::{Check, Facilities, Method, Probe, Slots, Tls, Trust};
 
 use super::{ANY_PORT, check, prefix};
-use crate::support::servers::{Certificates, NAME};
+use crate::servers::{Certificates, NAME};
 
 const DAY: u64 = 24 * 60 * 60;
 /// Days from 1970 to 2026.

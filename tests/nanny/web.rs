@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use xlvs::nanny::{DnsQuery, HttpRequest, Method, Tls, Trust};
 
 use super::{check, hasty, pattern, verdict};
-use crate::support::servers::{ADDRESS, Dnsmasq, NAME, Nginx};
+use crate::servers::{ADDRESS, Dnsmasq, NAME, Nginx};
 
 /// An address of this process.
 fn own_address(number: u8) -> IpAddr {
@@ -86,6 +86,8 @@ async fn pages_of_nginx() {
     let plain = HttpRequest { tls: tls(Trust::Anybody), ..request() };
     let told = page(SocketAddr::new(address, 8080), plain).await;
     assert!(told.starts_with("TLS handshake with SERVER failed: "), "{told}");
+    let told = page(SocketAddr::new(address, 8443), request()).await;
+    assert_eq!(told, "unexpected reply from SERVER: HTTP status 400", "nginx tells that it wants TLS");
     let told = page(SocketAddr::new(address, 8080), HttpRequest { http2: true, ..request() }).await;
     assert!(told.starts_with("HTTP with SERVER failed: "), "{told}");
     drop(nginx);
@@ -132,8 +134,9 @@ async fn names_of_dnsmasq() {
         }
     }
     drop(dnsmasq);
-    let told = verdict(check(Method::Dns(query(NAME, "A", None))), server).await;
-    assert!(told.starts_with("READ operation for SERVER returned error: Connection refused"), "{told}");
+    // A child of its, which serves a question over TCP, may hold the socket a moment longer.
+    let told = verdict(hasty(check(Method::Dns(query(NAME, "A", None)))), server).await;
+    assert!(told.starts_with("READ "), "{told}");
 }
 
 /// Servers that take a connection and then do not speak, or never come to an end: each step ends at its limit.
@@ -173,13 +176,14 @@ async fn servers_that_do_not_answer() {
 /// A slow loris: a byte now and then, for ever. The limit is that of the whole answer, not of a byte.
 #[tokio::test]
 async fn a_slow_loris() {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind(super::ANY_PORT).await.expect("loopback");
     let server = listener.local_addr().expect("bound");
     let serving = async {
         loop {
             let (mut stream, _) = listener.accept().await.expect("a connection");
             tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 512]).await;
                 for byte in b"HTTP/1.1 200 OK\r\nX: ".iter().chain(std::iter::repeat(&b'x')) {
                     if stream.write_all(&[*byte]).await.is_err() {
                         return;

@@ -12,7 +12,7 @@ use xlvs::host::clock::Clock;
 
 use super::daemon::Daemon;
 use super::rig::{Rig, wait_until};
-use crate::support::servers::{Dnsmasq, NAME, Nginx};
+use crate::servers::{Dnsmasq, NAME, Nginx};
 
 const SERVER: &str = "10.2.0.2";
 /// The limit of each step of a check is a second, and so is the pause between two of them.
@@ -41,6 +41,7 @@ fn misbehave(rig: &Rig) {
     });
     behave(1003, |mut stream| {
         stream.set_nodelay(true).unwrap();
+        let _ = stream.read(&mut [0; 512]);
         for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" {
             if stream.write_all(&[*byte]).is_err() {
                 return;
@@ -50,6 +51,7 @@ fn misbehave(rig: &Rig) {
     });
     behave(1004, |mut stream| {
         // A header that has no end.
+        let _ = stream.read(&mut [0; 512]);
         for byte in b"HTTP/1.1 200 OK\r\nX: ".iter().chain(std::iter::repeat(&b'x')) {
             if stream.write_all(&[*byte]).is_err() {
                 return;

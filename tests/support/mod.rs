@@ -17,7 +17,6 @@ pub mod reassembly;
 pub mod replay;
 pub mod samples;
 pub mod scenario;
-pub mod servers;
 pub mod shortcut;
 pub mod story;
 pub mod suite;

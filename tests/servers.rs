@@ -84,7 +84,7 @@ impl Certificates {
 pub struct Nginx {
     _running: Running,
     _directory: TempDir,
-    pub certificates: Certificates,
+    _certificates: Certificates,
 }
 
 impl Nginx {
@@ -100,7 +100,7 @@ impl Nginx {
         for port in [8080, 8082, 8443] {
             await_listener((address, port).into());
         }
-        Nginx { _running: running, _directory: directory, certificates }
+        Nginx { _running: running, _directory: directory, _certificates: certificates }
     }
 }
 

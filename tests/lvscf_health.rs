@@ -93,72 +93,62 @@ fn the_rest_of_the_file_is_as_without_them() {
     assert_eq!(without_health(with), parse(&file("", "", ""), Names::NONE).config);
 }
 
+/// (line, `message word; expected`).
+const WRONG: &[(&str, &str)] = &[
+    ("#xlvs: chek = tcp", "unknown command chek; a key beyond Piranha's; see lvs.cf(5)"),
+    ("#xlvs: check=tcp", "unknown command check=tcp; blanks around the equal sign: check = VALUE"),
+    ("#xlvs: timeout = 5", "unknown command timeout; timeout to stand on a line of its own, without #xlvs:"),
+    ("#xlvs: check tcp", "equal (=) expected after command tcp; an equal sign between blanks: check = VALUE"),
+    ("#xlvs: check", "equal (=) expected after command -; an equal sign between blanks: check = VALUE"),
+    ("#xlvs:", "missing arguments -; #xlvs: KEY = VALUE"),
+    ("#xlvs: check = \"tcp", "quotation mismatch \"tcp; a closing quote, at the end of its word"),
+    ("check = tcp", "unknown command check; #xlvs: before a key beyond Piranha's: #xlvs: check = VALUE"),
+    (
+        "#xlvs: check = TCP",
+        "invalid argument TCP; one of tcp, udp, program, tls, http, https, dns, grpc, grpcs, icmp",
+    ),
+    ("#xlvs: check_port = 0", "invalid argument 0; a port from 1 to 65535"),
+    ("#xlvs: check_port = 65536", "invalid argument 65536; a port from 1 to 65535"),
+    ("#xlvs: check_port = http", "invalid argument http; a port from 1 to 65535"),
+    ("#xlvs: check_source = host", "invalid argument host; an IPv4 address (no name here)"),
+    ("#xlvs: check_interval = 0", "invalid argument 0; seconds from 0.1 to 86400, such as 2 or 0.5"),
+    ("#xlvs: check_interval = 1e3", "invalid argument 1e3; seconds from 0.1 to 86400, such as 2 or 0.5"),
+    ("#xlvs: check_limit = 5s", "invalid argument 5s; seconds from 0.1 to 86400, such as 2 or 0.5"),
+    ("#xlvs: check_rise = 0", "invalid argument 0; a whole number from 1 to 1000"),
+    ("#xlvs: check_fall = x", "integer expected x; a whole number from -2147483648 to 2147483647"),
+    ("#xlvs: check_jitter = 51", "invalid argument 51; a whole number from 0 to 50"),
+    ("#xlvs: http_version = 3", "invalid argument 3; one of 1, 2"),
+    ("#xlvs: http_path = health", "invalid argument health; a path that begins with /, without blanks or #"),
+    ("#xlvs: http_path = \"/a b\"", "invalid argument /a b; a path that begins with /, without blanks or #"),
+    (
+        "#xlvs: http_status = 2xx",
+        "invalid argument 2xx; statuses from 100 to 599, such as 200 or 200-299,401",
+    ),
+    (
+        "#xlvs: http_status = 300-200",
+        "invalid argument 300-200; statuses from 100 to 599, such as 200 or 200-299,401",
+    ),
+    ("#xlvs: http_status = 200, 301", "unexpected arguments 301; one value (quote it if it has blanks)"),
+    (
+        "#xlvs: http_header = Server",
+        "invalid argument Server; \"NAME: PATTERN\", such as \"Content-Type: ^text/\"",
+    ),
+    (
+        "#xlvs: http_body = \"(\"",
+        "invalid argument (; an extended regular expression: a ( is not closed; write \\( for the character",
+    ),
+    ("#xlvs: tls_name = \"a b\"", "invalid argument a b; a host name in ASCII, such as www.example.com"),
+    (
+        "#xlvs: tls_verify = ca.pem",
+        "invalid argument ca.pem; none, system, or the absolute path of a PEM file",
+    ),
+    ("#xlvs: dns_name = a..b", "invalid argument a..b; a domain name in ASCII, such as www.example.com"),
+    ("#xlvs: dns_type = a", "invalid argument a; one of A, AAAA, CNAME, MX, NS, PTR, SOA, SRV, TXT"),
+];
+
 #[test]
 fn what_is_wrong_with_a_line_is_told() {
-    let table = [
-        ("#xlvs: chek = tcp", "unknown command chek; a key beyond Piranha's; see lvs.cf(5)"),
-        ("#xlvs: check=tcp", "unknown command check=tcp; blanks around the equal sign: check = VALUE"),
-        (
-            "#xlvs: timeout = 5",
-            "unknown command timeout; timeout to stand on a line of its own, without #xlvs:",
-        ),
-        (
-            "#xlvs: check tcp",
-            "equal (=) expected after command tcp; an equal sign between blanks: check = VALUE",
-        ),
-        ("#xlvs: check", "equal (=) expected after command -; an equal sign between blanks: check = VALUE"),
-        ("#xlvs:", "missing arguments -; #xlvs: KEY = VALUE"),
-        ("#xlvs: check = \"tcp", "quotation mismatch \"tcp; a closing quote, at the end of its word"),
-        ("check = tcp", "unknown command check; #xlvs: before a key beyond Piranha's: #xlvs: check = VALUE"),
-        (
-            "#xlvs: check = TCP",
-            "invalid argument TCP; one of tcp, udp, program, tls, http, https, dns, grpc, grpcs, icmp",
-        ),
-        ("#xlvs: check_port = 0", "invalid argument 0; a port from 1 to 65535"),
-        ("#xlvs: check_port = 65536", "invalid argument 65536; a port from 1 to 65535"),
-        ("#xlvs: check_port = http", "invalid argument http; a port from 1 to 65535"),
-        ("#xlvs: check_source = host", "invalid argument host; an IPv4 address (no name here)"),
-        ("#xlvs: check_interval = 0", "invalid argument 0; seconds from 0.1 to 86400, such as 2 or 0.5"),
-        ("#xlvs: check_interval = 1e3", "invalid argument 1e3; seconds from 0.1 to 86400, such as 2 or 0.5"),
-        ("#xlvs: check_limit = 5s", "invalid argument 5s; seconds from 0.1 to 86400, such as 2 or 0.5"),
-        ("#xlvs: check_rise = 0", "invalid argument 0; a whole number from 1 to 1000"),
-        ("#xlvs: check_fall = x", "integer expected x; a whole number from -2147483648 to 2147483647"),
-        ("#xlvs: check_jitter = 51", "invalid argument 51; a whole number from 0 to 50"),
-        ("#xlvs: http_version = 3", "invalid argument 3; one of 1, 2"),
-        (
-            "#xlvs: http_path = health",
-            "invalid argument health; a path that begins with /, without blanks or #",
-        ),
-        (
-            "#xlvs: http_path = \"/a b\"",
-            "invalid argument /a b; a path that begins with /, without blanks or #",
-        ),
-        (
-            "#xlvs: http_status = 2xx",
-            "invalid argument 2xx; statuses from 100 to 599, such as 200 or 200-299,401",
-        ),
-        (
-            "#xlvs: http_status = 300-200",
-            "invalid argument 300-200; statuses from 100 to 599, such as 200 or 200-299,401",
-        ),
-        ("#xlvs: http_status = 200, 301", "unexpected arguments 301; one value (quote it if it has blanks)"),
-        (
-            "#xlvs: http_header = Server",
-            "invalid argument Server; \"NAME: PATTERN\", such as \"Content-Type: ^text/\"",
-        ),
-        (
-            "#xlvs: http_body = \"(\"",
-            "invalid argument (; an extended regular expression: a ( is not closed; write \\( for the character",
-        ),
-        ("#xlvs: tls_name = \"a b\"", "invalid argument a b; a host name in ASCII, such as www.example.com"),
-        (
-            "#xlvs: tls_verify = ca.pem",
-            "invalid argument ca.pem; none, system, or the absolute path of a PEM file",
-        ),
-        ("#xlvs: dns_name = a..b", "invalid argument a..b; a domain name in ASCII, such as www.example.com"),
-        ("#xlvs: dns_type = a", "invalid argument a; one of A, AAAA, CNAME, MX, NS, PTR, SOA, SRV, TXT"),
-    ];
-    for (line, expected) in table {
+    for (line, expected) in WRONG {
         let told = errors(&file("", &format!("{line}\n"), ""));
         assert_eq!(told, [format!("6 {expected}")], "{line}");
     }
@@ -170,82 +160,100 @@ fn in_a_block_that_is_not_understood_they_are_passed_over() {
     assert_eq!(errors(&text).len(), 1, "only the block itself");
 }
 
+const HTTPS: &str = "#xlvs: check = https\n";
+/// (lines outside, in the block, in the server; every warning): keys that no check looks at.
+const NEEDLESS: &[(&str, &str, &str, &[&str])] = &[
+    ("", HTTPS, "", &[]),
+    ("", "#xlvs: check_fall = 2\n", "", &[]),
+    ("", "#xlvs: http_path = /x\n", "", &["6 http_path has no effect here; it is for check = http, https"]),
+    (
+        "",
+        "#xlvs: tls_expiry = 7\n",
+        "",
+        &["6 tls_expiry has no effect here; it is for check = tls, https, grpcs"],
+    ),
+    ("", "#xlvs: dns_type = NS\n", "", &["6 dns_type has no effect here; it is for check = dns"]),
+    (
+        "",
+        "#xlvs: grpc_service = a\n",
+        "",
+        &["6 grpc_service has no effect here; it is for check = grpc, grpcs"],
+    ),
+    ("", "", HTTPS, &[]),
+    ("", "#xlvs: http_path = /x\n", HTTPS, &[]),
+    ("#xlvs: http_path = /x\n", "", HTTPS, &[]),
+    ("#xlvs: http_path = /x\n", "", "", &["2 http_path has no effect here; it is for check = http, https"]),
+    (
+        "",
+        HTTPS,
+        "#xlvs: check = icmp\n#xlvs: check_port = 7\n",
+        &[
+            "11 check_port has no effect here; it is for check = tcp, udp, program, tls, http, https, dns, grpc, grpcs",
+        ],
+    ),
+    (
+        "",
+        "#xlvs: check = https\nexpect = HTTP\nsend = x\n",
+        "",
+        &[
+            "7 expect has no effect with check = https; delete it",
+            "8 send has no effect with check = https; delete it",
+        ],
+    ),
+    ("", "#xlvs: check = tls\nexpect = 220\n", "", &[]),
+    (
+        "",
+        "#xlvs: check = tcp\nsend_program = /x\nexpect = a\n",
+        "",
+        &["7 send_program has no effect with check = tcp; delete it"],
+    ),
+    (
+        "",
+        "#xlvs: check_rise = 2\nreentry = 5\n",
+        "",
+        &["7 reentry has no effect beside check_rise; delete one of them"],
+    ),
+];
+
+/// The same: what is missing, or not what it seems.
+const INCOMPLETE: &[(&str, &str, &str, &[&str])] = &[
+    (
+        "",
+        "#xlvs: check = program\n",
+        "",
+        &["6 check = program needs send_program; without it the service is not run"],
+    ),
+    ("", "#xlvs: check = dns\n", "", &["6 check = dns needs dns_name; without it the service is not run"]),
+    (
+        "",
+        "#xlvs: check = https\n#xlvs: tls_verify = system\n",
+        "",
+        &[
+            "7 tls_verify without tls_name: the certificate must have the server's address in it; add tls_name = NAME",
+        ],
+    ),
+    (
+        "",
+        "# xlvs: check = https\n#XLVS: check = icmp\n",
+        "",
+        &[
+            "6 this is a comment; what xlvs is to read begins with #xlvs: and has no blank in that",
+            "7 this is a comment; what xlvs is to read begins with #xlvs: and has no blank in that",
+        ],
+    ),
+    (
+        "",
+        "# xlvs is what reads this file\n#xlvs:check = icmp\n#xlvs: check = icmp\n",
+        "",
+        &["7 check is given again at line 8, and the last one counts; delete this one"],
+    ),
+];
+
 #[test]
 fn what_means_nothing_is_told() {
-    let https = "#xlvs: check = https\n";
-    let table: [(String, &[&str]); 20] = [
-        (file("", https, ""), &[]),
-        (file("", "#xlvs: check_fall = 2\n", ""), &[]),
-        (
-            file("", "#xlvs: http_path = /x\n", ""),
-            &["6 http_path has no effect here; it is for check = http, https"],
-        ),
-        (
-            file("", "#xlvs: tls_expiry = 7\n", ""),
-            &["6 tls_expiry has no effect here; it is for check = tls, https, grpcs"],
-        ),
-        (file("", "#xlvs: dns_type = NS\n", ""), &["6 dns_type has no effect here; it is for check = dns"]),
-        (
-            file("", "#xlvs: grpc_service = a\n", ""),
-            &["6 grpc_service has no effect here; it is for check = grpc, grpcs"],
-        ),
-        (file("", "", https), &[]),
-        (file("", "#xlvs: http_path = /x\n", https), &[]),
-        (file("#xlvs: http_path = /x\n", "", https), &[]),
-        (
-            file("#xlvs: http_path = /x\n", "", ""),
-            &["2 http_path has no effect here; it is for check = http, https"],
-        ),
-        (
-            file("", https, "#xlvs: check = icmp\n#xlvs: check_port = 7\n"),
-            &[
-                "11 check_port has no effect here; it is for check = tcp, udp, program, tls, http, https, dns, grpc, grpcs",
-            ],
-        ),
-        (
-            file("", &format!("{https}expect = HTTP\nsend = x\n"), ""),
-            &[
-                "7 expect has no effect with check = https; delete it",
-                "8 send has no effect with check = https; delete it",
-            ],
-        ),
-        (file("", "#xlvs: check = tls\nexpect = 220\n", ""), &[]),
-        (
-            file("", "#xlvs: check = tcp\nsend_program = /x\nexpect = a\n", ""),
-            &["7 send_program has no effect with check = tcp; delete it"],
-        ),
-        (
-            file("", "#xlvs: check = program\n", ""),
-            &["6 check = program needs send_program; without it the service is not run"],
-        ),
-        (
-            file("", "#xlvs: check = dns\n", ""),
-            &["6 check = dns needs dns_name; without it the service is not run"],
-        ),
-        (
-            file("", "#xlvs: check_rise = 2\nreentry = 5\n", ""),
-            &["7 reentry has no effect beside check_rise; delete one of them"],
-        ),
-        (
-            file("", "#xlvs: check = https\n#xlvs: tls_verify = system\n", ""),
-            &[
-                "7 tls_verify without tls_name: the certificate must have the server's address in it; add tls_name = NAME",
-            ],
-        ),
-        (
-            file("", "# xlvs: check = https\n#XLVS: check = icmp\n", ""),
-            &[
-                "6 this is a comment; what xlvs is to read begins with #xlvs: and has no blank in that",
-                "7 this is a comment; what xlvs is to read begins with #xlvs: and has no blank in that",
-            ],
-        ),
-        (
-            file("", "# xlvs is what reads this file\n#xlvs:check = icmp\n#xlvs: check = icmp\n", ""),
-            &["7 check is given again at line 8, and the last one counts; delete this one"],
-        ),
-    ];
-    for (text, expected) in table {
-        assert_eq!(warnings(&text), expected, "{text}");
+    for (top, block, server, expected) in NEEDLESS.iter().chain(INCOMPLETE) {
+        let text = file(top, block, server);
+        assert_eq!(warnings(&text), *expected, "{text}");
     }
 }
 

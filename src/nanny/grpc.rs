@@ -92,7 +92,8 @@ fn refusal(headers: &HeaderMap) -> Result<(), String> {
         Some(status) if status == "0" => Ok(()),
         Some(status) if status == "12" => Err("the server has no health service (grpc-status 12)".to_owned()),
         Some(status) => {
-            let message = text("grpc-message").map_or(String::new(), |message| format!(": {message}"));
+            let message = text("grpc-message").filter(|message| !message.is_empty());
+            let message = message.map_or(String::new(), |message| format!(": {message}"));
             Err(format!("grpc-status {status}{message}"))
         }
     }

@@ -7,7 +7,7 @@ SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh t
 
 .DEFAULT_GOAL := help
 TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz tools-bench tools-guest
-.PHONY: help demo demo-down test fuzz build man check bench bench-quick bench-vm soak soak-live test-guest test-mixed $(TOOLS)
+.PHONY: help demo demo-down test fuzz build man check bench bench-quick bench-checks bench-vm soak soak-live test-guest test-mixed $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -59,6 +59,9 @@ bench: tools-bench ## measure the engine alone, then end to end beside its peers
 bench-quick: tools-bench ## end to end in short, to see that it works (PROFILE=debug: with the programs that the tests have built)
 	cargo build $(if $(filter debug,$(PROFILE)),,--release) --bins
 	@$(ROOT) benches/endtoend/run --quick --programs "$(PROGRAMS)/$(or $(PROFILE),release)" $(RIG)
+
+bench-checks: tools-build ## measure what 2,000 health checks a second cost, on loopback (OPTIONS=--help)
+	cargo bench --bench checks -- $(OPTIONS)
 
 soak: tools-build ## hold 2 million connections for ten minutes of virtual time while others come and go (OPTIONS=--help)
 	cargo bench --bench soak -- $(OPTIONS)

@@ -61,6 +61,10 @@ need_for_manual() {
   need groff-base groff
 }
 
+need_for_checks() {
+  need dnsmasq-base dnsmasq /usr/sbin/dnsmasq
+}
+
 need_for_ftp() {
   need vsftpd vsftpd /usr/sbin/vsftpd
   need curl curl
@@ -97,7 +101,7 @@ install_cargo_fuzz() {
   cargo install --quiet --locked cargo-fuzz || die 'cargo-fuzz could not be installed (is there a network?)'
 }
 
-# Demo, tests and benchmarks start an nginx, a vsftpd, a ldirectord and a HAProxy of their own in their namespaces; a package installed for them must
+# Demo, tests and benchmarks start an nginx, a vsftpd, a ldirectord and a HAProxy of their own in their namespaces (dnsmasq-base has no service); a package installed for them must
 # not open a port of this machine or touch its IPVS, neither now nor after the next boot.
 policy=/usr/sbin/policy-rc.d
 forbid_services() {
@@ -138,7 +142,7 @@ build) need_for_build ;;
 check) need_for_build && need shellcheck shellcheck ;;
 demo) need_for_build && need_for_network && need_for_demo ;;
 test)
-  need_for_build && need_for_network && need_for_demo && need_for_ftp && need_for_ldirectord && need_for_manual && need_for_fuzz
+  need_for_build && need_for_network && need_for_demo && need_for_checks && need_for_ftp && need_for_ldirectord && need_for_manual && need_for_fuzz
   need shellcheck shellcheck
   ;;
 fuzz) need_for_build && need_for_fuzz ;;

@@ -96,7 +96,7 @@ fn what_the_original_ignored_is_told() {
         ),
         (
             file("", "send = a\nexpect = \"(200|OK\"\nuse_regex = 1\n", ""),
-            "7 expect is not a regular expression (unclosed group), so no check can succeed; correct it",
+            "7 expect is not a regular expression that can be used (a ( is not closed; write \\( for the character), and the",
         ),
         (file("", "use_regex = 1\n", ""), "6 use_regex has no effect without expect"),
         (file("", "timeout = 0\n", ""), "6 timeout must be at least 1"),

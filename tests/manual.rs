@@ -8,6 +8,7 @@ use xlvs::admin::manual::{NAMES, page};
 use xlvs::admin::options::{CHOICES, SWITCHES};
 use xlvs::admin::print::proc::ProcFile;
 use xlvs::admin::subcommands::{self, JSON, SUBCOMMANDS};
+use xlvs::config::health_keys::HEALTH;
 use xlvs::config::keys::{GLOBAL, Key, SERVER, Takes, VIRTUAL};
 use xlvs::config::lvs::LvsConfig;
 use xlvs::config::names::Names;
@@ -200,6 +201,12 @@ fn sample(takes: Takes) -> String {
         Takes::Word | Takes::Text => "\"a word\"",
         Takes::OneOf(words) => return words().split(", ").next().unwrap().to_owned(),
         Takes::List => "[ a b ]",
+        Takes::Count | Takes::Seconds | Takes::Percent | Takes::Days => "2",
+        Takes::UrlPath | Takes::Trust => "/a/path",
+        Takes::Name => "www.example.com",
+        Takes::Statuses => "200-299,401",
+        Takes::Header => "\"Server: ^nginx\"",
+        Takes::Pattern => "\"^a+$\"",
     }
     .to_owned()
 }
@@ -227,6 +234,22 @@ fn keys_take_what_the_page_says_and_have_its_defaults() {
                 assert_eq!(said, absent, "{name} is not {default} without a line");
             }
             assert!(is_headed(&text, &[name.to_owned(), "=".to_owned()]), "{name} is not in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn keys_beyond_piranha_take_what_the_page_says_at_every_level() {
+    let text = rendered("lvs.cf");
+    for (before, after) in [("", ""), ("virtual v {\n", "}\n"), ("virtual v {\nserver s {\n", "}\n}\n")] {
+        for key in &HEALTH {
+            let line = format!("#xlvs: {} = {}", key.name, sample(key.takes));
+            assert_ne!(config(before, &line, after), config(before, "", after), "{line} says nothing");
+            assert!(
+                is_headed(&text, &[key.name.to_owned(), "=".to_owned()]),
+                "{} is not in\n{text}",
+                key.name
+            );
         }
     }
 }

@@ -5,6 +5,7 @@
 mod netns {
     mod attach;
     mod big_table;
+    mod checks;
     mod daemon;
     mod doctor;
     mod dut;
@@ -29,5 +30,6 @@ mod netns {
     mod wire;
 }
 
+mod servers;
 #[allow(dead_code, reason = "the modelled devices serve the unprivileged tests")]
 mod support;

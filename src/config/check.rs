@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::check_virtual;
 use super::lvs::{LvsConfig, Network, Service, port_number};
 use super::parse::{Block, Kind, Parsed, Statement};
+use super::{check_health, check_virtual};
 
 /// Something to know about a file that is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub fn check(parsed: &Parsed) -> Vec<Warning> {
     checker.addresses();
     checker.without_effect();
     check_virtual::blocks(&mut checker);
+    check_health::blocks(&mut checker);
     let mut warnings = checker.warnings;
     warnings.sort_by_key(|warning| warning.line.unwrap_or(usize::MAX));
     warnings

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use super::check::{Checker, contiguous};
-use super::lvs::{Network, Protocol, RealServer, VirtualServer, port_number};
+use super::escape::decode;
+use super::health::CheckKind;
+use super::lvs::{Network, RealServer, VirtualServer, port_number};
 use super::parse::{Block, Kind};
-use super::pattern;
+use super::posix;
 
 /// Adds the warnings of all virtual blocks.
 pub(super) fn blocks(checker: &mut Checker<'_>) {
@@ -142,10 +144,18 @@ impl One<'_, '_> {
             }
         }
         let pattern = server.expect.as_deref().filter(|_| server.use_regex && server.send_program.is_none());
-        if let Some(reason) = pattern.and_then(pattern::fault) {
+        let pattern = pattern.map(decode);
+        if let Some(reason) = pattern.as_deref().and_then(|pattern| posix::checked(pattern).err()) {
             let text = format!(
-                "expect is not a regular expression ({reason}), so no check can succeed; correct it, or use \
-                 use_regex = 0"
+                "expect is not a regular expression that can be used ({reason}), and the service is not run; \
+                 correct it, or use use_regex = 0"
+            );
+            self.warn("expect", text);
+        }
+        if let Some(letter) = pattern.as_deref().and_then(posix::misleading_escape) {
+            let text = format!(
+                "\\{letter} is the character {letter} in an extended regular expression, as it was in Piranha; \
+                 write a class such as [[:digit:]] or [[:alpha:]] if one is meant"
             );
             self.warn("expect", text);
         }
@@ -159,21 +169,30 @@ impl One<'_, '_> {
 
     fn health_program(&mut self) {
         let server = self.server;
-        let udp = server.protocol == Protocol::Udp;
         let Some(program) = &server.send_program else {
-            if udp && (server.send.is_none() || server.expect.is_none()) {
-                self.warn(
-                    "protocol",
-                    "a UDP check needs send and expect, or send_program; without them no server ever comes up",
-                );
-            }
-            return;
+            let keys = server.health.within(&self.checker.parsed.config.health);
+            let text = match (&server.send, &server.expect) {
+                _ if keys.kind(server) != CheckKind::Udp => return,
+                (Some(_), Some(_)) => return,
+                (Some(_), None) => "a UDP check without expect: every answer is good (Piranha crashed at it)",
+                (None, _) => {
+                    "a UDP check needs send and expect, or send_program; without send the service is not run"
+                }
+            };
+            return self.warn("protocol", text);
         };
         if server.send.is_some() {
             self.warn("send", "send is ignored because send_program is given; delete one of them");
         }
         if server.expect.is_none() {
-            self.warn("send_program", "send_program without expect never succeeds; add expect");
+            self.warn(
+                "send_program",
+                "send_program without expect: the exit status alone counts (in Piranha no such check ever \
+                 succeeded); add expect if the output should count, too",
+            );
+        }
+        if super::escape::strip_quotes(program).trim().is_empty() {
+            self.warn("send_program", "send_program is empty, and the service is not run; delete the line");
         }
         let glued = |word: &str| word.len() > 2 && (word.contains("%h") || word.contains("%p"));
         if let Some(word) = program.split_whitespace().find(|word| glued(word.trim_matches('\''))) {

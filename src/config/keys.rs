@@ -37,6 +37,26 @@ pub enum Takes {
     OneOf(fn() -> String),
     /// Words in brackets.
     List,
+    /// A whole number from 1 to 1000.
+    Count,
+    /// Seconds, with decimals.
+    Seconds,
+    /// A share of a hundred.
+    Percent,
+    /// A path of a URL.
+    UrlPath,
+    /// A name of a host, as a server is asked for it.
+    Name,
+    /// Numbers and ranges of HTTP statuses.
+    Statuses,
+    /// Name of an HTTP header, and a regular expression for its value.
+    Header,
+    /// A regular expression.
+    Pattern,
+    /// How far a certificate is trusted.
+    Trust,
+    /// A whole number of days.
+    Days,
 }
 
 impl Takes {
@@ -58,6 +78,16 @@ impl Takes {
             Takes::Text => "a text in double quotes",
             Takes::OneOf(words) => return format!("one of {}", words()),
             Takes::List => "[ word ... ], the brackets as words of their own",
+            Takes::Count => "a whole number from 1 to 1000",
+            Takes::Seconds => "seconds from 0.1 to 86400, with decimals if need be",
+            Takes::Percent => "a whole number from 0 to 50",
+            Takes::UrlPath => "a path that begins with /; no blanks",
+            Takes::Name => "a name in ASCII; no blanks",
+            Takes::Statuses => "statuses such as 200 or 200-299,401; no blanks",
+            Takes::Header => "\"NAME: PATTERN\", the pattern an extended regular expression",
+            Takes::Pattern => "an extended regular expression",
+            Takes::Trust => "none, system, or the absolute path of a PEM file",
+            Takes::Days => "a whole number from 1 to 3650",
         }
         .to_owned()
     }
@@ -89,7 +119,7 @@ pub struct Key {
     pub meaning: &'static str,
 }
 
-const fn key(
+pub(super) const fn key(
     name: &'static str,
     takes: Takes,
     default: Option<&'static str>,

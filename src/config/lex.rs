@@ -18,7 +18,8 @@ pub struct Word<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuoteMismatch<'a>(pub &'a str);
 
-const BLANKS: [char; 2] = [' ', '\t'];
+/// What separates words.
+pub const BLANKS: [char; 2] = [' ', '\t'];
 
 /// Splits a line at blanks, keeping quoted words together; a comment line has no words.
 pub fn words(line: &str) -> Result<Vec<Word<'_>>, QuoteMismatch<'_>> {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use super::health::HealthKeys;
 use crate::net::addr;
 
 /// The whole file.
@@ -76,6 +77,8 @@ pub struct LvsConfig {
     pub virtuals: Vec<VirtualServer>,
     /// `failover` blocks in file order.
     pub failovers: Vec<VirtualServer>,
+    /// `#xlvs:` lines outside of all blocks.
+    pub health: HealthKeys,
 }
 
 impl Default for LvsConfig {
@@ -114,6 +117,7 @@ impl Default for LvsConfig {
             sync: false,
             virtuals: Vec::new(),
             failovers: Vec::new(),
+            health: HealthKeys::default(),
         }
     }
 }
@@ -168,6 +172,8 @@ pub struct VirtualServer {
     pub stop_cmd: Option<String>,
     /// `server` blocks in file order.
     pub servers: Vec<RealServer>,
+    /// `#xlvs:` lines of the block.
+    pub health: HealthKeys,
 }
 
 impl VirtualServer {
@@ -197,6 +203,7 @@ impl VirtualServer {
             start_cmd: None,
             stop_cmd: None,
             servers: Vec::new(),
+            health: HealthKeys::default(),
         }
     }
 }
@@ -214,6 +221,8 @@ pub struct RealServer {
     pub weight: i32,
     /// Port as written, or the virtual server's port as known at the line of the header; see [`port_number`].
     pub port: i32,
+    /// `#xlvs:` lines of the block.
+    pub health: HealthKeys,
 }
 
 /// A port as written in the file as a port number; `None` when it cannot be one (the original does not look).
@@ -277,6 +286,8 @@ macro_rules! choice {
         }
     };
 }
+
+pub(super) use choice;
 
 choice! {
     /// `network`.

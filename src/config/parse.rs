@@ -2,6 +2,9 @@
 //! at the first one. CRLF line ends are accepted, which the original truncates.
 
 use super::complaint::{Complaints, Fault, ParseError, Reason};
+use super::health::HealthKeys;
+use super::health_keys::{HEALTH, MARKER};
+use super::keys;
 use super::lex::{self, MOST_WORDS, Word};
 use super::lvs::{LvsConfig, RealServer, VirtualServer};
 use super::names::Names;
@@ -50,6 +53,8 @@ pub struct Parsed {
     pub statements: Vec<Statement>,
     /// Lines with words after a closing brace, which the original ignores.
     pub after_brace: Vec<usize>,
+    /// Comments that look as if xlvs should read them.
+    pub near_markers: Vec<usize>,
     /// Blocks that the end of the file closed.
     pub unclosed: usize,
     /// All errors in file order.
@@ -99,6 +104,12 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn line(&mut self, number: usize, line: &str) -> Result<(), Fault> {
+        if let Some(rest) = line.trim_start_matches(lex::BLANKS).strip_prefix(MARKER) {
+            return self.health_line(number, rest);
+        }
+        if nearly_marked(line) {
+            self.parsed.near_markers.push(number);
+        }
         let words = match lex::words(line) {
             Ok(words) => words,
             Err(mismatch) => return Err(self.mismatch(number, line, mismatch.0)),
@@ -188,7 +199,14 @@ impl Parser<'_> {
         let server = block.servers.len();
         let port = block.port;
         let name = header_name(words).to_owned();
-        block.servers.push(RealServer { name, address: None, active: false, weight: 1, port });
+        block.servers.push(RealServer {
+            name,
+            address: None,
+            active: false,
+            weight: 1,
+            port,
+            health: HealthKeys::default(),
+        });
         self.record(number, Block::Server(kind, index, server), words);
         let closed = words.len() > 3 && words.last().is_some_and(|last| last.text == "}");
         self.place.server = (!closed).then_some(server);
@@ -223,6 +241,39 @@ impl Parser<'_> {
             self.reopen();
         }
         Err(recover::unknown(key, level))
+    }
+
+    /// What Piranha takes for a comment: no block begins or ends by it.
+    fn health_line(&mut self, number: usize, rest: &str) -> Result<(), Fault> {
+        if self.place.skipped > 0 {
+            return Ok(());
+        }
+        let expected = "a closing quote, at the end of its word";
+        let words =
+            lex::words(rest).map_err(|mismatch| Fault::word(Reason::Quotation, mismatch.0, expected))?;
+        let Some(first) = words.first() else {
+            return Err(Fault::absent(Reason::MissingArguments, format!("{MARKER} KEY = VALUE")));
+        };
+        let key = first.text;
+        if !keys::has(&HEALTH, key) {
+            return Err(recover::unknown_beyond(key));
+        }
+        if !words.get(1).is_some_and(|equal| equal.text == "=" && equal.quote.is_none()) {
+            return Err(equal_expected(key, words.get(1)));
+        }
+        let value = Value { words: words.get(2..).unwrap_or_default(), names: self.names };
+        let block = self.block();
+        self.health(block).assign(key, value)?;
+        self.record(number, block, &words);
+        Ok(())
+    }
+
+    fn health(&mut self, block: Block) -> &mut HealthKeys {
+        match block {
+            Block::Top => &mut self.parsed.config.health,
+            Block::Virtual(kind, index) => &mut self.blocks(kind)[index].health,
+            Block::Server(kind, index, server) => &mut self.blocks(kind)[index].servers[server].health,
+        }
     }
 
     fn assign(&mut self, key: &str, block: Block, value: Value<'_>) -> Read<bool> {
@@ -286,6 +337,15 @@ impl Parser<'_> {
             + usize::from(place.open.is_some() && !place.reopened);
         self.parsed
     }
+}
+
+/// `# xlvs: KEY = VALUE`, `#XLVS:` and the like.
+fn nearly_marked(line: &str) -> bool {
+    let Some(comment) = line.trim_start_matches(lex::BLANKS).strip_prefix('#') else { return false };
+    let is_between = |letter: char| lex::BLANKS.contains(&letter) || letter == '#' || letter == ':';
+    let mut words = comment.split(is_between).filter(|word| !word.is_empty());
+    let marked = words.next().is_some_and(|word| word.eq_ignore_ascii_case("xlvs"));
+    marked && words.next().is_some_and(|word| keys::has(&HEALTH, word.split('=').next().unwrap_or(word)))
 }
 
 fn equal_expected(key: &str, second: Option<&Word<'_>>) -> Fault {

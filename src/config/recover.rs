@@ -1,6 +1,7 @@
 //! What an unknown word was probably meant to be, so that one bad line is one error.
 
 use super::complaint::{Fault, Reason};
+use super::health_keys::HEALTH;
 use super::keys::{self, Key};
 
 /// Where a line stands, for messages.
@@ -17,6 +18,17 @@ pub enum Level {
 /// The fault of a first word that is not a key here.
 pub fn unknown(word: &str, level: Level) -> Fault {
     Fault::word(Reason::UnknownCommand, word, belongs(word, level))
+}
+
+/// The fault of a word behind `#xlvs:` that is not a key there.
+pub fn unknown_beyond(word: &str) -> Fault {
+    let split = word.split_once('=').map(|(key, _)| key).filter(|key| keys::has(&HEALTH, key));
+    let expected = match split {
+        Some(key) => format!("blanks around the equal sign: {key} = VALUE"),
+        None if is_key(word) => format!("{word} to stand on a line of its own, without #xlvs:"),
+        None => "a key beyond Piranha's; see lvs.cf(5)".to_owned(),
+    };
+    Fault::word(Reason::UnknownCommand, word, expected)
 }
 
 fn belongs(word: &str, level: Level) -> String {
@@ -39,6 +51,9 @@ fn belongs(word: &str, level: Level) -> String {
             return "a server block inside of a virtual block; is a closing brace too many above?".to_owned();
         }
         _ => {}
+    }
+    if keys::has(&HEALTH, word) {
+        return format!("#xlvs: before a key beyond Piranha's: #xlvs: {word} = VALUE");
     }
     let homes = homes(word);
     match homes.is_empty() {

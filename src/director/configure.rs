@@ -1,5 +1,7 @@
 //! A new configuration as a difference to the present one, and servers that come and go by their health.
 
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::wanted::{Wanted, WantedServer, WantedService};
@@ -8,6 +10,27 @@ use crate::config::lvs::LvsConfig;
 use crate::ipvs::edit::{Edit, Errno, ServerSpec, ServiceId};
 use crate::ipvs::mark::MarkRules;
 use crate::nanny::Check;
+
+/// A server whose health is told.
+struct User {
+    id: ServiceId,
+    quiesce: bool,
+    spec: ServerSpec,
+    name: String,
+    endpoint: SocketAddr,
+}
+
+impl User {
+    fn new(service: &WantedService, server: &WantedServer) -> Self {
+        User {
+            id: service.spec.id,
+            quiesce: service.quiesce,
+            spec: server.spec.clone(),
+            name: service.name.clone(),
+            endpoint: server.endpoint,
+        }
+    }
+}
 
 impl Director {
     /// Goes over to a new configuration, and says what of what was changed by hand that has undone or left.
@@ -41,13 +64,15 @@ impl Director {
             self.log(Level::Warn, text);
         }
         self.draft.marks = marks;
+        let verdicts = self.verdicts(&former);
         self.remove_addresses(&former, &next);
         self.set_timeouts(&next);
         for service in former.services.iter().filter(|service| next.service(&service.spec.id).is_none()) {
             self.end_service(service);
         }
         next.services.retain(|service| self.begin_service(&former, service));
-        self.change_servers(&former, &next);
+        self.change_checks(&former, &next);
+        self.change_servers(&former, &next, &verdicts);
         for address in &next.addresses {
             if !former.addresses.contains(address) || !address.is_on(&self.network) {
                 self.effects.push(Effect::AddAddress(address.clone()));
@@ -77,7 +102,7 @@ impl Director {
     fn end_service(&mut self, service: &WantedService) {
         self.log(Level::Info, format!("shutting down virtual service {}", service.name));
         for server in &service.servers {
-            self.stop_check(&service.spec.id, server);
+            self.health.remove(&(service.spec.id, server.spec.id));
         }
         // Somebody may have deleted it by hand.
         let _ = self.edit(&Edit::DeleteService(service.spec.id));
@@ -112,11 +137,11 @@ impl Director {
         }
     }
 
-    fn change_servers(&mut self, former: &Wanted, next: &Wanted) {
+    fn change_servers(&mut self, former: &Wanted, next: &Wanted, verdicts: &HashMap<*const Check, bool>) {
         for (known, server) in former.servers() {
             let Some(service) = next.service(&known.spec.id) else { continue };
             if service.server(server.spec.id).is_none() {
-                self.stop_check(&service.spec.id, server);
+                self.health.remove(&(service.spec.id, server.spec.id));
                 // Somebody may have deleted it by hand.
                 let _ = self.edit(&Edit::DeleteServer(service.spec.id, server.spec.id));
                 self.log(Level::Info, format!("server {} removed from {}", server.spec.id, service.name));
@@ -124,9 +149,14 @@ impl Director {
         }
         for (service, server) in next.servers() {
             let id = service.spec.id;
-            match former.service(&id).and_then(|known| known.server(server.spec.id)) {
-                None => self.effects.push(Effect::StartCheck(Arc::clone(&server.check))),
-                Some(known) => self.change_check(known, server),
+            let known = former.service(&id).and_then(|known| known.server(server.spec.id));
+            if known.is_none() {
+                self.log_start(service, server);
+            }
+            let is_same = known.is_some_and(|known| Arc::ptr_eq(&known.check, &server.check));
+            if let Some(up) = verdicts.get(&Arc::as_ptr(&server.check)).filter(|_| !is_same) {
+                let reason = "so says its check, which had begun for another server";
+                self.take_health_of(User::new(service, server), *up, reason);
             }
             if self.health.get(&(id, server.spec.id)) == Some(&true) {
                 self.bring_up_to_date(service, server);
@@ -134,10 +164,35 @@ impl Director {
         }
     }
 
-    fn change_check(&mut self, known: &WantedServer, server: &WantedServer) {
-        if !Arc::ptr_eq(&known.check, &server.check) {
-            self.effects.push(Effect::StopCheck(Arc::clone(&known.check)));
-            self.effects.push(Effect::StartCheck(Arc::clone(&server.check)));
+    /// A check runs once, however many servers it is for.
+    fn change_checks(&mut self, former: &Wanted, next: &Wanted) {
+        let (present, wanted) = (former.checks(), next.checks());
+        let among = |checks: &[&Arc<Check>]| -> HashSet<_> {
+            checks.iter().map(|check| Arc::as_ptr(check)).collect()
+        };
+        let (is_present, is_wanted) = (among(&present), among(&wanted));
+        let gone = present.into_iter().filter(|check| !is_wanted.contains(&Arc::as_ptr(check)));
+        self.effects.extend(gone.map(|check| Effect::StopCheck(Arc::clone(check))));
+        let new = wanted.into_iter().filter(|check| !is_present.contains(&Arc::as_ptr(check)));
+        self.effects.extend(new.map(|check| Effect::StartCheck(Arc::clone(check))));
+    }
+
+    /// What the running checks have said. They say no more until something changes, so a new user has to be told.
+    fn verdicts(&self, former: &Wanted) -> HashMap<*const Check, bool> {
+        let known = |(service, server): (&WantedService, &WantedServer)| {
+            let up = self.health.get(&(service.spec.id, server.spec.id))?;
+            Some((Arc::as_ptr(&server.check), *up))
+        };
+        former.servers().filter_map(known).collect()
+    }
+
+    fn log_start(&mut self, service: &WantedService, server: &WantedServer) {
+        let WantedServer { name, endpoint, .. } = server;
+        let text = format!("starting LVS client monitor for {} -> {endpoint} ({name})", service.name);
+        self.log(Level::Info, text);
+        if server.assumes_web {
+            let text = format!("nanny: no monitor configured, assuming web service on port 80: {endpoint}");
+            self.log(Level::Info, text);
         }
     }
 
@@ -161,21 +216,18 @@ impl Director {
         }
     }
 
-    fn stop_check(&mut self, id: &ServiceId, server: &WantedServer) {
-        self.health.remove(&(*id, server.spec.id));
-        self.effects.push(Effect::StopCheck(Arc::clone(&server.check)));
+    /// What a check says goes for every server that it is for.
+    pub(super) fn take_health(&mut self, check: &Arc<Check>, up: bool, reason: &str) {
+        let users = self.wanted.servers().filter(|(_, server)| Arc::ptr_eq(&server.check, check));
+        let users: Vec<_> = users.map(|(service, server)| User::new(service, server)).collect();
+        for user in users {
+            self.take_health_of(user, up, reason);
+        }
     }
 
     /// A server came up: it enters. It went down: it leaves, or goes to weight 0.
-    pub(super) fn take_health(&mut self, check: &Arc<Check>, up: bool, reason: &str) {
-        let mut servers = self.wanted.servers();
-        let Some((service, server)) = servers.find(|(_, server)| Arc::ptr_eq(&server.check, check)) else {
-            return;
-        };
-        let (id, quiesce, spec, name) =
-            (service.spec.id, service.quiesce, server.spec.clone(), service.name.clone());
-        drop(servers);
-        let endpoint = check.endpoint;
+    fn take_health_of(&mut self, user: User, up: bool, reason: &str) {
+        let User { id, quiesce, spec, name, endpoint } = user;
         let known = self.health.insert((id, spec.id), up);
         if up {
             self.log(Level::Info, format!("[ active ] making {endpoint} available ({name})"));
@@ -232,6 +284,7 @@ impl Director {
     pub(super) fn stop(&mut self) {
         let wanted = std::mem::take(&mut self.wanted);
         self.remove_addresses(&wanted, &Wanted::default());
+        self.change_checks(&wanted, &Wanted::default());
         for service in &wanted.services {
             self.end_service(service);
         }

@@ -5,6 +5,7 @@ mod configure;
 mod diff;
 pub mod doctor;
 mod drain;
+mod health_check;
 pub mod names;
 mod network;
 pub mod protocol;

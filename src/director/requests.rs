@@ -168,8 +168,8 @@ impl Director {
             None => "unknown",
         };
         CheckStatus {
-            virtual_server: server.check.virtual_server.clone(),
-            server: server.check.server.clone(),
+            virtual_server: service.name.clone(),
+            server: server.name.clone(),
             endpoint: server.check.endpoint.to_string(),
             health: health.to_owned(),
         }

@@ -1,9 +1,13 @@
 //! What `lvs.cf` wants, in the words of the tables; and the steps from one wish to the next.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use crate::config::lvs::{DeviceAddress, LvsConfig, Network, Service, VirtualServer, port_number};
+use super::health_check;
+use crate::config::lvs::{
+    DeviceAddress, LvsConfig, Network, RealServer, Service, VirtualServer, port_number,
+};
 use crate::ipvs::edit::{
     ClientMask, Forward, Persistence, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
 };
@@ -37,10 +41,16 @@ impl WantedAddress {
 /// A real server, and how its health is checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WantedServer {
+    /// Name in the file.
+    pub name: String,
+    /// Address and port in the file, which log lines name.
+    pub endpoint: SocketAddr,
     /// As it enters the table.
     pub spec: ServerSpec,
-    /// The check that lets it in.
+    /// The check that lets it in; other servers may have the same one.
     pub check: Arc<Check>,
+    /// Nothing is configured for it, and the port is 80: it is checked as a web server.
+    pub assumes_web: bool,
 }
 
 /// A virtual server.
@@ -87,8 +97,9 @@ impl Wanted {
             wanted.notes.push(text.into());
         }
         for block in config.virtuals.iter().filter(|block| block.active) {
-            wanted.add_virtual(block, config.network);
+            wanted.add_virtual(block, config);
         }
+        wanted.share_checks([]);
         if let Some(router) = &config.nat_router
             && config.network == Network::Nat
         {
@@ -97,8 +108,8 @@ impl Wanted {
         wanted
     }
 
-    fn add_virtual(&mut self, block: &VirtualServer, network: Network) {
-        let service = match service(block, network) {
+    fn add_virtual(&mut self, block: &VirtualServer, config: &LvsConfig) {
+        let service = match service(block, config) {
             Ok(service) => service,
             Err(why) => return self.refused.push(format!("virtual {}: {why}; it is not run", block.name)),
         };
@@ -154,18 +165,26 @@ impl Wanted {
         self.services.iter().find(|service| service.spec.id == *id)
     }
 
-    /// Goes on with the checks of `former` that have not changed: they keep running.
+    /// Goes on with the checks of `former` that there are here too: they keep running, whoever they are for now.
     pub fn adopt_checks(&mut self, former: &Wanted) {
-        for service in &mut self.services {
-            let Some(known) = former.service(&service.spec.id) else { continue };
-            for server in &mut service.servers {
-                if let Some(known) = known.server(server.spec.id)
-                    && known.check == server.check
-                {
-                    server.check = Arc::clone(&known.check);
-                }
-            }
+        self.share_checks(former.checks());
+    }
+
+    /// Equal checks become one, that of `known` if it is there.
+    fn share_checks<'a>(&mut self, known: impl IntoIterator<Item = &'a Arc<Check>>) {
+        let of = |check: &Arc<Check>| (Arc::clone(check), Arc::clone(check));
+        let mut shared: HashMap<Arc<Check>, Arc<Check>> = known.into_iter().map(of).collect();
+        for server in self.services.iter_mut().flat_map(|service| &mut service.servers) {
+            let first = shared.entry(Arc::clone(&server.check)).or_insert_with_key(Arc::clone);
+            server.check = Arc::clone(first);
         }
+    }
+
+    /// Its checks in file order, each once.
+    pub fn checks(&self) -> Vec<&Arc<Check>> {
+        let mut seen = HashSet::new();
+        let checks = self.servers().map(|(_, server)| &server.check);
+        checks.filter(|check| seen.insert(Arc::as_ptr(check))).collect()
     }
 
     /// Every server with its service.
@@ -186,7 +205,7 @@ fn timeouts(config: &LvsConfig) -> (u32, u32, u32) {
     (seconds(config.tcp_timeout), seconds(config.tcpfin_timeout), seconds(config.udp_timeout))
 }
 
-fn service(block: &VirtualServer, network: Network) -> Result<WantedService, String> {
+fn service(block: &VirtualServer, config: &LvsConfig) -> Result<WantedService, String> {
     let place = block.address.as_ref().ok_or("it has no address")?;
     let port = port_number(block.port).ok_or_else(|| format!("port {} is not a port", block.port))?;
     if scheduler::by_name(block.scheduler.word()).is_none() {
@@ -215,7 +234,7 @@ fn service(block: &VirtualServer, network: Network) -> Result<WantedService, Str
         servers: Vec::new(),
     };
     for server in block.servers.iter().filter(|server| server.active) {
-        let wanted = wanted_server(block, server, port, network)
+        let wanted = wanted_server(config, block, server, port)
             .map_err(|why| format!("server {}: {why}", server.name))?;
         if service.server(wanted.spec.id).is_none() {
             service.servers.push(wanted);
@@ -225,28 +244,16 @@ fn service(block: &VirtualServer, network: Network) -> Result<WantedService, Str
 }
 
 fn wanted_server(
+    config: &LvsConfig,
     block: &VirtualServer,
-    server: &crate::config::lvs::RealServer,
+    server: &RealServer,
     virtual_port: u16,
-    network: Network,
 ) -> Result<WantedServer, String> {
     let address = IpAddr::V4(server.address.ok_or("it has no address")?);
     let port = port_number(server.port).ok_or_else(|| format!("port {} is not a port", server.port))?;
-    let check = Check {
-        virtual_server: block.name.clone(),
-        server: server.name.clone(),
-        endpoint: SocketAddr::new(address, port),
-        protocol: block.protocol.number(),
-        virtual_port,
-        send: block.send.clone(),
-        expect: block.expect.clone(),
-        send_program: block.send_program.clone(),
-        use_regex: block.use_regex,
-        timeout: u32::try_from(block.timeout).unwrap_or(0).max(1),
-        reentry: u32::try_from(block.reentry).unwrap_or(1),
-    };
-    check.prepare().map_err(|error| error.to_string())?;
-    let forward = match network {
+    let endpoint = SocketAddr::new(address, port);
+    let check = health_check::check(config, block, server, endpoint, virtual_port)?;
+    let forward = match config.network {
         Network::Nat => Forward::Masquerade,
         Network::Direct => Forward::Route,
         Network::Tunnel => Forward::Tunnel,
@@ -261,5 +268,11 @@ fn wanted_server(
         upper_threshold: 0,
         lower_threshold: 0,
     };
-    Ok(WantedServer { spec, check: Arc::new(check) })
+    Ok(WantedServer {
+        name: server.name.clone(),
+        endpoint,
+        spec,
+        check: Arc::new(check),
+        assumes_web: health_check::assumes_web(config, block, server, virtual_port),
+    })
 }

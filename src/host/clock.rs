@@ -21,3 +21,9 @@ impl Clock {
         Instant::START + std::time::Instant::now().saturating_duration_since(self.start)
     }
 }
+
+/// The time of day, which may be set back or forth at any time.
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads the time")]
+pub fn wall() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}

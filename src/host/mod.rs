@@ -2,6 +2,7 @@
 
 pub mod announce;
 pub mod clock;
+pub mod descriptors;
 pub mod interrupts;
 pub mod kernel;
 pub mod memory;

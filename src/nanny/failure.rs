@@ -30,6 +30,30 @@ pub enum ProbeFailure {
     /// The server answered something else.
     #[error("unexpected reply from {0}: {reply}", reply = excerpt(.1))]
     Unexpected(SocketAddr, Vec<u8>),
+    /// TLS was not agreed on in time.
+    #[error("TLS handshake with {0} timed out")]
+    TlsTimeout(SocketAddr),
+    /// TLS was not agreed on, or the certificate is not good.
+    #[error("TLS handshake with {0} failed: {1}")]
+    Tls(SocketAddr, io::Error),
+    /// The server does not speak the protocol, or says no in it.
+    #[error("{0} with {1} failed: {2}")]
+    Protocol(&'static str, SocketAddr, String),
+    /// The page has another status.
+    #[error("unexpected reply from {0}: HTTP status {1}")]
+    Status(SocketAddr, u16),
+    /// A header of the page is another, or is not there.
+    #[error("unexpected reply from {0}: HTTP header {1} is {value}", value = .2.as_deref().map_or("not there".to_owned(), excerpt))]
+    Header(SocketAddr, String, Option<Vec<u8>>),
+    /// The gRPC service is not healthy.
+    #[error("unexpected reply from {0}: gRPC health {1}")]
+    NotServing(SocketAddr, String),
+    /// The echo did not come back in time.
+    #[error("ECHO to {ip} timed out", ip = .0.ip())]
+    PingTimeout(SocketAddr),
+    /// The echo request could not be sent, or a router says that it did not arrive.
+    #[error("ECHO to {ip} returned error: {1}", ip = .0.ip())]
+    Ping(SocketAddr, io::Error),
     /// The program could not be started.
     #[error("cannot run {0} to check {1}: {2}")]
     Start(String, SocketAddr, io::Error),

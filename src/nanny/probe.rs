@@ -1,116 +1,79 @@
-//! The I/O of one check.
+//! One check, ready to be made again and again.
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::timeout;
-
-use crate::nanny::expect::{Expect, Judgement};
+use crate::nanny::check::{Check, Method, Tls};
+use crate::nanny::connect::Target;
 use crate::nanny::failure::ProbeFailure;
-use crate::nanny::program;
+use crate::nanny::run::Facilities;
+use crate::nanny::schedule::Passed;
+use crate::nanny::tls::Handshake;
+use crate::nanny::{dns, exchange, grpc, http, icmp, program};
 
-/// How much of a reply is read while a regular expression does not match yet, in bytes.
-const REPLY_LIMIT: usize = 4096;
-
-/// What one check does.
-#[derive(Clone, Debug)]
-pub(super) enum Method {
-    /// Connect, send unless empty, read if something is expected.
-    Tcp { send: Vec<u8>, expect: Option<Expect> },
-    /// Send a datagram and judge the one that comes back.
-    Udp { send: Vec<u8>, expect: Expect },
-    /// Run a program and compare what it prints.
-    Program { words: Vec<String>, expect: Option<Vec<u8>> },
-}
-
-/// One check, ready to run: made by [`Check::prepare`](crate::nanny::Check::prepare).
-#[derive(Clone, Debug)]
+/// The I/O of one check.
+#[derive(Debug)]
 pub struct Probe {
-    pub(super) endpoint: SocketAddr,
-    pub(super) limit: Duration,
-    pub(super) method: Method,
+    check: Arc<Check>,
+    target: Target,
+    handshake: Option<Handshake>,
 }
 
 impl Probe {
-    /// Checks the server once. Each step (connect, write, read, program) may take the check's timeout.
-    pub async fn run(&self) -> Result<(), ProbeFailure> {
-        match &self.method {
-            Method::Tcp { send, expect } => self.tcp(send, expect.as_ref()).await,
-            Method::Udp { send, expect } => self.udp(send, expect).await,
+    /// The I/O of `check`.
+    pub fn new(check: Arc<Check>, facilities: &Facilities) -> Self {
+        let target = Target { server: check.endpoint, source: check.source, limit: check.timing.limit };
+        let (tls, alpn): (Option<&Tls>, &[&str]) = match &check.method {
+            Method::Tcp { tls, .. } => (tls.as_ref(), &[]),
+            Method::Http(request) if request.http2 => (request.tls.as_ref(), &["h2"]),
+            Method::Http(request) => (request.tls.as_ref(), &["http/1.1"]),
+            Method::Grpc { tls, .. } => (tls.as_ref(), &["h2"]),
+            Method::Udp { .. } | Method::Program { .. } | Method::Dns(_) | Method::Icmp => (None, &[]),
+        };
+        let handshake = tls.map(|tls| Handshake::new(tls, alpn, &facilities.tls));
+        Probe { check, target, handshake }
+    }
+
+    /// Checks the server once. Each step (connect, TLS, write, read; a request with its answer; a program) may take the check's
+    /// limit.
+    pub async fn run(&self) -> Result<Passed, ProbeFailure> {
+        let Probe { check, target, .. } = self;
+        match &check.method {
+            Method::Udp { send, expect } => exchange::datagram(target, send, expect).await?,
             Method::Program { words, expect } => {
-                program::run(words, expect.as_deref(), self.endpoint, self.limit).await
+                program::run(words, expect.as_deref(), target.server, target.limit).await?;
+            }
+            Method::Dns(query) => dns::ask(target, query).await?,
+            Method::Icmp => icmp::ping(target).await?,
+            Method::Tcp { .. } | Method::Http(_) | Method::Grpc { .. } => return self.connected().await,
+        }
+        Ok(Passed::default())
+    }
+
+    async fn connected(&self) -> Result<Passed, ProbeFailure> {
+        let stream = self.target.tcp().await?;
+        match &self.handshake {
+            None => self.speak(stream).await.map(|()| Passed::default()),
+            Some(handshake) => {
+                let (stream, passed) = handshake.shake(&self.target, stream).await?;
+                self.speak(stream).await.map(|()| passed)
             }
         }
     }
 
-    async fn tcp(&self, send: &[u8], expect: Option<&Expect>) -> Result<(), ProbeFailure> {
-        let server = self.endpoint;
-        let connected = timeout(self.limit, TcpStream::connect(server)).await;
-        let mut stream = connected
-            .map_err(|_| ProbeFailure::ConnectTimeout(server))?
-            .map_err(|error| ProbeFailure::Connect(server, error))?;
-        if !send.is_empty() {
-            let written = timeout(self.limit, stream.write_all(send)).await;
-            written
-                .map_err(|_| ProbeFailure::WriteTimeout(server))?
-                .map_err(|error| ProbeFailure::Write(server, error))?;
-        }
-        match expect {
-            Some(expect) => self.reply(&mut stream, expect).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn reply(&self, stream: &mut TcpStream, expect: &Expect) -> Result<(), ProbeFailure> {
-        let mut received = Vec::new();
-        let judged = timeout(self.limit, judge_stream(stream, expect, &mut received)).await;
-        match judged {
-            Err(_) => Err(ProbeFailure::ReadTimeout(self.endpoint, received)),
-            Ok(Err(error)) => Err(ProbeFailure::Read(self.endpoint, error)),
-            Ok(Ok(false)) => Err(ProbeFailure::Unexpected(self.endpoint, received)),
-            Ok(Ok(true)) => Ok(()),
+    async fn speak<S>(&self, mut stream: S) -> Result<(), ProbeFailure>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let Probe { check, target, .. } = self;
+        match &check.method {
+            Method::Tcp { send, expect, .. } => {
+                exchange::stream(target, &mut stream, send, expect.as_ref()).await
+            }
+            Method::Http(request) => http::ask(target, stream, request).await,
+            Method::Grpc { tls, host, service } => {
+                grpc::ask(target, stream, tls.is_some(), host.as_deref(), service).await
+            }
+            Method::Udp { .. } | Method::Program { .. } | Method::Dns(_) | Method::Icmp => Ok(()),
         }
     }
-
-    async fn udp(&self, send: &[u8], expect: &Expect) -> Result<(), ProbeFailure> {
-        let server = self.endpoint;
-        let socket = connected_udp(server).await.map_err(|error| ProbeFailure::Connect(server, error))?;
-        socket.send(send).await.map_err(|error| ProbeFailure::Write(server, error))?;
-        let mut reply = vec![0; usize::from(u16::MAX)];
-        let len = timeout(self.limit, socket.recv(&mut reply))
-            .await
-            .map_err(|_| ProbeFailure::ReadTimeout(server, Vec::new()))?
-            .map_err(|error| ProbeFailure::Read(server, error))?;
-        reply.truncate(len);
-        match expect.judge(&reply, true) {
-            Judgement::Good => Ok(()),
-            _ => Err(ProbeFailure::Unexpected(server, reply)),
-        }
-    }
-}
-
-/// Reads until the reply is decided; whether it is good.
-async fn judge_stream(stream: &mut TcpStream, expect: &Expect, received: &mut Vec<u8>) -> io::Result<bool> {
-    loop {
-        let closed = stream.read_buf(received).await? == 0;
-        match expect.judge(received, closed || received.len() >= REPLY_LIMIT) {
-            Judgement::Good => return Ok(true),
-            Judgement::Bad => return Ok(false),
-            Judgement::More => {}
-        }
-    }
-}
-
-/// A connected socket receives from the server alone, and hears when its port is closed.
-async fn connected_udp(server: SocketAddr) -> io::Result<UdpSocket> {
-    let any = match server {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(server).await?;
-    Ok(socket)
 }

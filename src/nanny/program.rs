@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -18,7 +19,7 @@ const OUTPUT_LIMIT: usize = 4096;
 
 /// Runs the program without a shell, `%h` and `%p` replaced by the server's address and port. It must exit with 0
 /// within `limit` and print exactly `expect` (a trailing line end aside); without `expect` its exit status alone counts.
-/// A program that takes longer is killed together with its process group.
+/// Its process group is killed when it ends or takes longer, and so is what it has left in the background.
 pub(super) async fn run(
     words: &[String],
     expect: Option<&[u8]>,
@@ -44,9 +45,27 @@ pub(super) async fn run(
     }
 }
 
-/// A running program and its descendants, killed when dropped before the program has ended.
+/// What systemd tells a service about itself. A program that took it for its own would speak for the daemon.
+const OF_THE_SERVICE: [&str; 9] = [
+    "FDSTORE",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+/// Where programs are looked for if the daemon has no PATH.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A running program and its descendants, killed when dropped or when the program has ended.
 struct ProcessGroup {
     child: Child,
+    /// The process as a descriptor, readable once it has ended. That it is no pipe does not matter for that.
+    ended: pipe::Receiver,
 }
 
 impl ProcessGroup {
@@ -57,14 +76,26 @@ impl ProcessGroup {
             _ => word.clone(),
         });
         let program = words.next().ok_or(io::ErrorKind::NotFound)?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        for name in OF_THE_SERVICE {
+            command.env_remove(name);
+        }
+        if std::env::var_os("PATH").is_none() {
+            command.env("PATH", PATH);
+        }
+        let child = command
             .args(words)
+            .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .process_group(0)
+            .kill_on_drop(true)
             .spawn()?;
-        Ok(ProcessGroup { child })
+        let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+        let pid = pid.ok_or(io::ErrorKind::NotFound)?;
+        let ended = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        Ok(ProcessGroup { child, ended: pipe::Receiver::from_owned_fd_unchecked(ended)? })
     }
 
     async fn finish(&mut self) -> io::Result<(Vec<u8>, ExitStatus)> {
@@ -73,17 +104,24 @@ impl ProcessGroup {
             // One byte more than allowed tells that it is too long; the pipe is closed then, which ends the program.
             stdout.take(OUTPUT_LIMIT as u64 + 1).read_to_end(&mut output).await?;
         }
+        self.ended.readable().await?;
+        self.kill();
         Ok((output, self.child.wait().await?))
+    }
+
+    /// The id is there as long as the program has not been waited for, so it cannot be another's. Once the program has ended
+    /// this is about what it left behind.
+    fn kill(&self) {
+        let group = self.child.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(group) = group {
+            // There may be nobody left to kill.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
     }
 }
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        // The id is there as long as the program has not been waited for, so it cannot be another's.
-        let group = self.child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(group) = group {
-            // It may have ended in this moment, and then there is nobody to kill.
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-        }
+        self.kill();
     }
 }

@@ -6,6 +6,7 @@ use std::iter::Sum;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig};
@@ -138,6 +139,9 @@ impl Port {
         };
         // A kernel that does not know this takes some more calls to send a burst.
         let _ = send_at_once(port.socket(), ring.get());
+        // The library leaves it open for programs that the process starts; one that hangs would hold the queue.
+        fcntl(port.socket(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+            .map_err(|error| failed(error.to_string(), Some(error as i32)))?;
         Ok(port)
     }
 

@@ -1,23 +1,9 @@
 //! What configured strings mean, and what a reply means.
 
-use xlvs::nanny::{Check, CheckError, Expect, Judgement, decode};
-use xlvs::net::addr::Protocol;
+use xlvs::config::escape::decode;
+use xlvs::nanny::{Expect, Judgement};
 
-pub(super) fn check() -> Check {
-    Check {
-        virtual_server: "web".to_owned(),
-        server: "one".to_owned(),
-        endpoint: ([127, 0, 0, 1], 1).into(),
-        protocol: Protocol::TCP,
-        virtual_port: 8080,
-        send: None,
-        expect: None,
-        send_program: None,
-        use_regex: false,
-        timeout: 1,
-        reentry: 1,
-    }
-}
+use super::{pattern, prefix};
 
 #[test]
 fn configured_strings_are_decoded() {
@@ -44,59 +30,29 @@ fn configured_strings_are_decoded() {
 #[test]
 fn replies_are_judged() {
     use Judgement::{Bad, Good, More};
-    // (expect, regex, received, complete, judgement)
+    let http = || prefix("HTTP");
+    let regex = |text| Some(Expect::Pattern(pattern(text)));
+    let anything = || Some(Expect::Anything);
     let table = [
-        ("HTTP", false, "", false, More),
-        ("HTTP", false, "HT", false, More),
-        ("HTTP", false, "HT", true, Bad),
-        ("HTTP", false, "HTTP", false, Good),
-        ("HTTP", false, "HTTP/1.0 500", true, Good),
-        ("HTTP", false, "xHTTP", true, Bad),
-        ("HTTP", false, "SSH-", false, Bad),
-        ("*", false, "", false, More),
-        ("*", false, "x", false, Good),
-        ("*", false, "", true, Good),
-        ("\"\"", false, "", false, More),
-        ("\"\"", false, "anything", false, Good),
-        ("\"\"", false, "", true, Good),
-        ("**", false, "*", true, Bad),
-        (r#""HTTP/1\\.[01] (2|3)""#, true, "HTTP/1.1 200 OK", false, Good),
-        (r#""HTTP/1\.[01] 200""#, true, "HTTP/1.1 404", false, More),
-        (r#""HTTP/1\.[01] 200""#, true, "HTTP/1.1 404", true, Bad),
-        ("\"^a.*z$\"", true, "a\n\u{e9}z", false, Good),
-        ("OK", true, "first line\nOK\n", false, Good),
-        ("\"\"", true, "", true, Good),
+        (http(), "", false, More),
+        (http(), "HT", false, More),
+        (http(), "HT", true, Bad),
+        (http(), "HTTP", false, Good),
+        (http(), "HTTP/1.0 500", true, Good),
+        (http(), "xHTTP", true, Bad),
+        (http(), "SSH-", false, Bad),
+        (anything(), "", false, More),
+        (anything(), "x", false, Good),
+        (anything(), "", true, Good),
+        (prefix("**"), "*", true, Bad),
+        (regex(r"HTTP/1\.[01] (2|3)"), "HTTP/1.1 200 OK", false, Good),
+        (regex(r"HTTP/1\.[01] 200"), "HTTP/1.1 404", false, More),
+        (regex(r"HTTP/1\.[01] 200"), "HTTP/1.1 404", true, Bad),
+        (regex("^a.*z$"), "a\n\u{e9}z", false, Good),
+        (regex("OK"), "first line\nOK\n", false, Good),
     ];
-    for (expect, regex, received, complete, expected) in table {
-        let rule = Expect::new(expect, regex).expect("a valid expectation");
-        let judged = rule.judge(received.as_bytes(), complete);
-        assert_eq!(judged, expected, "expect {expect} regex {regex}, got {received:?}, {complete}");
+    for (expect, received, complete, expected) in table {
+        let judged = expect.clone().expect("something").judge(received.as_bytes(), complete);
+        assert_eq!(judged, expected, "{expect:?}, got {received:?}, {complete}");
     }
-}
-
-#[test]
-fn a_bad_regular_expression_is_told_in_one_line() {
-    let check = Check { expect: Some("\"(\"".to_owned()), use_regex: true, ..check() };
-    let error = check.prepare().expect_err("the group is open").to_string();
-    assert!(error.starts_with("expect of virtual server web is not a regular expression: "), "{error}");
-    assert!(error.contains("unclosed group") && !error.contains('\n'), "{error}");
-}
-
-#[test]
-fn udp_needs_something_to_send() {
-    let silent = Check { protocol: Protocol::UDP, expect: Some("x".to_owned()), ..check() };
-    let error = silent.prepare().expect_err("nothing to send");
-    assert_eq!(error, CheckError::SilentUdp { virtual_server: "web".to_owned() });
-    let program = Check { send_program: Some("\"/bin/true\"".to_owned()), ..silent };
-    program.prepare().expect("a program checks anything");
-}
-
-#[test]
-fn a_web_server_is_assumed_on_port_80_only_if_nothing_is_configured() {
-    let web = Check { virtual_port: 80, ..check() };
-    assert!(web.assumes_web());
-    assert!(!check().assumes_web());
-    assert!(!Check { send: Some("\"\"".to_owned()), ..web.clone() }.assumes_web());
-    assert!(!Check { expect: Some("\"\"".to_owned()), ..web.clone() }.assumes_web());
-    assert!(!Check { send_program: Some("\"\"".to_owned()), ..web }.assumes_web());
 }

@@ -1,30 +1,15 @@
 //! Probes against real sockets on loopback, with ports that the system chooses.
 
 use std::future::pending;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::mpsc;
-use xlvs::host::clock::Clock;
-use xlvs::nanny::{Check, run};
-use xlvs::net::addr::Protocol;
+use xlvs::nanny::{Check, Expect, Method};
 
-use super::expectation::check;
-
-const ANY_PORT: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
-
-/// What the check of `server` says: `good`, or the reason with the endpoint replaced.
-async fn verdict(check: Check, server: SocketAddr) -> String {
-    let probe = Check { endpoint: server, ..check }.prepare().expect("a valid check");
-    match probe.run().await {
-        Ok(()) => "good".to_owned(),
-        Err(failure) => failure.to_string().replace(&server.to_string(), "SERVER"),
-    }
-}
+use super::{ANY_PORT, check, hasty, pattern, prefix, tcp, verdict};
 
 /// The check's verdict about a TCP server that does `serve` with its first connection.
 async fn verdict_of_tcp<F>(check: Check, serve: impl FnOnce(TcpStream) -> F) -> String
@@ -44,18 +29,18 @@ where
     }
 }
 
-fn expecting(send: &str, expect: &str) -> Check {
-    Check { send: Some(send.to_owned()), expect: Some(expect.to_owned()), ..check() }
+fn udp(send: &str, expect: Expect) -> Check {
+    check(Method::Udp { send: send.as_bytes().to_vec(), expect })
 }
 
 fn running(program: &str, expect: Option<&str>) -> Check {
-    let expect = expect.map(str::to_owned);
-    Check { send_program: Some(format!("\"{program}\"")), expect, ..check() }
+    let words = program.split(' ').map(str::to_owned).collect();
+    check(Method::Program { words, expect: expect.map(|text| text.as_bytes().to_vec()) })
 }
 
 #[tokio::test]
 async fn the_right_answer_to_the_right_question() {
-    let told = verdict_of_tcp(expecting(r#""PING\r\n""#, "PONG"), async |mut stream| {
+    let told = verdict_of_tcp(tcp("PING\r\n", prefix("PONG")), async |mut stream| {
         let mut question = [0; 6];
         stream.read_exact(&mut question).await.expect("a question");
         assert_eq!(&question, b"PING\r\n");
@@ -66,7 +51,7 @@ async fn the_right_answer_to_the_right_question() {
 
 #[tokio::test]
 async fn an_answer_in_single_bytes() {
-    let told = verdict_of_tcp(expecting("x", "HTTP"), async |mut stream| {
+    let told = verdict_of_tcp(tcp("x", prefix("HTTP")), async |mut stream| {
         stream.set_nodelay(true).expect("a TCP option");
         for byte in b"HTTP/1.0 200" {
             stream.write_all(&[*byte]).await.unwrap_or_default();
@@ -77,25 +62,13 @@ async fn an_answer_in_single_bytes() {
 }
 
 #[tokio::test]
-async fn port_80_asks_for_the_home_page() {
-    let web = Check { virtual_port: 80, ..check() };
-    let told = verdict_of_tcp(web, async |mut stream| {
-        let mut question = [0; 18];
-        stream.read_exact(&mut question).await.expect("a question");
-        assert_eq!(&question, b"GET / HTTP/1.0\r\n\r\n");
-        stream.write_all(b"HTTP/1.1 503 No").await.expect("an answer");
-    });
-    assert_eq!(told.await, "good");
-}
-
-#[tokio::test]
 async fn a_connection_is_enough_if_nothing_is_expected() {
-    assert_eq!(verdict_of_tcp(check(), async |_| pending().await).await, "good");
+    assert_eq!(verdict_of_tcp(tcp("", None), async |_| pending().await).await, "good");
 }
 
 #[tokio::test]
 async fn a_wrong_answer() {
-    let told = verdict_of_tcp(expecting("x", "HTTP"), async |mut stream| {
+    let told = verdict_of_tcp(tcp("x", prefix("HTTP")), async |mut stream| {
         stream.write_all(b"SSH-2.0-OpenSSH\r\n").await.expect("an answer");
     });
     assert_eq!(told.await, r#"unexpected reply from SERVER: "SSH-2.0-OpenSSH\r\n""#);
@@ -103,7 +76,7 @@ async fn a_wrong_answer() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off() {
-    let told = verdict_of_tcp(expecting("x", "HTTP"), async |mut stream| {
+    let told = verdict_of_tcp(tcp("x", prefix("HTTP")), async |mut stream| {
         let mut question = [0; 1];
         stream.read_exact(&mut question).await.expect("a question");
         stream.write_all(b"HT").await.expect("an answer");
@@ -113,7 +86,7 @@ async fn an_answer_that_breaks_off() {
 
 #[tokio::test]
 async fn a_regular_expression_waits_for_its_match() {
-    let check = Check { use_regex: true, ..expecting("x", r#""status: (up|idle)$""#) };
+    let check = tcp("x", Some(Expect::Pattern(pattern("status: (up|idle)$"))));
     let told = verdict_of_tcp(check, async |mut stream| {
         stream.write_all(b"hello\nstatus: ").await.expect("an answer");
         tokio::task::yield_now().await;
@@ -124,13 +97,13 @@ async fn a_regular_expression_waits_for_its_match() {
 
 #[tokio::test]
 async fn a_server_that_accepts_and_never_answers() {
-    let told = verdict_of_tcp(expecting("x", "HTTP"), async |_stream| pending().await);
+    let told = verdict_of_tcp(hasty(tcp("x", prefix("HTTP"))), async |_stream| pending().await);
     assert_eq!(told.await, "READ to SERVER timed out");
 }
 
 #[tokio::test]
 async fn a_server_that_stops_in_the_middle() {
-    let told = verdict_of_tcp(expecting("x", "HTTP"), async |mut stream| {
+    let told = verdict_of_tcp(hasty(tcp("x", prefix("HTTP"))), async |mut stream| {
         stream.write_all(b"HT").await.expect("half an answer");
         pending().await
     });
@@ -139,7 +112,7 @@ async fn a_server_that_stops_in_the_middle() {
 
 #[tokio::test]
 async fn a_server_that_resets() {
-    let told = verdict_of_tcp(expecting("x", "HTTP"), async |mut stream| {
+    let told = verdict_of_tcp(tcp("x", prefix("HTTP")), async |mut stream| {
         let mut question = [0; 1];
         stream.read_exact(&mut question).await.expect("a question");
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket option");
@@ -153,7 +126,7 @@ async fn a_closed_port() {
     let listener = TcpListener::bind(ANY_PORT).await.expect("loopback");
     let server = listener.local_addr().expect("bound");
     drop(listener);
-    let told = verdict(check(), server).await;
+    let told = verdict(tcp("", None), server).await;
     assert!(told.starts_with("CONNECT to SERVER returned error: Connection refused"), "{told}");
 }
 
@@ -164,7 +137,7 @@ async fn a_connection_that_nobody_accepts() {
     socket.listen(0).expect("listening");
     let server = socket.local_addr().ok().and_then(|it| it.as_socket()).expect("bound");
     let _first = TcpStream::connect(server).await.expect("the queue holds one");
-    assert_eq!(verdict(check(), server).await, "CONNECT to SERVER timed out");
+    assert_eq!(verdict(hasty(tcp("", None)), server).await, "CONNECT to SERVER timed out");
 }
 
 /// The check's verdict about a UDP server that answers every datagram with `answer`.
@@ -179,16 +152,15 @@ async fn verdict_of_udp(check: Check, answer: &[u8]) -> String {
             socket.send_to(answer, client).await.expect("an answer");
         }
     };
-    let check = Check { protocol: Protocol::UDP, ..check };
     tokio::select! { verdict = verdict(check, server) => verdict, () = serving => unreachable!() }
 }
 
 #[tokio::test]
 async fn udp_answers() {
-    assert_eq!(verdict_of_udp(expecting("PING", "PONG"), b"PONG!").await, "good");
-    assert_eq!(verdict_of_udp(expecting("PING", "*"), b"?").await, "good");
-    assert_eq!(verdict_of_udp(Check { expect: None, ..expecting("PING", "") }, b"?").await, "good");
-    let told = verdict_of_udp(expecting("PING", "PONG"), b"PANG").await;
+    let pong = || prefix("PONG").expect("a prefix");
+    assert_eq!(verdict_of_udp(udp("PING", pong()), b"PONG!").await, "good");
+    assert_eq!(verdict_of_udp(udp("PING", Expect::Anything), b"?").await, "good");
+    let told = verdict_of_udp(udp("PING", pong()), b"PANG").await;
     assert_eq!(told, r#"unexpected reply from SERVER: "PANG""#);
 }
 
@@ -196,11 +168,28 @@ async fn udp_answers() {
 async fn udp_silence_and_a_closed_port() {
     let silent = UdpSocket::bind(ANY_PORT).await.expect("loopback");
     let server = silent.local_addr().expect("bound");
-    let check = Check { protocol: Protocol::UDP, ..expecting("PING", "PONG") };
-    assert_eq!(verdict(check.clone(), server).await, "READ to SERVER timed out");
+    let check = udp("PING", Expect::Anything);
+    assert_eq!(verdict(hasty(check.clone()), server).await, "READ to SERVER timed out");
     drop(silent);
     let told = verdict(check, server).await;
     assert!(told.starts_with("READ operation for SERVER returned error: Connection refused"), "{told}");
+}
+
+/// A source address that the machine has not is an error of ours that the log tells.
+#[tokio::test]
+async fn checks_come_from_the_address_that_is_said() {
+    let source = "127.9.8.7".parse().expect("an address");
+    let from = Check { source: Some(source), ..tcp("x", prefix("127.9.8.7")) };
+    let told = verdict_of_tcp(from, async |mut stream| {
+        let client = stream.peer_addr().expect("connected").ip().to_string();
+        stream.write_all(client.as_bytes()).await.expect("an answer");
+    });
+    assert_eq!(told.await, "good");
+    let from = Check { source: Some(source), ..udp("PING", Expect::Anything) };
+    assert_eq!(verdict_of_udp(from, b"?").await, "good");
+    let from = Check { source: "192.0.2.1".parse().ok(), ..tcp("", None) };
+    let told = verdict(from, ([127, 0, 0, 1], 9).into()).await;
+    assert!(told.starts_with("CONNECT to SERVER returned error: Cannot assign requested address"), "{told}");
 }
 
 #[tokio::test]
@@ -208,11 +197,11 @@ async fn programs() {
     let server = SocketAddr::from(([127, 0, 0, 1], 4711));
     let table = [
         ("echo OK", Some("OK"), "good"),
-        ("echo %h %p x%hx", Some("\"127.0.0.1 4711 x%hx\""), "good"),
+        ("echo %h %p x%hx", Some("127.0.0.1 4711 x%hx"), "good"),
         ("printf OK", Some("OK"), "good"),
         ("echo OKAY", Some("OK"), r#"Received results are not what we expected from (SERVER): "OKAY\n""#),
         ("true", Some("OK"), "Received results are not what we expected from (SERVER): nothing"),
-        ("true", Some("\"\""), "Received results are not what we expected from (SERVER): nothing"),
+        ("true", Some(""), "Received results are not what we expected from (SERVER): nothing"),
         ("true", None, "good"),
         ("false", Some("OK"), "the following exited abnormally: false (checking SERVER): exit status: 1"),
     ];
@@ -234,12 +223,25 @@ async fn a_program_that_hangs_is_killed_with_its_children() {
     let text = format!("sleep 1000 &\necho $$ $! > {}\nwait\n", pids.display());
     std::fs::write(&script, text).expect("a script");
     let program = format!("sh {}", script.display());
-    let told = verdict(running(&program, Some("OK")), ([127, 0, 0, 1], 4711).into()).await;
+    let told = verdict(hasty(running(&program, Some("OK"))), ([127, 0, 0, 1], 4711).into()).await;
     assert_eq!(told, format!("timeout running the following: {program} (checking SERVER)"));
     let pids = std::fs::read_to_string(pids).expect("the script ran");
     for pid in pids.split_whitespace() {
         until_gone(pid).await;
     }
+}
+
+/// What a program leaves in the background ends with it; and it sees nothing that systemd told the daemon.
+#[tokio::test]
+async fn a_program_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let script = directory.path().join("leave");
+    let pid = directory.path().join("pid");
+    let text = format!("sleep 1000 >/dev/null &\necho $! >{}\npwd\n", pid.display());
+    std::fs::write(&script, text).expect("a script");
+    let program = format!("sh {}", script.display());
+    assert_eq!(verdict(running(&program, Some("/")), ([127, 0, 0, 1], 4711).into()).await, "good");
+    until_gone(std::fs::read_to_string(pid).expect("the script ran").trim()).await;
 }
 
 /// Waits until the process has ended; a zombie has.
@@ -255,32 +257,4 @@ async fn until_gone(pid: &str) {
     };
     let waited = tokio::time::timeout(Duration::from_secs(10), gone).await;
     assert!(waited.is_ok(), "process {pid} is still there");
-}
-
-#[tokio::test]
-async fn the_loop_reports_a_server_that_comes_and_goes() {
-    let listener = TcpListener::bind(ANY_PORT).await.expect("loopback");
-    let endpoint = listener.local_addr().expect("bound");
-    let check = Arc::new(Check { endpoint, ..check() });
-    let (sender, mut reports) = mpsc::channel(4);
-    let clock = Clock::start();
-    let checking = tokio::spawn(run(check.clone(), move || clock.now(), sender));
-    let first = reports.recv().await.expect("a report");
-    assert!(first.change.up && Arc::ptr_eq(&first.check, &check), "{first:?}");
-    drop(listener);
-    let second = reports.recv().await.expect("a report");
-    assert!(!second.change.up, "{second:?}");
-    assert!(second.change.reason.contains("Connection refused"), "{second:?}");
-    checking.abort();
-    assert!(reports.recv().await.is_none(), "an aborted check says no more");
-}
-
-#[tokio::test]
-async fn a_check_that_cannot_be_made_says_so() {
-    let check = Arc::new(Check { use_regex: true, expect: Some("(".to_owned()), ..check() });
-    let (sender, mut reports) = mpsc::channel(4);
-    let clock = Clock::start();
-    run(check, move || clock.now(), sender).await;
-    let report = reports.recv().await.expect("a report");
-    assert!(!report.change.up && report.change.reason.contains("unclosed group"), "{report:?}");
 }

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use xlvs::nanny::{Action, Event, Nanny};
+use xlvs::nanny::{Action, Event, Nanny, Passed, Timing};
 use xlvs::net::time::Instant;
 
 /// Runs one probe a letter (`+` good, `-` failed), each taking `probe` seconds, and tells every change with the second
 /// at which it happened.
-fn story(timeout: u32, reentry: u32, probe: u64, results: &str) -> String {
+fn story(timing: Timing, probe: u64, results: &str) -> String {
     let mut now = Instant::START;
-    let mut nanny = Nanny::new(now, timeout, reentry);
+    let mut nanny = Nanny::new(now, timing);
     let mut told = Vec::new();
     for result in results.chars() {
         now = nanny.next_deadline().expect("a pause has an end");
         assert_eq!(nanny.handle(now, Event::Due), [Action::Probe]);
         assert_eq!(nanny.next_deadline(), None, "a probe is under way");
         now = now + Duration::from_secs(probe);
-        let result = if result == '+' { Ok(()) } else { Err("refused".to_owned()) };
+        let result = if result == '+' { Ok(Passed::default()) } else { Err("refused".to_owned()) };
         for action in nanny.handle(now, Event::ProbeDone(result)) {
             let Action::Report(change) = action else { panic!("not a report: {action:?}") };
             let seconds = now.saturating_since(Instant::START).as_secs();
@@ -45,14 +45,33 @@ fn the_story_of_a_server() {
         (60, 0, 0, "+-+++", "0 up, 60 down, 240 up", "reentry 0 counts as 180"),
     ];
     for (timeout, reentry, probe, results, expected, why) in table {
-        let told = story(timeout, reentry, probe, results);
+        let told = story(Timing::piranha(timeout, reentry), probe, results);
         assert_eq!(told, expected, "timeout {timeout} reentry {reentry} probes {results}: {why}");
     }
 }
 
 #[test]
+fn the_story_of_a_server_with_counts() {
+    let table = [
+        (2, 3, "+", "0 up", "the first good probe activates at once whatever the count"),
+        (2, 3, "+--+--", "0 up", "two failures are not three"),
+        (2, 3, "+---", "0 up, 3 down", "three are"),
+        (2, 3, "+--+---", "0 up, 6 down", "they must come in a row"),
+        (3, 2, "+--++-+++", "0 up, 2 down, 8 up", "so must the good ones"),
+        (3, 2, "+-+-+-", "0 up", "a server that is up needs no count to stay"),
+        (2, 2, "-+", "", "one failure is not two, and one good probe after it is not the first"),
+        (2, 2, "-++", "2 up", "two good ones are enough"),
+        (0, 0, "+-+", "0 up, 1 down, 2 up", "0 counts as 1"),
+    ];
+    for (rise, fall, results, expected, why) in table {
+        let timing = Timing { rise, fall, ..Timing::piranha(1, 1) };
+        assert_eq!(story(timing, 0, results), expected, "rise {rise} fall {fall} probes {results}: {why}");
+    }
+}
+
+#[test]
 fn a_report_carries_the_reason() {
-    let mut nanny = Nanny::new(Instant::START, 6, 15);
+    let mut nanny = Nanny::new(Instant::START, Timing::piranha(6, 15));
     nanny.handle(Instant::START, Event::Due);
     let failed = Event::ProbeDone(Err("CONNECT to 192.0.2.1:80 timed out".to_owned()));
     let told = nanny.handle(Instant::START, failed);
@@ -63,11 +82,70 @@ fn a_report_carries_the_reason() {
 
 #[test]
 fn early_and_unexpected_events_have_no_effect() {
-    let mut nanny = Nanny::new(Instant::START + Duration::from_secs(5), 6, 15);
+    let mut nanny = Nanny::new(Instant::START + Duration::from_secs(5), Timing::piranha(6, 15));
     assert_eq!(nanny.handle(Instant::START, Event::Due), [], "not due yet");
-    assert_eq!(nanny.handle(Instant::START, Event::ProbeDone(Ok(()))), [], "nobody asked");
+    let done = Event::ProbeDone(Ok(Passed::default()));
+    assert_eq!(nanny.handle(Instant::START, done), [], "nobody asked");
     assert_eq!(nanny.health(), None);
     let due = nanny.next_deadline().expect("still waiting");
     assert_eq!(nanny.handle(due, Event::Due), [Action::Probe]);
     assert_eq!(nanny.handle(due, Event::Due), [], "one probe at a time");
+}
+
+/// The pauses after `count` good probes that take no time.
+fn pauses(nanny: &mut Nanny, count: usize) -> Vec<Duration> {
+    let mut now = nanny.next_deadline().expect("due");
+    let mut pause = || {
+        nanny.handle(now, Event::Due);
+        nanny.handle(now, Event::ProbeDone(Ok(Passed::default())));
+        let due = nanny.next_deadline().expect("due again");
+        let pause = due.saturating_since(now);
+        now = due;
+        pause
+    };
+    (0..count).map(|_| pause()).collect()
+}
+
+#[test]
+fn checks_that_begin_together_go_apart() {
+    let timing = Timing::piranha(1, 1);
+    let mut tenths = [0; 10];
+    for seed in 0..2000 {
+        let pauses = pauses(&mut Nanny::new(Instant::START, timing).spread(seed), 3);
+        assert!(pauses[0] < Duration::from_secs(1), "the first pause is a part of the interval: {pauses:?}");
+        assert_eq!(pauses[1..], [Duration::from_secs(1); 2], "and the others are all of it");
+        tenths[pauses[0].as_millis() as usize / 100] += 1;
+    }
+    assert!(tenths.iter().all(|count| (150..250).contains(count)), "200 begin in each tenth: {tenths:?}");
+    let again = |seed| pauses(&mut Nanny::new(Instant::START, timing).spread(seed), 1);
+    assert_eq!(again(7), again(7), "a seed says all");
+}
+
+#[test]
+fn jitter_keeps_within_its_bounds_and_uses_them() {
+    let timing = Timing { jitter: 20, ..Timing::piranha(10, 1) };
+    let pauses = pauses(&mut Nanny::new(Instant::START, timing).spread(3), 1001);
+    let seconds: Vec<f64> = pauses[1..].iter().map(Duration::as_secs_f64).collect();
+    let (least, most) =
+        seconds.iter().fold((f64::MAX, 0.0_f64), |(low, high), it| (low.min(*it), high.max(*it)));
+    assert!((8.0..8.1).contains(&least) && (11.9..12.0).contains(&most), "from {least} to {most}");
+    let mean = seconds.iter().sum::<f64>() / 1000.0;
+    assert!((9.8..10.2).contains(&mean), "mean {mean}");
+}
+
+#[test]
+fn a_warning_is_told_when_it_says_something_new() {
+    let mut nanny = Nanny::new(Instant::START, Timing::piranha(1, 1));
+    let mut told = Vec::new();
+    for warning in [None, Some("3 days"), Some("3 days"), None, Some("3 days"), Some("2 days")] {
+        let now = nanny.next_deadline().expect("due");
+        nanny.handle(now, Event::Due);
+        let passed = Passed { warning: warning.map(str::to_owned) };
+        for action in nanny.handle(now, Event::ProbeDone(Ok(passed))) {
+            if let Action::Warn(text) = action {
+                told.push(text);
+            }
+        }
+    }
+    assert_eq!(told, ["3 days", "2 days"]);
 }

@@ -182,7 +182,8 @@ impl Daemon {
         self.directory.as_ref().expect("a daemon has a directory").path().join(name)
     }
 
-    fn log(&self) -> String {
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 }

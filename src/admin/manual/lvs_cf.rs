@@ -1,6 +1,7 @@
 //! lvs.cf(5).
 
 use super::page::Page;
+use crate::config::health_keys::HEALTH;
 use crate::config::keys::{GLOBAL, Key, SERVER, Standing, VIRTUAL};
 
 const EXAMPLE: &str = "\
@@ -38,6 +39,11 @@ pub fn page() -> String {
     let same = "Blocks of `failover` have the same keys and are not run.";
     table(&mut page, "KEYS OF A VIRTUAL BLOCK", same, &VIRTUAL);
     table(&mut page, "KEYS OF A SERVER BLOCK", "", &SERVER);
+    let beyond = "Piranha takes these lines for comments: `#xlvs:` <KEY> = <VALUE>, with the words of any other line \
+                  behind the colon, and no blank before it. A key in a `server` block is about that server, in a \
+                  `virtual` block about its servers, and outside of all blocks about every server, unless a block \
+                  further inside has it.";
+    table(&mut page, "KEYS BEYOND PIRANHA", beyond, &HEALTH);
     page.section("DIFFERENCES").paragraph(
         "All errors of a file are reported, not the first alone. Lines may end as on Windows. A reload \
          applies every key, weights and checks included. A server gets its weight at once, and weight 0 is \

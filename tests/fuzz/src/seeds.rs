@@ -153,6 +153,7 @@ impl Corpora {
     fn files(&self) -> io::Result<()> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         self.put("lvs_cf", "shipped", &fs::read(root.join("config/lvs.cf"))?)?;
+        self.put("lvs_cf", "health", &fs::read(root.join("config/health-checks.cf"))?)?;
         self.put("iptables_save", "shipped", &fs::read(root.join("config/iptables"))?)?;
         for entry in fs::read_dir(root.join("tests/lvscf"))? {
             let path = entry?.path();

@@ -1,19 +1,18 @@
-//! A new configuration as a difference to the present one, and servers that come and go by their health.
+//! A new configuration as a difference to the present one.
 
 use std::sync::Arc;
 
+use super::event::{Event, Happened};
 use super::wanted::{Wanted, WantedServer, WantedService};
 use super::{Director, Effect, Level};
 use crate::config::lvs::LvsConfig;
-use crate::ipvs::edit::{Edit, Errno, ServerSpec, ServiceId};
+use crate::ipvs::edit::{Edit, Errno, ServiceId};
 use crate::ipvs::mark::MarkRules;
-use crate::nanny::Check;
 
 impl Director {
     /// Goes over to a new configuration, and says what of what was changed by hand that has undone or left.
     pub(super) fn configure(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
         let changed = self.differences();
-        self.by_hand.clear();
         self.go_over_to(config, marks);
         let left = self.differences();
         for difference in changed {
@@ -30,6 +29,9 @@ impl Director {
         let mut next = Wanted::new(config);
         let former = std::mem::take(&mut self.wanted);
         next.adopt_checks(&former);
+        if !std::mem::replace(&mut self.is_active, true) {
+            self.run_command("active_cmd", next.active_cmd.as_deref());
+        }
         for refused in next.newly_refused(&former) {
             self.log(Level::Error, refused);
         }
@@ -54,6 +56,8 @@ impl Director {
             }
         }
         self.wanted = next;
+        self.prune_overrides();
+        self.judge_groups();
         self.publish();
         self.keep_neighbours();
     }
@@ -75,7 +79,8 @@ impl Director {
     }
 
     fn end_service(&mut self, service: &WantedService) {
-        self.log(Level::Info, format!("shutting down virtual service {}", service.name));
+        self.effects.push(Effect::Event(Event::of_virtual(&service.name, Happened::VirtualStopped)));
+        self.groups.remove(&service.spec.id);
         for server in &service.servers {
             self.stop_check(&service.spec.id, server);
         }
@@ -88,15 +93,19 @@ impl Director {
         let WantedService { name, spec, port, .. } = service;
         let known = former.service(&spec.id);
         let present = self.draft.services.get(&spec.id).map(|present| present.spec.clone());
-        let (edit, text) = match present {
+        let (edit, told) = match present {
             Some(present) if present == *spec => return true,
-            Some(_) => (Edit::EditService(spec.clone()), format!("virtual service {name} changed")),
+            Some(_) => {
+                let text = format!("virtual service {name} changed");
+                (Edit::EditService(spec.clone()), Effect::Log(Level::Info, text))
+            }
             None => {
-                (Edit::AddService(spec.clone()), format!("starting virtual service {name} active: {port}"))
+                let started = Happened::VirtualStarted { port: *port };
+                (Edit::AddService(spec.clone()), Effect::Event(Event::of_virtual(name, started)))
             }
         };
         match self.edit(&edit) {
-            Ok(()) => self.log(Level::Info, text),
+            Ok(()) => self.effects.push(told),
             Err(errno) => {
                 self.refuse_service(service, known, errno);
                 return false;
@@ -128,9 +137,7 @@ impl Director {
                 None => self.effects.push(Effect::StartCheck(Arc::clone(&server.check))),
                 Some(known) => self.change_check(known, server),
             }
-            if self.health.get(&(id, server.spec.id)) == Some(&true) {
-                self.bring_up_to_date(service, server);
-            }
+            self.seat(service, server);
         }
     }
 
@@ -141,96 +148,30 @@ impl Director {
         }
     }
 
-    /// A healthy server as the file wants it: one that is missing enters, another weight is changed.
-    fn bring_up_to_date(&mut self, service: &WantedService, server: &WantedServer) {
-        let present = self.draft.services.get(&service.spec.id);
-        let present = present.and_then(|present| present.server(server.spec.id)).map(|server| server.spec());
-        match present {
-            Some(present) if present == server.spec => {}
-            Some(present) => {
-                let (from, to) = (present.weight, server.spec.weight);
-                let text =
-                    format!("server {} of {}: weight {from} becomes {to}", server.spec.id, service.name);
-                self.log(Level::Info, text);
-                self.enter(service.spec.id, server.spec.clone());
-            }
-            None => {
-                self.log(Level::Info, format!("server {} enters {} again", server.spec.id, service.name));
-                self.enter(service.spec.id, server.spec.clone());
-            }
-        }
-    }
-
     fn stop_check(&mut self, id: &ServiceId, server: &WantedServer) {
-        self.health.remove(&(*id, server.spec.id));
+        self.members.remove(&(*id, server.spec.id));
         self.effects.push(Effect::StopCheck(Arc::clone(&server.check)));
     }
 
-    /// A server came up: it enters. It went down: it leaves, or goes to weight 0.
-    pub(super) fn take_health(&mut self, check: &Arc<Check>, up: bool, reason: &str) {
-        let mut servers = self.wanted.servers();
-        let Some((service, server)) = servers.find(|(_, server)| Arc::ptr_eq(&server.check, check)) else {
-            return;
-        };
-        let (id, quiesce, spec, name) =
-            (service.spec.id, service.quiesce, server.spec.clone(), service.name.clone());
-        drop(servers);
-        let endpoint = check.endpoint;
-        let known = self.health.insert((id, spec.id), up);
-        if up {
-            self.log(Level::Info, format!("[ active ] making {endpoint} available ({name})"));
-            return self.enter(id, spec);
+    /// `active_cmd` or `inactive_cmd`: no shell, so it has to begin with a path (reference/piranha.md 4.8).
+    fn run_command(&mut self, key: &'static str, command: Option<&str>) {
+        let Some(command) = command else { return };
+        let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+        match words.first() {
+            Some(program) if program.starts_with('/') => self.effects.push(Effect::Run { key, words }),
+            _ => self.log(
+                Level::Warn,
+                format!("{key} is not run: {command} does not begin with an absolute path"),
+            ),
         }
-        let text = match known {
-            Some(true) => {
-                format!("[inactive] shutting down {endpoint} due to connection failure: {reason} ({name})")
-            }
-            _ => format!("[inactive] {endpoint} is not available: {reason} ({name})"),
-        };
-        self.log(Level::Warn, text);
-        self.leave(id, spec, quiesce);
-    }
-
-    fn enter(&mut self, id: ServiceId, spec: ServerSpec) {
-        let server = spec.id;
-        let spec = match self.by_hand.get(&(id, server)) {
-            None => spec,
-            Some(Some(by_hand)) => by_hand.clone(),
-            Some(None) => {
-                let text = format!("server {server} stays out: it was deleted by hand; a reload restores it");
-                return self.log(Level::Info, text);
-            }
-        };
-        let mut result = self.edit(&Edit::AddServer(id, spec.clone()));
-        if result == Err(Errno::EEXIST) {
-            result = self.edit(&Edit::EditServer(id, spec));
-        }
-        match result {
-            Ok(()) => self.keep_neighbours(),
-            Err(Errno::ESRCH) => {
-                let text = format!(
-                    "server {server} cannot enter: its service was deleted by hand; a reload restores it"
-                );
-                self.log(Level::Warn, text);
-            }
-            Err(errno) => self.log(Level::Error, format!("server {server} is refused: {errno}")),
-        }
-    }
-
-    fn leave(&mut self, id: ServiceId, spec: ServerSpec, quiesce: bool) {
-        let edit = if quiesce {
-            let by_hand = self.by_hand.get(&(id, spec.id)).cloned().flatten();
-            Edit::EditServer(id, ServerSpec { weight: 0, ..by_hand.unwrap_or(spec) })
-        } else {
-            Edit::DeleteServer(id, spec.id)
-        };
-        // Absent if it was never up, or if somebody deleted it by hand.
-        let _ = self.edit(&edit);
     }
 
     /// Takes everything back in the opposite order of [`Director::configure`].
     pub(super) fn stop(&mut self) {
         let wanted = std::mem::take(&mut self.wanted);
+        if std::mem::take(&mut self.is_active) {
+            self.run_command("inactive_cmd", wanted.inactive_cmd.as_deref());
+        }
         self.remove_addresses(&wanted, &Wanted::default());
         for service in &wanted.services {
             self.end_service(service);

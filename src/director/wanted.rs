@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::lvs::{DeviceAddress, LvsConfig, Network, Service, VirtualServer, port_number};
+use crate::director::member::{load, slow_start};
 use crate::ipvs::edit::{
     ClientMask, Forward, Persistence, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
 };
@@ -37,10 +39,20 @@ impl WantedAddress {
 /// A real server, and how its health is checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WantedServer {
+    /// Name in the file.
+    pub name: String,
+    /// Address and port in the file, which log lines name.
+    pub endpoint: SocketAddr,
     /// As it enters the table.
     pub spec: ServerSpec,
     /// The check that lets it in.
     pub check: Arc<Check>,
+    /// Time from one adjustment of its weight to the next.
+    pub step: Duration,
+    /// What is run to learn its load, if that counts.
+    pub load: Option<Vec<String>>,
+    /// How long that may take.
+    pub patience: Duration,
 }
 
 /// A virtual server.
@@ -54,6 +66,8 @@ pub struct WantedService {
     pub port: u16,
     /// A dead server goes to weight 0 instead of out.
     pub quiesce: bool,
+    /// What stands in while no server is up.
+    pub sorry: Option<ServerSpec>,
     /// Its active servers.
     pub servers: Vec<WantedServer>,
 }
@@ -71,12 +85,21 @@ pub struct Wanted {
     pub refused: Vec<String>,
     /// What else an administrator should know.
     pub notes: Vec<String>,
+    /// What to run when the router becomes active.
+    pub active_cmd: Option<String>,
+    /// What to run when it ceases to be.
+    pub inactive_cmd: Option<String>,
 }
 
 impl Wanted {
     /// The wishes of a configuration.
     pub fn new(config: &LvsConfig) -> Wanted {
-        let mut wanted = Wanted { timeouts: timeouts(config), ..Wanted::default() };
+        let mut wanted = Wanted {
+            timeouts: timeouts(config),
+            active_cmd: config.active_cmd.clone(),
+            inactive_cmd: config.inactive_cmd.clone(),
+            ..Wanted::default()
+        };
         if config.service == Service::Fos {
             wanted.refused.push("service = fos: failover of local services is not run, only lvs is".into());
             return wanted;
@@ -87,7 +110,7 @@ impl Wanted {
             wanted.notes.push(text.into());
         }
         for block in config.virtuals.iter().filter(|block| block.active) {
-            wanted.add_virtual(block, config.network);
+            wanted.add_virtual(block, config);
         }
         if let Some(router) = &config.nat_router
             && config.network == Network::Nat
@@ -97,14 +120,18 @@ impl Wanted {
         wanted
     }
 
-    fn add_virtual(&mut self, block: &VirtualServer, network: Network) {
-        let service = match service(block, network) {
+    fn add_virtual(&mut self, block: &VirtualServer, config: &LvsConfig) {
+        let service = match service(block, config) {
             Ok(service) => service,
             Err(why) => return self.refused.push(format!("virtual {}: {why}; it is not run", block.name)),
         };
         if self.services.iter().any(|other| other.spec.id == service.spec.id) {
             let text = "another virtual server has the same mark or address, protocol and port";
             return self.refused.push(format!("virtual {}: {text}; it is not run", block.name));
+        }
+        if block.sorry_server.is_some() && service.sorry.is_none() {
+            let text = format!("virtual {}: sorry_server is one of its servers, and is not used", block.name);
+            self.notes.push(text);
         }
         self.services.push(service);
         if let Some(address) = &block.address {
@@ -186,7 +213,7 @@ fn timeouts(config: &LvsConfig) -> (u32, u32, u32) {
     (seconds(config.tcp_timeout), seconds(config.tcpfin_timeout), seconds(config.udp_timeout))
 }
 
-fn service(block: &VirtualServer, network: Network) -> Result<WantedService, String> {
+fn service(block: &VirtualServer, config: &LvsConfig) -> Result<WantedService, String> {
     let place = block.address.as_ref().ok_or("it has no address")?;
     let port = port_number(block.port).ok_or_else(|| format!("port {} is not a port", block.port))?;
     if scheduler::by_name(block.scheduler.word()).is_none() {
@@ -212,15 +239,18 @@ fn service(block: &VirtualServer, network: Network) -> Result<WantedService, Str
         spec,
         port,
         quiesce: block.quiesce_server,
+        sorry: None,
         servers: Vec::new(),
     };
     for server in block.servers.iter().filter(|server| server.active) {
-        let wanted = wanted_server(block, server, port, network)
+        let wanted = wanted_server(block, server, port, config)
             .map_err(|why| format!("server {}: {why}", server.name))?;
         if service.server(wanted.spec.id).is_none() {
             service.servers.push(wanted);
         }
     }
+    let sorry = block.sorry_server.map(|address| sorry_server(address, port, config.network));
+    service.sorry = sorry.filter(|sorry| service.server(sorry.id).is_none());
     Ok(service)
 }
 
@@ -228,7 +258,7 @@ fn wanted_server(
     block: &VirtualServer,
     server: &crate::config::lvs::RealServer,
     virtual_port: u16,
-    network: Network,
+    config: &LvsConfig,
 ) -> Result<WantedServer, String> {
     let address = IpAddr::V4(server.address.ok_or("it has no address")?);
     let port = port_number(server.port).ok_or_else(|| format!("port {} is not a port", server.port))?;
@@ -246,11 +276,7 @@ fn wanted_server(
         reentry: u32::try_from(block.reentry).unwrap_or(1),
     };
     check.prepare().map_err(|error| error.to_string())?;
-    let forward = match network {
-        Network::Nat => Forward::Masquerade,
-        Network::Direct => Forward::Route,
-        Network::Tunnel => Forward::Tunnel,
-    };
+    let forward = forward(config.network);
     // Only NAT can change a port, so that ipvsadm, which Piranha called, takes the service's.
     let keeps_port = forward != Forward::Masquerade && block.fwmark == 0;
     let spec = ServerSpec {
@@ -261,5 +287,34 @@ fn wanted_server(
         upper_threshold: 0,
         lower_threshold: 0,
     };
-    Ok(WantedServer { spec, check: Arc::new(check) })
+    let timeout = u32::try_from(block.timeout).unwrap_or(0).max(1);
+    Ok(WantedServer {
+        name: server.name.clone(),
+        endpoint: SocketAddr::new(address, port),
+        step: slow_start::step(timeout),
+        load: load::command(block.load_monitor.as_deref(), &config.rsh_command, address),
+        patience: Duration::from_secs(timeout.into()),
+        spec,
+        check: Arc::new(check),
+    })
+}
+
+fn forward(network: Network) -> Forward {
+    match network {
+        Network::Nat => Forward::Masquerade,
+        Network::Direct => Forward::Route,
+        Network::Tunnel => Forward::Tunnel,
+    }
+}
+
+/// At the virtual port, with weight 1 and the forwarding method of all (reference/piranha.md 3.5).
+fn sorry_server(address: Ipv4Addr, port: u16, network: Network) -> ServerSpec {
+    ServerSpec {
+        id: ServerId { address: address.into(), port },
+        forward: forward(network),
+        tunnel: Encapsulation::Ipip,
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
 }

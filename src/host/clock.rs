@@ -1,5 +1,7 @@
 //! The one place that reads the time.
 
+use std::time::{Duration, SystemTime};
+
 use crate::net::time::Instant;
 
 /// The machine's monotonic clock, counting from the moment the value was made. Copies share that start.
@@ -20,4 +22,10 @@ impl Clock {
     pub fn now(&self) -> Instant {
         Instant::START + std::time::Instant::now().saturating_duration_since(self.start)
     }
+}
+
+/// The time of day, reckoned from the beginning of 1970 in UTC. It may be set, and go backwards then.
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads the time")]
+pub fn time_of_day() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

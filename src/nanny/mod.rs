@@ -15,6 +15,7 @@ pub use check::{Check, CheckError};
 pub use expect::{Expect, Judgement, decode};
 pub use failure::ProbeFailure;
 pub use probe::Probe;
+pub use program::run_program;
 pub use run::{HealthReport, run};
 
 use crate::net::time::Instant;

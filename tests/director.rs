@@ -103,25 +103,6 @@ impl Site {
         })
     }
 
-    /// The lines of all events so far.
-    fn told(&self) -> Vec<String> {
-        let told = |effect: &Effect| match effect {
-            Effect::Event(event) => Some(event.to_string()),
-            _ => None,
-        };
-        self.effects.iter().filter_map(told).collect()
-    }
-
-    /// Lets time pass; the director is called when it wants to be.
-    fn pass(&mut self, seconds: u64) {
-        let end = self.now + Duration::from_secs(seconds);
-        while self.director.next_deadline() <= end {
-            self.now = self.director.next_deadline().max(self.now);
-            self.command(Command::Tick);
-        }
-        self.now = end;
-    }
-
     fn steering(&self) -> Steering {
         let steering = |effect: &Effect| match effect {
             Effect::Steer(steering) => Some(steering.clone()),

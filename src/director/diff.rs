@@ -89,6 +89,7 @@ impl Director {
     fn server_differences(&self, id: &ServiceId) -> Vec<Difference> {
         let wanted = self.wanted.service(id).into_iter().flat_map(|service| &service.servers);
         let mut servers: Vec<ServerId> = wanted.map(|server| server.spec.id).collect();
+        servers.extend(self.sorry_in(id).map(|sorry| sorry.id));
         let present = self.draft.services.get(id).into_iter().flat_map(|service| &service.servers);
         let mut unknown: Vec<ServerId> = present.map(|server| server.id()).collect();
         unknown.retain(|server| !servers.contains(server));

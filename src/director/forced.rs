@@ -59,12 +59,7 @@ impl Director {
     fn force(&mut self, id: MemberId, to: Override) -> Option<String> {
         let seat = self.members.get(&id)?;
         if seat.member.forced() != to {
-            let happened = match to {
-                Override::Auto => Happened::Unforced,
-                Override::Up => Happened::ForcedUp,
-                Override::Down => Happened::ForcedDown,
-            };
-            let event = seat.event(happened);
+            let event = seat.event(Happened::forced(to));
             self.effects.push(Effect::Event(event));
         }
         self.tell_member(id, Input::Override(to));

@@ -87,15 +87,19 @@ impl Director {
         };
         if let Some(seat) = self.members.get_mut(&id) {
             (seat.virtual_server, seat.server) = (service.name.clone(), server.name.clone());
+            seat.endpoint = server.endpoint;
             seat.member.handle(self.now, Input::Terms(terms));
             return self.settle_again(id);
         }
         let mut seat = Seat::new(self.now, terms, service, server);
         if let Some(known) = self.overrides.iter().find(|known| known.is_of(service, server)) {
             seat.member.handle(self.now, Input::Override(known.to));
+            self.effects.push(Effect::Event(seat.event(Happened::forced(known.to))));
         }
         self.members.insert(id, seat);
-        self.settle_again(id);
+        if let Err(errno) = self.settle(id) {
+            self.report_refusal(id, errno);
+        }
     }
 
     /// What a check has found out goes to every server that goes by it.

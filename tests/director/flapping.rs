@@ -36,6 +36,7 @@ fn events(effects: &[Effect]) -> Vec<Event> {
 fn an_hour_of_flapping_is_told_in_few_lines_and_no_change_is_lost() {
     let mut site = Site::article();
     let check = site.new_check(0);
+    site.pass(60);
     let pause = Duration::from_secs(60) / (2 * FLAPS);
     for change in 0..MINUTES * FLAPS * 2 {
         site.health(&check, change % 2 == 1);
@@ -78,6 +79,7 @@ fn untold(event: &Event) -> u64 {
 fn what_was_said_last_is_true_a_minute_later_at_most() {
     let mut site = Site::article();
     let check = site.new_check(0);
+    site.pass(60);
     for change in 0..5 {
         site.health(&check, change % 2 == 1);
     }
@@ -89,7 +91,7 @@ fn what_was_said_last_is_true_a_minute_later_at_most() {
     assert_eq!(
         site.told(),
         [
-            format!("10.8.8.33:80: ... and 1 changes more in the last 60 s {fields} reason=\"now down\""),
+            format!("10.8.8.33:80: ... and 1 change more in the last 60 s {fields} reason=\"now down\""),
             format!(
                 "[inactive] shutting down 10.8.8.33:80 due to connection failure {fields} reason=\"said the test\""
             ),

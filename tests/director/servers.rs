@@ -1,7 +1,10 @@
 //! How a server gets its weight, and who has the last word about it.
 
+use std::time::Duration;
+
 use xlvs::director::member::State;
 use xlvs::director::protocol::{Reply, Request, ServerStatus};
+use xlvs::director::{Command, Effect};
 use xlvs::ipvs::edit::Edit;
 
 use super::by_hand::{FIRST, article_service, by_weight, server_id};
@@ -21,6 +24,25 @@ fn heavy_text(weight: i32, timeout: u32) -> String {
 }
 
 impl Site {
+    /// The lines of all events so far.
+    pub(super) fn told(&self) -> Vec<String> {
+        let told = |effect: &Effect| match effect {
+            Effect::Event(event) => Some(event.to_string()),
+            _ => None,
+        };
+        self.effects.iter().filter_map(told).collect()
+    }
+
+    /// Lets time pass; the director is called when it wants to be.
+    pub(super) fn pass(&mut self, seconds: u64) {
+        let end = self.now + Duration::from_secs(seconds);
+        while self.director.next_deadline() <= end {
+            self.now = self.director.next_deadline().max(self.now);
+            self.command(Command::Tick);
+        }
+        self.now = end;
+    }
+
     /// The first server's weight, if it is in the table.
     pub(super) fn weight(&mut self) -> Option<i32> {
         let services = self.services();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Level;
+use super::member::Override;
 use super::member::calm::WINDOW;
 
 /// What has happened.
@@ -61,6 +62,17 @@ pub enum Happened {
         /// What it said.
         returned: String,
     },
+}
+
+impl Happened {
+    /// An operator decides.
+    pub fn forced(to: Override) -> Self {
+        match to {
+            Override::Auto => Happened::Unforced,
+            Override::Up => Happened::ForcedUp,
+            Override::Down => Happened::ForcedDown,
+        }
+    }
 }
 
 /// One event.
@@ -153,7 +165,8 @@ impl Event {
             Happened::Unavailable => format!("[inactive] {endpoint} is not available"),
             Happened::Flapping { more } => {
                 let subject = if endpoint.is_empty() { virtual_server } else { endpoint };
-                format!("{subject}: ... and {more} changes more in the last {} s", WINDOW.as_secs())
+                let changes = if *more == 1 { "change" } else { "changes" };
+                format!("{subject}: ... and {more} {changes} more in the last {} s", WINDOW.as_secs())
             }
             Happened::FullWeight { weight } => format!("{endpoint} has its full weight {weight}"),
             Happened::ForcedUp => format!("rose-colored glasses on: {endpoint} is up by hand"),

@@ -1,7 +1,14 @@
 //! The director as its callers know it: commands in, effects and table out. Configurations go through the real parser.
 
 mod by_hand;
+mod flapping;
+mod load;
+mod notices;
+mod overrides;
+mod servers;
 mod sharing;
+mod sorry;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,9 +97,11 @@ impl Site {
     }
 
     fn logged(&self, level: Level, text: &str) -> bool {
-        self.effects
-            .iter()
-            .any(|effect| matches!(effect, Effect::Log(at, line) if *at == level && line == text))
+        self.effects.iter().any(|effect| match effect {
+            Effect::Log(at, line) => *at == level && line == text,
+            Effect::Event(event) => event.level() == level && event.to_string() == text,
+            _ => false,
+        })
     }
 
     fn steering(&self) -> Steering {
@@ -150,7 +159,7 @@ fn the_article_starts_with_checks_and_an_empty_service() {
     let mut site = Site::new();
     site.configure(ARTICLE);
     assert!(
-        site.logged(Level::Info, "starting virtual service http_server active: 80"),
+        site.logged(Level::Info, "starting virtual service http_server active: 80 virtual=http_server"),
         "{:#?}",
         site.effects
     );
@@ -177,12 +186,17 @@ fn servers_enter_and_leave_by_their_health() {
     assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"]);
     let check = site.new_check(0);
     site.health(&check, false);
-    let line = "[inactive] shutting down 10.8.8.33:80 due to connection failure: said the test (http_server)";
+    let line = "[inactive] shutting down 10.8.8.33:80 due to connection failure virtual=http_server server=lvs-03 \
+                reason=\"said the test\" up_for=0s";
     assert!(site.logged(Level::Warn, line), "{:#?}", site.effects);
     assert_eq!(site.servers(), ["10.8.8.34:80 1"]);
     site.health(&check, true);
     assert!(
-        site.logged(Level::Info, "[ active ] making 10.8.8.33:80 available (http_server)"),
+        site.logged(
+            Level::Info,
+            "[ active ] making 10.8.8.33:80 available virtual=http_server server=lvs-03 \
+             reason=\"said the test\" down_for=0s"
+        ),
         "{:#?}",
         site.effects
     );
@@ -266,8 +280,9 @@ fn a_stop_takes_addresses_back_before_the_table() {
     site.command(Command::Stop);
     let position = |wanted: fn(&Effect) -> bool| site.effects.iter().position(wanted).unwrap();
     let address = position(|effect| matches!(effect, Effect::RemoveAddress(_)));
-    let service =
-        position(|effect| matches!(effect, Effect::Log(_, line) if line.starts_with("shutting down")));
+    let service = position(
+        |effect| matches!(effect, Effect::Event(event) if event.words().starts_with("shutting down")),
+    );
     assert!(address < service, "{:#?}", site.effects);
     assert_eq!(site.stopped(), 2);
     assert!(site.services().is_empty());

@@ -23,6 +23,7 @@ mod netns {
     mod samples;
     mod scenarios;
     mod sending;
+    mod servers;
     mod service;
     mod shortcut;
     mod steering;

@@ -187,6 +187,37 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         )
     },
     Subcommand {
+        words: "down|up|auto SERVER",
+        offers: &[Offer::OneOf(&["down", "up", "auto"]), Offer::Nothing],
+        flags: &[Flag {
+            name: "--virtual",
+            value: Some(("NAME", Offer::Nothing)),
+            brief: "of this virtual server of lvs.cf only, not of all that have the server",
+        }],
+        json: true,
+        ..plain(
+            "server",
+            "decide about a server in place of its checks: down takes it out, up puts it in with its full \
+             weight, auto leaves it to the checks again",
+            "SERVER is its name in lvs.cf, its address, or its address and port. It holds on over changes \
+             of its health, reloads, and restarts of the daemon, until the machine is restarted or lvs.cf \
+             has the server no more. `xlvs status` shows it. With `up`, what was edited by hand is undone.",
+        )
+    },
+    Subcommand {
+        flags: &[
+            Flag { name: "--follow", value: None, brief: "go on with those that are still to come" },
+            Flag { name: "-f", value: None, brief: "the same" },
+        ],
+        json: true,
+        ..plain(
+            "events",
+            "what has happened to servers and virtual servers: the last 1,000 changes of state; with --json \
+             one line each",
+            "What changes oftener than four times in a minute is counted and told as a number.",
+        )
+    },
+    Subcommand {
         words: "[NAME[=VALUE]]",
         offers: &[Offer::Setting],
         flags: &[

@@ -21,7 +21,7 @@ pub(super) fn blocks(checker: &mut Checker<'_>) {
         one.health_texts();
         one.health_program();
         one.health_times();
-        one.not_done();
+        one.stand_ins();
         one.leftovers();
         for (number, real) in server.servers.iter().enumerate() {
             one.real_server(Block::Server(Kind::Virtual, index, number), real);
@@ -218,18 +218,21 @@ impl One<'_, '_> {
         }
     }
 
-    fn not_done(&mut self) {
-        if self.server.sorry_server.is_some() {
-            self.warn(
-                "sorry_server",
-                "sorry_server is not used by this version of xlvs: while no real server is up, new connections \
-                 fail; delete the line",
-            );
+    fn stand_ins(&mut self) {
+        let server = self.server;
+        let is_sorry = |real: &RealServer| real.active && real.address == server.sorry_server;
+        if server.sorry_server.is_some()
+            && server.servers.iter().any(|real| is_sorry(real) && real.port == server.port)
+        {
+            let text = "sorry_server is one of the servers, and is not used; name another machine";
+            self.warn("sorry_server", text);
         }
-        if let Some(monitor) = self.server.load_monitor.as_deref().filter(|monitor| *monitor != "none") {
+        let monitor = server.load_monitor.as_deref().filter(|monitor| *monitor != "none");
+        if let Some(monitor) = monitor
+            && server.servers.iter().any(|real| real.active && (0..2).contains(&real.weight))
+        {
             let text = format!(
-                "load_monitor = {monitor} is not run by this version of xlvs: weights stay as they are written; \
-                 use load_monitor = none"
+                "load_monitor = {monitor} changes nothing for a server with weight 1 or 0; give it more, such as 100"
             );
             self.warn("load_monitor", text);
         }

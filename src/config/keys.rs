@@ -199,7 +199,7 @@ pub const GLOBAL: [Key; 31] = [
         "Which blocks are run: `lvs` the virtual ones. Those of `fos` (failover of programs on the \
          directors) are read and not run.",
     ),
-    key("rsh_command", Takes::Word, Some("rsh"), NotYet, "Program for `load_monitor = uptime`."),
+    key("rsh_command", Takes::Word, Some("rsh"), Obeyed, "Program for `load_monitor = uptime`: rsh or ssh."),
     key("debug_level", Takes::Word, Some("NONE"), Ignored, "Had none in Piranha either."),
     key(
         "reservation_conflict_action",
@@ -243,11 +243,12 @@ pub const GLOBAL: [Key; 31] = [
         "active_cmd",
         Takes::Word,
         None,
-        NotYet,
-        "Program to run when the director becomes active: an absolute path, with arguments in the same \
-         quotes.",
+        Obeyed,
+        "Program to run when the director becomes active, at present at the start: an absolute path, with \
+         arguments in the same quotes. There is no shell, and nobody waits for it, but it is killed after a \
+         minute.",
     ),
-    key("inactive_cmd", Takes::Word, None, NotYet, "The same when it ceases to be."),
+    key("inactive_cmd", Takes::Word, None, Obeyed, "The same when it ceases to be, at present at the end."),
     key(
         "hard_shutdown",
         Takes::Switch,
@@ -276,7 +277,14 @@ pub const VIRTUAL: [Key; 23] = [
         Obeyed,
         "Its netmask; else that of a subnet that the device is in, else 255.255.255.255.",
     ),
-    key("sorry_server", Takes::Address, None, NotYet, "Where connections go while no real server is up."),
+    key(
+        "sorry_server",
+        Takes::Address,
+        None,
+        Obeyed,
+        "Where connections go while no real server is up: in the table with weight 1, at the virtual port. \
+         It is not checked.",
+    ),
     key(
         "fwmark",
         Takes::Mark,
@@ -372,9 +380,10 @@ pub const VIRTUAL: [Key; 23] = [
         "load_monitor",
         Takes::Word,
         None,
-        NotYet,
-        "none, uptime, rup, ruptime or a program that tells the load of a server. Weights stay as they are \
-         written.",
+        Obeyed,
+        "none, uptime, rup, ruptime or a program that tells the load of a server, whose address it is given. \
+         The weight of an idle server grows up to ten times the configured one. With weight = 1 it changes \
+         nothing.",
     ),
     key(
         "client_monitor",

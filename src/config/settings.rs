@@ -52,6 +52,10 @@ pub struct Settings {
     pub shortcut_after: u32,
     /// Virtual ports whose connections the FTP helper reads, at most 8.
     pub ftp_ports: Vec<u16>,
+    /// Whether a server that enters gets its weight by and by.
+    pub slow_start: bool,
+    /// Program to run when a server changes, with arguments; empty for none.
+    pub notify: String,
     /// How much is logged.
     pub log_level: LogLevel,
     /// Services that have something of their own.
@@ -81,6 +85,8 @@ impl Default for Settings {
             shortcut_flows: 131_072,
             shortcut_after: 6,
             ftp_ports: FtpPorts::default().0,
+            slow_start: true,
+            notify: String::new(),
             log_level: LogLevel::Info,
             service: Vec::new(),
             beyond_ipvs: BeyondSettings::default(),
@@ -292,6 +298,9 @@ impl Settings {
         if self.ftp_ports.len() > FTP_PORTS_MAX || self.ftp_ports.contains(&0) {
             return Some(("ftp_ports", format!("at most {FTP_PORTS_MAX} ports, none of them 0")));
         }
+        if !self.notify.is_empty() && !self.notify.starts_with('/') {
+            return Some(("notify", format!("'{}' does not begin with an absolute path", self.notify)));
+        }
         self.sysctl_fault().or_else(|| beyond::fault(&self.service))
     }
 }
@@ -323,12 +332,14 @@ fn wanted(key: &str) -> Option<&'static str> {
         | "drop_untranslated"
         | "reset_on_expiry"
         | "drain_quiesced"
+        | "slow_start"
         | "busy_poll" => "true or false",
         "shortcut" => "true, false or \"auto\"",
         "shortcut_flows" => "a number from 1 to 16777216",
         "shortcut_after" => "a number of packets",
         "conn_max" => "a number of connections",
         "source_rate" | "source_burst" => "a number of new connections",
+        "notify" => "a program by its absolute path, with its arguments, in quotes",
         "ftp_ports" => "a list of at most 8 port numbers such as [21, 2121]",
         "log_level" => "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"",
         _ => return None,

@@ -1,42 +1,22 @@
-//! A new configuration as a difference to the present one, and servers that come and go by their health.
+//! A new configuration as a difference to the present one.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::event::{Event, Happened};
+use super::member::{Input, State};
+use super::members::MemberId;
 use super::wanted::{Wanted, WantedServer, WantedService};
 use super::{Director, Effect, Level};
 use crate::config::lvs::LvsConfig;
-use crate::ipvs::edit::{Edit, Errno, ServerSpec, ServiceId};
+use crate::ipvs::edit::{Edit, Errno};
 use crate::ipvs::mark::MarkRules;
 use crate::nanny::Check;
-
-/// A server whose health is told.
-struct User {
-    id: ServiceId,
-    quiesce: bool,
-    spec: ServerSpec,
-    name: String,
-    endpoint: SocketAddr,
-}
-
-impl User {
-    fn new(service: &WantedService, server: &WantedServer) -> Self {
-        User {
-            id: service.spec.id,
-            quiesce: service.quiesce,
-            spec: server.spec.clone(),
-            name: service.name.clone(),
-            endpoint: server.endpoint,
-        }
-    }
-}
 
 impl Director {
     /// Goes over to a new configuration, and says what of what was changed by hand that has undone or left.
     pub(super) fn configure(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
         let changed = self.differences();
-        self.by_hand.clear();
         self.go_over_to(config, marks);
         let left = self.differences();
         for difference in changed {
@@ -53,6 +33,9 @@ impl Director {
         let mut next = Wanted::new(config);
         let former = std::mem::take(&mut self.wanted);
         next.adopt_checks(&former);
+        if !std::mem::replace(&mut self.is_active, true) {
+            self.run_command("active_cmd", next.active_cmd.as_deref());
+        }
         for refused in next.newly_refused(&former) {
             self.log(Level::Error, refused);
         }
@@ -64,7 +47,7 @@ impl Director {
             self.log(Level::Warn, text);
         }
         self.draft.marks = marks;
-        let verdicts = self.verdicts(&former);
+        let told = self.told_anew(&former, &next);
         self.remove_addresses(&former, &next);
         self.set_timeouts(&next);
         for service in former.services.iter().filter(|service| next.service(&service.spec.id).is_none()) {
@@ -72,13 +55,16 @@ impl Director {
         }
         next.services.retain(|service| self.begin_service(&former, service));
         self.change_checks(&former, &next);
-        self.change_servers(&former, &next, &verdicts);
+        self.change_servers(&former, &next);
         for address in &next.addresses {
             if !former.addresses.contains(address) || !address.is_on(&self.network) {
                 self.effects.push(Effect::AddAddress(address.clone()));
             }
         }
         self.wanted = next;
+        told.into_iter().for_each(|(id, health)| self.tell_member(id, health));
+        self.prune_overrides();
+        self.judge_groups();
         self.publish();
         self.keep_neighbours();
     }
@@ -100,9 +86,10 @@ impl Director {
     }
 
     fn end_service(&mut self, service: &WantedService) {
-        self.log(Level::Info, format!("shutting down virtual service {}", service.name));
+        self.effects.push(Effect::Event(Event::of_virtual(&service.name, Happened::VirtualStopped)));
+        self.groups.remove(&service.spec.id);
         for server in &service.servers {
-            self.health.remove(&(service.spec.id, server.spec.id));
+            self.members.remove(&(service.spec.id, server.spec.id));
         }
         // Somebody may have deleted it by hand.
         let _ = self.edit(&Edit::DeleteService(service.spec.id));
@@ -113,15 +100,19 @@ impl Director {
         let WantedService { name, spec, port, .. } = service;
         let known = former.service(&spec.id);
         let present = self.draft.services.get(&spec.id).map(|present| present.spec.clone());
-        let (edit, text) = match present {
+        let (edit, told) = match present {
             Some(present) if present == *spec => return true,
-            Some(_) => (Edit::EditService(spec.clone()), format!("virtual service {name} changed")),
+            Some(_) => {
+                let text = format!("virtual service {name} changed");
+                (Edit::EditService(spec.clone()), Effect::Log(Level::Info, text))
+            }
             None => {
-                (Edit::AddService(spec.clone()), format!("starting virtual service {name} active: {port}"))
+                let started = Happened::VirtualStarted { port: *port };
+                (Edit::AddService(spec.clone()), Effect::Event(Event::of_virtual(name, started)))
             }
         };
         match self.edit(&edit) {
-            Ok(()) => self.log(Level::Info, text),
+            Ok(()) => self.effects.push(told),
             Err(errno) => {
                 self.refuse_service(service, known, errno);
                 return false;
@@ -137,11 +128,11 @@ impl Director {
         }
     }
 
-    fn change_servers(&mut self, former: &Wanted, next: &Wanted, verdicts: &HashMap<*const Check, bool>) {
+    fn change_servers(&mut self, former: &Wanted, next: &Wanted) {
         for (known, server) in former.servers() {
             let Some(service) = next.service(&known.spec.id) else { continue };
             if service.server(server.spec.id).is_none() {
-                self.health.remove(&(service.spec.id, server.spec.id));
+                self.members.remove(&(service.spec.id, server.spec.id));
                 // Somebody may have deleted it by hand.
                 let _ = self.edit(&Edit::DeleteServer(service.spec.id, server.spec.id));
                 self.log(Level::Info, format!("server {} removed from {}", server.spec.id, service.name));
@@ -149,18 +140,10 @@ impl Director {
         }
         for (service, server) in next.servers() {
             let id = service.spec.id;
-            let known = former.service(&id).and_then(|known| known.server(server.spec.id));
-            if known.is_none() {
+            if former.service(&id).and_then(|known| known.server(server.spec.id)).is_none() {
                 self.log_start(service, server);
             }
-            let is_same = known.is_some_and(|known| Arc::ptr_eq(&known.check, &server.check));
-            if let Some(up) = verdicts.get(&Arc::as_ptr(&server.check)).filter(|_| !is_same) {
-                let reason = "so says its check, which had begun for another server";
-                self.take_health_of(User::new(service, server), *up, reason);
-            }
-            if self.health.get(&(id, server.spec.id)) == Some(&true) {
-                self.bring_up_to_date(service, server);
-            }
+            self.seat(service, server);
         }
     }
 
@@ -177,13 +160,27 @@ impl Director {
         self.effects.extend(new.map(|check| Effect::StartCheck(Arc::clone(check))));
     }
 
-    /// What the running checks have said. They say no more until something changes, so a new user has to be told.
-    fn verdicts(&self, former: &Wanted) -> HashMap<*const Check, bool> {
-        let known = |(service, server): (&WantedService, &WantedServer)| {
-            let up = self.health.get(&(service.spec.id, server.spec.id))?;
-            Some((Arc::as_ptr(&server.check), *up))
+    /// What running checks have said, for servers that begin to go by them: such a check says no more until something changes.
+    fn told_anew(&self, former: &Wanted, next: &Wanted) -> Vec<(MemberId, Input)> {
+        let health = |(service, server): (&WantedService, &WantedServer)| {
+            let member = &self.members.get(&(service.spec.id, server.spec.id))?.member;
+            let up = match member.health() {
+                State::Unknown => return None,
+                state => state == State::Up,
+            };
+            Some((Arc::as_ptr(&server.check), (up, member.reason().to_owned())))
         };
-        former.servers().filter_map(known).collect()
+        let said: HashMap<_, _> = former.servers().filter_map(health).collect();
+        let is_new = |service: &WantedService, server: &WantedServer| {
+            let known = former.service(&service.spec.id).and_then(|known| known.server(server.spec.id));
+            known.is_none_or(|known| !Arc::ptr_eq(&known.check, &server.check))
+        };
+        let newcomers = next.servers().filter(|(service, server)| is_new(service, server));
+        let told = newcomers.filter_map(|(service, server)| {
+            let (up, reason) = said.get(&Arc::as_ptr(&server.check))?.clone();
+            Some(((service.spec.id, server.spec.id), Input::Health { up, reason }))
+        });
+        told.collect()
     }
 
     fn log_start(&mut self, service: &WantedService, server: &WantedServer) {
@@ -196,93 +193,25 @@ impl Director {
         }
     }
 
-    /// A healthy server as the file wants it: one that is missing enters, another weight is changed.
-    fn bring_up_to_date(&mut self, service: &WantedService, server: &WantedServer) {
-        let present = self.draft.services.get(&service.spec.id);
-        let present = present.and_then(|present| present.server(server.spec.id)).map(|server| server.spec());
-        match present {
-            Some(present) if present == server.spec => {}
-            Some(present) => {
-                let (from, to) = (present.weight, server.spec.weight);
-                let text =
-                    format!("server {} of {}: weight {from} becomes {to}", server.spec.id, service.name);
-                self.log(Level::Info, text);
-                self.enter(service.spec.id, server.spec.clone());
-            }
-            None => {
-                self.log(Level::Info, format!("server {} enters {} again", server.spec.id, service.name));
-                self.enter(service.spec.id, server.spec.clone());
-            }
+    /// `active_cmd` or `inactive_cmd`: no shell, so it has to begin with a path (reference/piranha.md 4.8).
+    fn run_command(&mut self, key: &'static str, command: Option<&str>) {
+        let Some(command) = command else { return };
+        let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+        match words.first() {
+            Some(program) if program.starts_with('/') => self.effects.push(Effect::Run { key, words }),
+            _ => self.log(
+                Level::Warn,
+                format!("{key} is not run: {command} does not begin with an absolute path"),
+            ),
         }
-    }
-
-    /// What a check says goes for every server that it is for.
-    pub(super) fn take_health(&mut self, check: &Arc<Check>, up: bool, reason: &str) {
-        let users = self.wanted.servers().filter(|(_, server)| Arc::ptr_eq(&server.check, check));
-        let users: Vec<_> = users.map(|(service, server)| User::new(service, server)).collect();
-        for user in users {
-            self.take_health_of(user, up, reason);
-        }
-    }
-
-    /// A server came up: it enters. It went down: it leaves, or goes to weight 0.
-    fn take_health_of(&mut self, user: User, up: bool, reason: &str) {
-        let User { id, quiesce, spec, name, endpoint } = user;
-        let known = self.health.insert((id, spec.id), up);
-        if up {
-            self.log(Level::Info, format!("[ active ] making {endpoint} available ({name})"));
-            return self.enter(id, spec);
-        }
-        let text = match known {
-            Some(true) => {
-                format!("[inactive] shutting down {endpoint} due to connection failure: {reason} ({name})")
-            }
-            _ => format!("[inactive] {endpoint} is not available: {reason} ({name})"),
-        };
-        self.log(Level::Warn, text);
-        self.leave(id, spec, quiesce);
-    }
-
-    fn enter(&mut self, id: ServiceId, spec: ServerSpec) {
-        let server = spec.id;
-        let spec = match self.by_hand.get(&(id, server)) {
-            None => spec,
-            Some(Some(by_hand)) => by_hand.clone(),
-            Some(None) => {
-                let text = format!("server {server} stays out: it was deleted by hand; a reload restores it");
-                return self.log(Level::Info, text);
-            }
-        };
-        let mut result = self.edit(&Edit::AddServer(id, spec.clone()));
-        if result == Err(Errno::EEXIST) {
-            result = self.edit(&Edit::EditServer(id, spec));
-        }
-        match result {
-            Ok(()) => self.keep_neighbours(),
-            Err(Errno::ESRCH) => {
-                let text = format!(
-                    "server {server} cannot enter: its service was deleted by hand; a reload restores it"
-                );
-                self.log(Level::Warn, text);
-            }
-            Err(errno) => self.log(Level::Error, format!("server {server} is refused: {errno}")),
-        }
-    }
-
-    fn leave(&mut self, id: ServiceId, spec: ServerSpec, quiesce: bool) {
-        let edit = if quiesce {
-            let by_hand = self.by_hand.get(&(id, spec.id)).cloned().flatten();
-            Edit::EditServer(id, ServerSpec { weight: 0, ..by_hand.unwrap_or(spec) })
-        } else {
-            Edit::DeleteServer(id, spec.id)
-        };
-        // Absent if it was never up, or if somebody deleted it by hand.
-        let _ = self.edit(&edit);
     }
 
     /// Takes everything back in the opposite order of [`Director::configure`].
     pub(super) fn stop(&mut self) {
         let wanted = std::mem::take(&mut self.wanted);
+        if std::mem::take(&mut self.is_active) {
+            self.run_command("inactive_cmd", wanted.inactive_cmd.as_deref());
+        }
         self.remove_addresses(&wanted, &Wanted::default());
         self.change_checks(&wanted, &Wanted::default());
         for service in &wanted.services {

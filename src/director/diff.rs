@@ -2,6 +2,8 @@
 //! server's health.
 
 use super::Director;
+use super::member::{Input, Place};
+use super::members::MemberId;
 use super::protocol::Difference;
 use super::wanted::Wanted;
 use crate::ipvs::edit::{Edit, ServerId, ServerSpec, ServiceId};
@@ -10,7 +12,7 @@ use crate::ipvs::protocol::tcp::State;
 impl Director {
     /// The servers of `lvs.cf` in the table that `edits` may delete with all their service. One that is down is not among them: the
     /// hand does not know it.
-    pub(super) fn cleared_by(&self, edits: &[Edit]) -> Vec<(ServiceId, ServerId)> {
+    pub(super) fn cleared_by(&self, edits: &[Edit]) -> Vec<MemberId> {
         if !edits.iter().any(|edit| matches!(edit, Edit::Flush | Edit::DeleteService(_))) {
             return Vec::new();
         }
@@ -19,29 +21,26 @@ impl Director {
     }
 
     /// Takes note of what an edit by hand makes of the servers that `lvs.cf` names; `cleared` is from before the edit.
-    pub(super) fn remember(&mut self, edit: &Edit, cleared: &[(ServiceId, ServerId)]) {
-        let (service, server, spec) = match edit {
+    pub(super) fn remember(&mut self, edit: &Edit, cleared: &[MemberId]) {
+        let (id, input) = match edit {
             Edit::Flush => return self.remember_deleted(cleared, |_| true),
             Edit::DeleteService(id) => return self.remember_deleted(cleared, |service| service == id),
             Edit::AddServer(service, spec) | Edit::EditServer(service, spec) => {
-                (service, spec.id, Some(spec.clone()))
+                ((*service, spec.id), Input::Edited(spec.clone()))
             }
-            Edit::DeleteServer(service, server) => (service, *server, None),
+            Edit::DeleteServer(service, server) => ((*service, *server), Input::Deleted),
             _ => return,
         };
-        if self.wanted.service(service).is_some_and(|service| service.server(server).is_some()) {
-            self.by_hand.insert((*service, server), spec);
-        }
+        self.take_hand(id, input);
     }
 
-    fn remember_deleted(
-        &mut self,
-        cleared: &[(ServiceId, ServerId)],
-        is_deleted: impl Fn(&ServiceId) -> bool,
-    ) {
-        self.by_hand.retain(|(service, _), spec| spec.is_none() || !is_deleted(service));
-        let deleted = cleared.iter().filter(|(service, _)| is_deleted(service));
-        self.by_hand.extend(deleted.map(|server| (*server, None)));
+    fn remember_deleted(&mut self, cleared: &[MemberId], is_deleted: impl Fn(&ServiceId) -> bool) {
+        let members: Vec<MemberId> =
+            self.members.keys().filter(|(service, _)| is_deleted(service)).copied().collect();
+        for id in members {
+            let input = if cleared.contains(&id) { Input::Deleted } else { Input::Forgotten };
+            self.take_hand(id, input);
+        }
     }
 
     /// Everything in which the tables differ from `lvs.cf`, but for what a server's health explains.
@@ -90,6 +89,7 @@ impl Director {
     fn server_differences(&self, id: &ServiceId) -> Vec<Difference> {
         let wanted = self.wanted.service(id).into_iter().flat_map(|service| &service.servers);
         let mut servers: Vec<ServerId> = wanted.map(|server| server.spec.id).collect();
+        servers.extend(self.sorry_in(id).map(|sorry| sorry.id));
         let present = self.draft.services.get(id).into_iter().flat_map(|service| &service.servers);
         let mut unknown: Vec<ServerId> = present.map(|server| server.id()).collect();
         unknown.retain(|server| !servers.contains(server));
@@ -103,16 +103,12 @@ impl Director {
         servers.into_iter().filter_map(difference).collect()
     }
 
-    /// What the file and the server's health make of a server.
+    /// What the file and the server's health make of a server; a sorry server is of the file, too.
     fn server_by_file(&self, id: &ServiceId, server: ServerId) -> Option<ServerSpec> {
-        let service = self.wanted.service(id)?;
-        let spec = service.server(server)?.spec.clone();
-        match self.health.get(&(*id, server)) {
-            Some(true) => Some(spec),
-            Some(false) if service.quiesce && self.is_present(id, server) => {
-                Some(ServerSpec { weight: 0, ..spec })
-            }
-            _ => None,
+        match self.members.get(&(*id, server)).map(|seat| seat.member.place_by_file()) {
+            Some(Place::Present(spec)) => Some(spec),
+            Some(Place::Absent) => None,
+            None => self.sorry_in(id).filter(|sorry| sorry.id == server).cloned(),
         }
     }
 

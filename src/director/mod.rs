@@ -5,13 +5,20 @@ mod configure;
 mod diff;
 pub mod doctor;
 mod drain;
+pub mod event;
+mod forced;
+mod groups;
 mod health_check;
+pub mod member;
+mod members;
 pub mod names;
 mod network;
+pub mod notices;
 pub mod protocol;
 mod requests;
 pub mod run;
 pub mod socket;
+mod standing;
 pub mod wanted;
 
 use std::collections::HashMap;
@@ -19,15 +26,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::director::forced::OverrideRecord;
+
 use crate::config::lvs::LvsConfig;
 use crate::director::admission::Refusals;
 use crate::director::drain::Draining;
+use crate::director::event::Event;
+use crate::director::groups::Post;
+use crate::director::members::{MemberId, Seat};
 use crate::director::protocol::{Reply, Request};
 use crate::director::wanted::{Wanted, WantedAddress};
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::defence;
 use crate::ipvs::drop_entry;
-use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServerSpec, ServiceId};
+use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServiceId};
 use crate::ipvs::estimator;
 use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::mark::MarkRules;
@@ -86,6 +98,17 @@ pub enum Command {
     },
     /// A synchronisation daemon of this role could not be started after all.
     SyncFailed(SyncRole),
+    /// What a program said of a server's load, as asked for by [`Effect::ReadLoad`].
+    Load {
+        /// The service.
+        service: ServiceId,
+        /// Its server.
+        server: ServerId,
+        /// What the program printed, or why there is nothing.
+        printed: Result<String, String>,
+    },
+    /// What operators decided about servers before the daemon was started again; to come before the first configuration.
+    Overrides(Vec<OverrideRecord>),
     /// [`Director::next_deadline`] has come.
     Tick,
     /// The end: addresses and checks are taken back.
@@ -95,6 +118,8 @@ pub enum Command {
 /// How much an administrator cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
+    /// For whoever looks closely.
+    Debug,
     /// An event of normal life.
     Info,
     /// Something to look at.
@@ -127,6 +152,28 @@ pub enum Effect {
     StopSync(SyncRole),
     /// An interface that the workers serve has gone: this run cannot serve it any more.
     PortGone(String),
+    /// Have a program tell a server's load, and answer by [`Command::Load`] in any case.
+    ReadLoad {
+        /// The service.
+        service: ServiceId,
+        /// Its server.
+        server: ServerId,
+        /// The program and its arguments.
+        words: Vec<String>,
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// Run a command of `lvs.cf`, and do not wait for it.
+    Run {
+        /// The key that has it.
+        key: &'static str,
+        /// The program and its arguments.
+        words: Vec<String>,
+    },
+    /// Keep this over a restart of the daemon.
+    KeepOverrides(Vec<OverrideRecord>),
+    /// A state has changed: tell the administrator, the journal, and the notify command.
+    Event(Event),
     /// Tell the administrator.
     Log(Level, String),
     /// Tell the administrator, and whoever asked for a reload, what became of something that was changed by hand.
@@ -153,9 +200,14 @@ pub struct Director {
     network: HostNetwork,
     wanted: Wanted,
     draining: Vec<Draining>,
-    health: HashMap<(ServiceId, ServerId), bool>,
-    /// What was made by hand of servers that the file names, since it was last read; `None` of a deleted one.
-    by_hand: HashMap<(ServiceId, ServerId), Option<ServerSpec>>,
+    /// The moment of the present command.
+    now: Instant,
+    /// Whether a configuration has been taken over, and not been given up yet.
+    is_active: bool,
+    members: HashMap<MemberId, Seat>,
+    groups: HashMap<ServiceId, Post>,
+    overrides: Vec<OverrideRecord>,
+    slow_start: bool,
     steered: Reach,
     steering: Steering,
     effects: Vec<Effect>,
@@ -186,8 +238,12 @@ impl Director {
             network: HostNetwork::default(),
             wanted: Wanted::default(),
             draining: Vec::new(),
-            health: HashMap::new(),
-            by_hand: HashMap::new(),
+            now,
+            is_active: false,
+            members: HashMap::new(),
+            groups: HashMap::new(),
+            overrides: Vec::new(),
+            slow_start: true,
             steered: Reach::default(),
             steering: Steering::default(),
             effects: Vec::new(),
@@ -206,6 +262,7 @@ impl Director {
     pub fn next_deadline(&self) -> Instant {
         let next = self.next_sample.min(self.next_sweep);
         let next = self.next_drain_end().map_or(next, |end| end.min(next));
+        let next = self.next_member_deadline().map_or(next, |due| due.min(next));
         let next = if self.watches_memory() { next.min(self.next_defence) } else { next };
         if self.watches_strangers() { next.min(self.next_strangers) } else { next }
     }
@@ -221,6 +278,7 @@ impl Director {
 
     /// Handles one command. The shared tables are changed when it returns; the effects are to be carried out in order.
     pub fn handle(&mut self, now: Instant, command: Command) -> Vec<Effect> {
+        self.now = now;
         match command {
             Command::Request { client, request } => {
                 let reply = self.request(now, request);
@@ -243,6 +301,8 @@ impl Director {
                 self.draft.sync.stop(role);
                 self.publish();
             }
+            Command::Load { service, server, printed } => self.take_load((service, server), printed),
+            Command::Overrides(records) => self.take_overrides(records),
             Command::Tick => self.tick(now),
             Command::Stop => self.stop(),
         }
@@ -396,6 +456,7 @@ impl Director {
     }
 
     fn tick(&mut self, now: Instant) {
+        self.advance_members();
         if self.watches_memory() && self.next_defence <= now {
             if self.defend() {
                 self.publish();

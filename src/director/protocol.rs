@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::event::journal::Entry;
+use super::member::{Override, State};
 use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServiceId};
 use crate::ipvs::sync::{SyncCounts, SyncDaemon};
 use crate::ipvs::verdict::PacketTotals;
@@ -45,6 +47,22 @@ pub enum Request {
         server: ServerId,
         /// Seconds from now.
         deadline: Option<u32>,
+    },
+    /// Decide about a server in place of its checks, or leave it to them again. Answer: [`Reply::Text`], a line for each server.
+    Override {
+        /// Its name in `lvs.cf`, its address, or its address and port.
+        server: String,
+        /// The virtual server by its name in `lvs.cf`; all if absent.
+        virtual_server: Option<String>,
+        /// Who decides what.
+        to: Override,
+    },
+    /// Events after that of a number, as far as they are kept. Answer: [`Reply::Events`].
+    Events {
+        /// The number; 0 for all.
+        after: u64,
+        /// Whether to wait some seconds for one if there is none.
+        wait: bool,
     },
     /// All IPVS sysctls. Answer: [`Reply::Text`], a line each.
     ListSysctls,
@@ -94,6 +112,13 @@ pub enum Reply {
     Timeouts(TimeoutView),
     /// State of the daemon.
     Status(Box<Status>),
+    /// Events in order.
+    Events {
+        /// The events.
+        entries: Vec<Entry>,
+        /// The number of the last one that there was.
+        last: u64,
+    },
     /// Text for a person.
     Text(String),
 }
@@ -153,6 +178,70 @@ pub struct Status {
     pub sync: SyncCounts,
     /// Health of the configured servers.
     pub checks: Vec<CheckStatus>,
+    /// The virtual servers of `lvs.cf`.
+    #[serde(default)]
+    pub virtuals: Vec<VirtualStatus>,
+    /// Runs of the notify command that were left out because too many waited.
+    #[serde(default)]
+    pub notices_lost: u64,
+}
+
+/// A virtual server of `lvs.cf`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is in the table, such as `FWM 80`.
+    pub service: String,
+    /// Servers that are up.
+    pub up: usize,
+    /// Seconds since it got its first server, or lost its last one.
+    pub since: u64,
+    /// Its sorry server, if it has one.
+    pub sorry: Option<SorryStatus>,
+    /// Its active servers in the order of the file.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// A sorry server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SorryStatus {
+    /// `address:port`.
+    pub endpoint: String,
+    /// Whether it stands in.
+    pub active: bool,
+}
+
+/// A real server of a virtual server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its name in `lvs.cf`.
+    pub name: String,
+    /// `address:port`.
+    pub endpoint: String,
+    /// Whether it serves.
+    pub state: State,
+    /// Seconds since when.
+    pub since: u64,
+    /// What its check says, whether or not that decides.
+    pub check: State,
+    /// Why it says so; empty before its first result.
+    pub reason: String,
+    /// Whether an operator decides.
+    #[serde(rename = "override")]
+    pub forced: Override,
+    /// Its weight in the table, if it is there.
+    pub weight: Option<i32>,
+    /// What that is to become.
+    pub full_weight: i32,
+    /// Whether it is in its slow start.
+    pub slow_start: bool,
+    /// Whether it was edited by hand.
+    pub by_hand: bool,
+    /// Whether it is out because it was deleted by hand.
+    pub deleted: bool,
+    /// Its connections.
+    pub connections: u32,
 }
 
 /// The shortcut.

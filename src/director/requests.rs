@@ -45,6 +45,10 @@ impl Director {
             Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::ListSysctls => Reply::Text(self.all_sysctls()),
             Request::Sysctl { name, value } => self.sysctl(&name, value.as_deref()),
+            Request::Override { server, virtual_server, to } => {
+                self.override_servers(&server, virtual_server.as_deref(), to)
+            }
+            Request::Events { .. } => Reply::Failed("this daemon keeps no events".into()),
             Request::Reload => Reply::Failed("this daemon has no files to read again".into()),
         }
     }
@@ -76,8 +80,8 @@ impl Director {
         }
     }
 
-    /// A server that enters by hand is resolved before its first packet comes.
-    fn keep_neighbours_of(&mut self, edit: &Edit) {
+    /// A server that enters is resolved before its first packet comes.
+    pub(super) fn keep_neighbours_of(&mut self, edit: &Edit) {
         if let Edit::AddServer(_, server) = edit {
             let neighbour = self.draft.routes.neighbour(server.id.address);
             self.effects.extend(neighbour.map(|neighbour| Effect::Resolve(vec![neighbour])));
@@ -157,21 +161,18 @@ impl Director {
             evicted: self.tables.admission.counters.counts().evicted,
             sync: self.tables.sync.counts(),
             checks: self.wanted.servers().map(|(service, server)| self.check(service, server)).collect(),
+            virtuals: self.standings(),
             ..Status::default()
         }
     }
 
     fn check(&self, service: &WantedService, server: &WantedServer) -> CheckStatus {
-        let health = match self.health.get(&(service.spec.id, server.spec.id)) {
-            Some(true) => "up",
-            Some(false) => "down",
-            None => "unknown",
-        };
+        let seat = self.members.get(&(service.spec.id, server.spec.id));
         CheckStatus {
             virtual_server: service.name.clone(),
             server: server.name.clone(),
             endpoint: server.check.endpoint.to_string(),
-            health: health.to_owned(),
+            health: seat.map(|seat| seat.member.health()).unwrap_or_default().word().to_owned(),
         }
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::health_check;
 use crate::config::lvs::{
     DeviceAddress, LvsConfig, Network, RealServer, Service, VirtualServer, port_number,
 };
+use crate::director::member::{load, slow_start};
 use crate::ipvs::edit::{
     ClientMask, Forward, Persistence, SchedulerFlags, ServerId, ServerSpec, ServiceId, ServiceSpec,
 };
@@ -51,6 +53,12 @@ pub struct WantedServer {
     pub check: Arc<Check>,
     /// Nothing is configured for it, and the port is 80: it is checked as a web server.
     pub assumes_web: bool,
+    /// Time from one adjustment of its weight to the next.
+    pub step: Duration,
+    /// What is run to learn its load, if that counts.
+    pub load: Option<Vec<String>>,
+    /// How long that may take.
+    pub patience: Duration,
 }
 
 /// A virtual server.
@@ -64,6 +72,8 @@ pub struct WantedService {
     pub port: u16,
     /// A dead server goes to weight 0 instead of out.
     pub quiesce: bool,
+    /// What stands in while no server is up.
+    pub sorry: Option<ServerSpec>,
     /// Its active servers.
     pub servers: Vec<WantedServer>,
 }
@@ -81,12 +91,21 @@ pub struct Wanted {
     pub refused: Vec<String>,
     /// What else an administrator should know.
     pub notes: Vec<String>,
+    /// What to run when the router becomes active.
+    pub active_cmd: Option<String>,
+    /// What to run when it ceases to be.
+    pub inactive_cmd: Option<String>,
 }
 
 impl Wanted {
     /// The wishes of a configuration.
     pub fn new(config: &LvsConfig) -> Wanted {
-        let mut wanted = Wanted { timeouts: timeouts(config), ..Wanted::default() };
+        let mut wanted = Wanted {
+            timeouts: timeouts(config),
+            active_cmd: config.active_cmd.clone(),
+            inactive_cmd: config.inactive_cmd.clone(),
+            ..Wanted::default()
+        };
         if config.service == Service::Fos {
             wanted.refused.push("service = fos: failover of local services is not run, only lvs is".into());
             return wanted;
@@ -116,6 +135,10 @@ impl Wanted {
         if self.services.iter().any(|other| other.spec.id == service.spec.id) {
             let text = "another virtual server has the same mark or address, protocol and port";
             return self.refused.push(format!("virtual {}: {text}; it is not run", block.name));
+        }
+        if block.sorry_server.is_some() && service.sorry.is_none() {
+            let text = format!("virtual {}: sorry_server is one of its servers, and is not used", block.name);
+            self.notes.push(text);
         }
         self.services.push(service);
         if let Some(address) = &block.address {
@@ -231,6 +254,7 @@ fn service(block: &VirtualServer, config: &LvsConfig) -> Result<WantedService, S
         spec,
         port,
         quiesce: block.quiesce_server,
+        sorry: None,
         servers: Vec::new(),
     };
     for server in block.servers.iter().filter(|server| server.active) {
@@ -240,6 +264,8 @@ fn service(block: &VirtualServer, config: &LvsConfig) -> Result<WantedService, S
             service.servers.push(wanted);
         }
     }
+    let sorry = block.sorry_server.map(|address| sorry_server(address, port, config.network));
+    service.sorry = sorry.filter(|sorry| service.server(sorry.id).is_none());
     Ok(service)
 }
 
@@ -253,11 +279,7 @@ fn wanted_server(
     let port = port_number(server.port).ok_or_else(|| format!("port {} is not a port", server.port))?;
     let endpoint = SocketAddr::new(address, port);
     let check = health_check::check(config, block, server, endpoint, virtual_port)?;
-    let forward = match config.network {
-        Network::Nat => Forward::Masquerade,
-        Network::Direct => Forward::Route,
-        Network::Tunnel => Forward::Tunnel,
-    };
+    let forward = forward(config.network);
     // Only NAT can change a port, so that ipvsadm, which Piranha called, takes the service's.
     let keeps_port = forward != Forward::Masquerade && block.fwmark == 0;
     let spec = ServerSpec {
@@ -268,11 +290,35 @@ fn wanted_server(
         upper_threshold: 0,
         lower_threshold: 0,
     };
+    let timeout = u32::try_from(block.timeout).unwrap_or(0).max(1);
     Ok(WantedServer {
         name: server.name.clone(),
         endpoint,
+        step: slow_start::step(timeout),
+        load: load::command(block.load_monitor.as_deref(), &config.rsh_command, address),
+        patience: Duration::from_secs(timeout.into()),
         spec,
         check: Arc::new(check),
         assumes_web: health_check::assumes_web(config, block, server, virtual_port),
     })
+}
+
+fn forward(network: Network) -> Forward {
+    match network {
+        Network::Nat => Forward::Masquerade,
+        Network::Direct => Forward::Route,
+        Network::Tunnel => Forward::Tunnel,
+    }
+}
+
+/// At the virtual port, with weight 1 and the forwarding method of all (reference/piranha.md 3.5).
+fn sorry_server(address: Ipv4Addr, port: u16, network: Network) -> ServerSpec {
+    ServerSpec {
+        id: ServerId { address: address.into(), port },
+        forward: forward(network),
+        tunnel: Encapsulation::Ipip,
+        weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
 }

@@ -1,5 +1,7 @@
 //! The one place that reads the time.
 
+use std::time::{Duration, SystemTime};
+
 use crate::net::time::Instant;
 
 /// The machine's monotonic clock, counting from the moment the value was made. Copies share that start.
@@ -24,6 +26,11 @@ impl Clock {
 
 /// The time of day, which may be set back or forth at any time.
 #[expect(clippy::disallowed_methods, reason = "this is the place that reads the time")]
-pub fn wall() -> std::time::SystemTime {
-    std::time::SystemTime::now()
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The same, reckoned from the beginning of 1970 in UTC.
+pub fn time_of_day() -> Duration {
+    wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

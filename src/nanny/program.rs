@@ -1,4 +1,4 @@
-//! `send_program`: an external program as the check (reference/piranha.md 2.5).
+//! External programs: `send_program` as the check (reference/piranha.md 2.5), and others that are bounded alike.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::nanny::failure::ProbeFailure;
 
-/// The longest output that can be as expected, in bytes.
+/// The longest output that counts, in bytes.
 const OUTPUT_LIMIT: usize = 4096;
 
 /// Runs the program without a shell, `%h` and `%p` replaced by the server's address and port. It must exit with 0
@@ -27,14 +27,17 @@ pub(super) async fn run(
     limit: Duration,
 ) -> Result<(), ProbeFailure> {
     let line = words.join(" ");
-    let mut group = match ProcessGroup::start(words, server) {
-        Ok(group) => group,
+    let filled = words.iter().map(|word| match word.as_str() {
+        "%h" => server.ip().to_string(),
+        "%p" => server.port().to_string(),
+        _ => word.clone(),
+    });
+    let (output, status) = match run_program(filled.collect(), Stdio::piped(), limit).await {
+        Ok(finished) => finished,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            return Err(ProbeFailure::ProgramTimeout(line, server));
+        }
         Err(error) => return Err(ProbeFailure::Start(line, server, error)),
-    };
-    let (output, status) = match timeout(limit, group.finish()).await {
-        Ok(Ok(finished)) => finished,
-        Ok(Err(error)) => return Err(ProbeFailure::Start(line, server, error)),
-        Err(_) => return Err(ProbeFailure::ProgramTimeout(line, server)),
     };
     let printed = output.strip_suffix(b"\n").unwrap_or(&output);
     let as_expected = expect.is_none_or(|expect| !output.is_empty() && printed == expect);
@@ -61,6 +64,17 @@ const OF_THE_SERVICE: [&str; 9] = [
 /// Where programs are looked for if the daemon has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Runs a program without a shell, and returns how it ended and, if `stdout` is a pipe, the first 4,097 bytes of what it printed. One
+/// that takes longer than `limit` is killed together with its process group, and the error is [`io::ErrorKind::TimedOut`].
+pub async fn run_program(
+    words: Vec<String>,
+    stdout: Stdio,
+    limit: Duration,
+) -> io::Result<(Vec<u8>, ExitStatus)> {
+    let mut group = ProcessGroup::start(words, stdout)?;
+    timeout(limit, group.finish()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
 /// A running program and its descendants, killed when dropped or when the program has ended.
 struct ProcessGroup {
     child: Child,
@@ -69,12 +83,8 @@ struct ProcessGroup {
 }
 
 impl ProcessGroup {
-    fn start(words: &[String], server: SocketAddr) -> io::Result<Self> {
-        let mut words = words.iter().map(|word| match word.as_str() {
-            "%h" => server.ip().to_string(),
-            "%p" => server.port().to_string(),
-            _ => word.clone(),
-        });
+    fn start(words: Vec<String>, stdout: Stdio) -> io::Result<Self> {
+        let mut words = words.into_iter();
         let program = words.next().ok_or(io::ErrorKind::NotFound)?;
         let mut command = Command::new(program);
         for name in OF_THE_SERVICE {
@@ -87,7 +97,7 @@ impl ProcessGroup {
             .args(words)
             .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::null())
             .process_group(0)
             .kill_on_drop(true)

@@ -25,7 +25,7 @@ fn a_reload_restores_what_was_cleared_by_hand() {
 }
 
 impl Site {
-    fn ask(&mut self, request: Request) -> Reply {
+    pub(super) fn ask(&mut self, request: Request) -> Reply {
         self.command(Command::Request { client: ClientId(1), request });
         match self.effects.pop() {
             Some(Effect::Reply(ClientId(1), reply)) => reply,
@@ -33,11 +33,11 @@ impl Site {
         }
     }
 
-    fn by_hand(&mut self, edit: Edit) {
+    pub(super) fn by_hand(&mut self, edit: Edit) {
         assert_eq!(self.ask(Request::Edit(edit)), Reply::Done);
     }
 
-    fn differences(&mut self) -> Vec<String> {
+    pub(super) fn differences(&mut self) -> Vec<String> {
         match self.ask(Request::Diff) {
             Reply::Differences(differences) => differences
                 .iter()
@@ -57,13 +57,13 @@ impl Site {
     }
 }
 
-const FIRST: &str = "10.8.8.33:80";
+pub(super) const FIRST: &str = "10.8.8.33:80";
 
-fn article_service() -> ServiceId {
+pub(super) fn article_service() -> ServiceId {
     ServiceId::FwMark { mark: 80, family: Family::V4 }
 }
 
-fn server_id(text: &str) -> ServerId {
+pub(super) fn server_id(text: &str) -> ServerId {
     let place: SocketAddr = text.parse().unwrap();
     ServerId { address: place.ip(), port: place.port() }
 }
@@ -80,7 +80,7 @@ fn rr(port: u16) -> ServiceSpec {
     }
 }
 
-fn by_weight(server: &str, weight: i32) -> ServerSpec {
+pub(super) fn by_weight(server: &str, weight: i32) -> ServerSpec {
     ServerSpec {
         id: server_id(server),
         forward: Forward::Masquerade,
@@ -101,6 +101,8 @@ fn what_was_changed_by_hand_outlives_a_servers_health_but_not_a_reload() {
     assert_eq!(site.servers(), ["10.8.8.34:80 1"]);
     assert_eq!(site.differences(), Vec::<String>::new(), "a server that is down is no difference");
     site.health(&check, true);
+    assert_eq!(site.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"], "its slow start begins");
+    site.pass(60);
     assert_eq!(site.servers(), ["10.8.8.33:80 7", "10.8.8.34:80 1"]);
     let difference = "server 10.8.8.33:80 of FWM 80: Masq weight 7 in the table, Masq weight 1 in lvs.cf";
     assert_eq!(site.differences(), [difference]);

@@ -42,6 +42,11 @@ impl Daemon {
         Self::with_lvs_in(rig, tempfile::tempdir().unwrap(), lvs)
     }
 
+    /// Starts it with this `lvs.cf` and these lines in its settings.
+    pub fn with_lvs_and(rig: &Rig, directory: TempDir, lvs: &str, settings: &str) -> Self {
+        Self::spawn_with(rig, directory, Some(lvs), &[], settings).answering()
+    }
+
     /// Starts it with this `lvs.cf` in the directory of an earlier one.
     pub fn with_lvs_in(rig: &Rig, directory: TempDir, lvs: &str) -> Self {
         Self::spawn(rig, directory, Some(lvs), &[]).answering()
@@ -176,6 +181,15 @@ impl Daemon {
 
     fn has_ended(&self) -> bool {
         self.process.borrow_mut().try_wait().unwrap().is_some()
+    }
+
+    /// CPU time that it has used so far, in seconds.
+    pub fn cpu_time(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.borrow().id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        // USER_HZ is 100 on all that runs here.
+        ticks as f64 / 100.0
     }
 
     fn path(&self, name: &str) -> PathBuf {

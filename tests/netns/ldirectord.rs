@@ -58,7 +58,7 @@ const SERVERS: [&str; 2] = ["10.2.0.2", "10.2.0.3"];
 const FALLBACK: &str = "10.2.0.1";
 
 /// nginx, which tells its address to whoever asks; killed when dropped.
-struct Web {
+pub(super) struct Web {
     address: &'static str,
     process: Child,
     directory: TempDir,
@@ -66,7 +66,7 @@ struct Web {
 
 impl Web {
     /// It listens, and is healthy.
-    fn start(namespace: &Namespace, address: &'static str) -> Self {
+    pub(super) fn start(namespace: &Namespace, address: &'static str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         fs::write(path.join("nginx.conf"), web_configuration(path, address)).unwrap();

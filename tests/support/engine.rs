@@ -122,7 +122,8 @@ impl Router {
         self.fast_path.as_ref().expect("a router with a shortcut")
     }
 
-    fn command(&mut self, command: Command) -> Vec<Effect> {
+    /// Tells the director something; what it wants done.
+    pub fn command(&mut self, command: Command) -> Vec<Effect> {
         let effects = self.director.handle(self.now, command);
         let warnings = effects.iter().filter_map(|effect| match effect {
             Effect::Log(Level::Warn, text) => Some(text.clone()),

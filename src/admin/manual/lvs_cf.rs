@@ -46,8 +46,8 @@ pub fn page() -> String {
     table(&mut page, "KEYS BEYOND PIRANHA", beyond, &HEALTH);
     page.section("DIFFERENCES").paragraph(
         "All errors of a file are reported, not the first alone. Lines may end as on Windows. A reload \
-         applies every key, weights and checks included. A server gets its weight at once, and weight 0 is \
-         0. See `reload` in `xlvs`(8).",
+         applies every key, weights and checks included. Weight 0 is 0, a `sorry_server` is really used, and a \
+         program of `load_monitor` that hangs is killed. See `reload` in `xlvs`(8).",
     );
     page.section("FILES")
         .item("`/etc/sysconfig/ha/lvs.cf`", "Unless `xlvs run --config` or xlvs.toml name another file.");

@@ -76,7 +76,8 @@ fn surroundings(page: &mut Page) {
             "`/etc/xlvs/xlvs.toml`",
             "What neither says: interfaces, queues, paths, settings to start with. It need not exist.",
         )
-        .item(&format!("`{DEFAULT_SOCKET}`"), "The daemon's socket.");
+        .item(&format!("`{DEFAULT_SOCKET}`"), "The daemon's socket.")
+        .item("`/run/xlvs/control.overrides.json`", "What `server` has decided, for the next start.");
     page.section("EXAMPLES")
         .paragraph("See what there is to know about the files, then start:")
         .example("xlvs check /etc/sysconfig/ha/lvs.cf /etc/sysconfig/iptables\nxlvs run")
@@ -86,6 +87,10 @@ fn surroundings(page: &mut Page) {
         .example("xlvs diff")
         .paragraph("Take a server out of service within a minute:")
         .example("xlvs drain tcp 192.0.2.1:80 10.8.8.33:80 --deadline 60")
+        .paragraph("Keep a server out, whatever its checks say, and let them decide again:")
+        .example("xlvs server down 10.8.8.33\nxlvs server auto 10.8.8.33")
+        .paragraph("See servers come and go:")
+        .example("xlvs events --follow")
         .paragraph("Forget connections of servers that are deleted:")
         .example("xlvs sysctl net.ipv4.vs.expire_nodest_conn=1");
     page.section("SEE ALSO").paragraph("`ipvsadm`(8), `lvs.cf`(5), `sysctl`(8)");

@@ -11,6 +11,7 @@ use crate::admin::print::proc::ProcFile;
 use crate::admin::subcommands::{self, Subcommand};
 use crate::admin::{completion, manual};
 use crate::config::service_name::{NoServiceName, ServiceName};
+use crate::director::member::Override;
 use crate::director::run::RunOptions;
 use crate::ipvs::edit::{ServerId, ServiceId};
 
@@ -39,6 +40,14 @@ pub(super) enum Task {
         server: ServerId,
         deadline: Option<u32>,
     },
+    Server {
+        server: String,
+        virtual_server: Option<String>,
+        to: Override,
+    },
+    Events {
+        follow: bool,
+    },
     Help,
     Version,
     /// A text that needs no daemon.
@@ -60,6 +69,8 @@ pub(super) enum UsageError {
         "which server of which service? xlvs drain tcp|udp|sctp ADDRESS:PORT SERVER, or xlvs drain fwmark|fwmark6 N SERVER"
     )]
     NoServer,
+    #[error("which server? xlvs server down|up|auto SERVER [--virtual NAME]")]
+    NoOverride,
     #[error("--deadline takes a whole number of seconds, not `{0}'")]
     Deadline(String),
     #[error("{0}")]
@@ -124,6 +135,8 @@ pub(super) fn parse(arguments: Vec<OsString>, json: bool) -> Result<Task, UsageE
         "check" => parse_check(&mut words),
         "sysctl" => parse_sysctl(&mut words),
         "drain" => parse_drain(&mut words),
+        "server" => parse_server(&mut words),
+        "events" => parse_events(&mut words),
         "doctor" => parse_doctor(&mut words),
         "status" => alone(&mut words, Task::Status),
         "reload" => alone(&mut words, Task::Reload),
@@ -242,6 +255,38 @@ fn parse_drain(parser: &mut Words) -> Result<Task, UsageError> {
     let place: SocketAddr = place.map_err(|_| UsageError::NoServer)?;
     let server = ServerId { address: place.ip(), port: place.port() };
     Ok(Task::Drain { service, server, deadline })
+}
+
+fn parse_server(parser: &mut Words) -> Result<Task, UsageError> {
+    let (mut words, mut virtual_server) = (Vec::new(), None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Value(word) => words.push(word.string()?),
+            Long("virtual") => virtual_server = Some(parser.value()?.string()?),
+            Short('h') | Long("help") => return Ok(Task::Help),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let [to, server] = &words[..] else { return Err(UsageError::NoOverride) };
+    let to = match to.as_str() {
+        "auto" => Override::Auto,
+        "up" => Override::Up,
+        "down" => Override::Down,
+        _ => return Err(UsageError::NoOverride),
+    };
+    Ok(Task::Server { server: server.clone(), virtual_server, to })
+}
+
+fn parse_events(parser: &mut Words) -> Result<Task, UsageError> {
+    let mut follow = false;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('f') | Long("follow") => follow = true,
+            Short('h') | Long("help") => return Ok(Task::Help),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Task::Events { follow })
 }
 
 fn parse_man(parser: &mut Words) -> Result<Task, UsageError> {

@@ -2,9 +2,10 @@
 
 mod command_line;
 mod doctor;
+mod events;
+mod status;
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,10 +19,8 @@ use super::print::proc::ProcFile;
 use super::subcommands;
 use crate::config::report::{CheckOutcome, check_file};
 use crate::director::names::with_system_names;
-use crate::director::protocol::{Reply, Request, ShortcutStatus, Status};
+use crate::director::protocol::{Reply, Request};
 use crate::director::run::{self, RunOptions};
-use crate::ipvs::sync::SyncCounts;
-use crate::ipvs::verdict::PacketTotals;
 
 /// What to print, and the exit code.
 struct Answer {
@@ -74,7 +73,7 @@ fn perform(task: Task, json: bool) -> Result<Answer, String> {
         Task::Check(files) => return check(&files, json),
         Task::Status => match ask(Request::Status)? {
             Reply::Status(status) if json => json::line(&status).into(),
-            Reply::Status(status) => describe(&status).into(),
+            Reply::Status(status) => status::describe(&status).into(),
             other => return Err(unexpected(other)),
         },
         Task::Diff => return diff(json),
@@ -82,6 +81,13 @@ fn perform(task: Task, json: bool) -> Result<Answer, String> {
         Task::Proc(file) => return Ok(show_proc(file)),
         Task::ListSysctls => settings(&text(Request::ListSysctls)?, json).into(),
         Task::Sysctl { name, value } => settings(&text(Request::Sysctl { name, value })?, json).into(),
+        Task::Server { server, virtual_server, to } => {
+            message(text(Request::Override { server, virtual_server, to })?, json).into()
+        }
+        Task::Events { follow } => {
+            events::events(&mut std::io::stdout().lock(), follow, json)?;
+            String::new().into()
+        }
         Task::Reload => message(text(Request::Reload)?, json).into(),
         Task::Drain { service, server, deadline } => {
             message(text(Request::Drain { service, server, deadline })?, json).into()
@@ -175,93 +181,4 @@ fn unexpected(reply: Reply) -> String {
         Reply::Refused(errno) => format!("xlvs: {errno}"),
         other => format!("xlvs: the daemon gave an answer that is not understood: {other:?}"),
     }
-}
-
-fn describe(status: &Status) -> String {
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = write_status(&mut text, status);
-    text
-}
-
-/// Nothing where no synchronisation daemon has had anything to do.
-fn write_sync(text: &mut String, counts: &SyncCounts) -> std::fmt::Result {
-    if *counts == SyncCounts::default() {
-        return Ok(());
-    }
-    let SyncCounts { messages_sent, entries_sent, messages_received, entries_received, .. } = counts;
-    writeln!(
-        text,
-        "synchronisation: sent {entries_sent} in {messages_sent} message(s), received {entries_received} in \
-         {messages_received}"
-    )?;
-    let losses = [
-        ("not sent, too many waited", counts.queue_full),
-        ("not sent, the network refused", counts.send_errors),
-        ("received but lost, too many waited", counts.lost),
-    ];
-    for (what, count) in losses.iter().filter(|(_, count)| *count != 0) {
-        writeln!(text, "  {what}: {count}")?;
-    }
-    for (reason, count) in &counts.refused {
-        writeln!(text, "  refused, {reason}: {count}")?;
-    }
-    Ok(())
-}
-
-fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
-    writeln!(text, "xlvs {}, running for {} s, {} worker(s)", status.version, status.uptime, status.workers)?;
-    for port in &status.ports {
-        writeln!(
-            text,
-            "port {}: XDP {}, AF_XDP {}, {} queue(s)",
-            port.name, port.mode, port.copy, port.queues
-        )?;
-    }
-    let ShortcutStatus { state, packets, flows, refused } = &status.shortcut;
-    writeln!(text, "{state}")?;
-    if *flows != 0 || *packets != 0 || *refused != 0 {
-        writeln!(text, "  packets {packets}, directions of connections {flows}, no room for {refused}")?;
-    }
-    let Status { connections, templates, conn_max, evicted, .. } = status;
-    match conn_max {
-        0 => writeln!(text, "connections: {connections}, persistence templates: {templates}")?,
-        _ => writeln!(
-            text,
-            "connections: {connections} of at most {conn_max}, persistence templates: {templates}"
-        )?,
-    }
-    if *evicted != 0 {
-        writeln!(text, "  half-open connections that made room for others: {evicted}")?;
-    }
-    let packets = &status.packets;
-    let dropped: u64 = packets.dropped.iter().map(|(_, count)| count).sum();
-    writeln!(
-        text,
-        "packets: received {} = transmitted {} + passed {} + handed over {} + dropped {dropped}",
-        packets.received, packets.transmitted, packets.passed, packets.handed_over
-    )?;
-    if packets.made != 0 || packets.absorbed != 0 || packets.held != 0 {
-        let PacketTotals { made, absorbed, held, .. } = packets;
-        writeln!(text, "  made besides {made}; taken into those {absorbed}; held now {held}")?;
-    }
-    for (reason, count) in &packets.dropped {
-        writeln!(text, "  dropped, {}: {count}", reason.as_str())?;
-    }
-    if status.ring_full + status.no_frame != 0 {
-        let (ring_full, no_frame) = (status.ring_full, status.no_frame);
-        writeln!(
-            text,
-            "  lost before they were received: receive ring full {ring_full}, no free frame {no_frame}"
-        )?;
-    }
-    write_sync(text, &status.sync)?;
-    for check in &status.checks {
-        writeln!(
-            text,
-            "server {} {} ({}): {}",
-            check.virtual_server, check.server, check.endpoint, check.health
-        )?;
-    }
-    Ok(())
 }

@@ -2,9 +2,13 @@
 
 mod addresses;
 mod checks;
+mod effects;
 pub mod examine;
 mod files;
+mod journal;
+mod overrides;
 mod ports;
+mod programs;
 mod sync;
 mod workers;
 
@@ -21,7 +25,7 @@ use super::doctor::{Grade, judge};
 use super::protocol::{Reply, Request};
 use super::socket::{Asked, ControlSocket, SocketError};
 use super::wanted::Wanted;
-use super::{ClientId, Command, Director, Effect, Level, Port};
+use super::{ClientId, Command, Director, Port};
 use crate::config::settings::{Settings, SettingsError};
 use crate::host::clock::Clock;
 use crate::host::memory;
@@ -37,6 +41,9 @@ use crate::xdp::XdpError;
 use addresses::Addresses;
 use checks::Checks;
 use files::{Configuration, Files};
+use journal::Events;
+use overrides::OverrideFile;
+use programs::{LoadReport, Programs};
 use sync::SyncThreads;
 use workers::Workers;
 
@@ -133,6 +140,10 @@ struct Daemon {
     network: watch::Receiver<Arc<HostNetwork>>,
     requests: mpsc::Receiver<Asked>,
     health: mpsc::Receiver<HealthReport>,
+    loads: mpsc::Receiver<LoadReport>,
+    programs: Programs,
+    events: Events,
+    overrides: OverrideFile,
     socket: tokio::task::JoinHandle<()>,
     answer: Option<Reply>,
     changed_by_hand: Vec<String>,
@@ -142,6 +153,7 @@ struct Daemon {
 enum Happening {
     Asked(Asked),
     Health(HealthReport),
+    Load(LoadReport),
     Network,
     Reload,
     Tick,
@@ -173,12 +185,16 @@ impl Daemon {
         advise(&settings, &ports, &workers, &netlink).await;
         let mut director = Director::new(clock.now(), tables, shares, ports.clone())
             .with_memory(memory::total_bytes().unwrap_or(0))
-            .with_beyond(settings.beyond());
+            .with_beyond(settings.beyond())
+            .with_slow_start(settings.slow_start);
+        let overrides = OverrideFile::new(settings.control_socket.with_extension("overrides.json"));
+        director.handle(clock.now(), Command::Overrides(overrides.read()));
         director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
         director.handle(clock.now(), Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
         director.handle(clock.now(), Command::Network((*now_network).clone()));
         let (to_requests, requests) = mpsc::channel(INBOX);
         let (to_health, health) = mpsc::channel(INBOX);
+        let (to_loads, loads) = mpsc::channel(INBOX);
         let record = settings.control_socket.with_extension("addresses.json");
         let mut addresses = Addresses::new(netlink.clone(), record, &now_network);
         addresses.remove_leftovers(&now_network, &wanted.addresses).await;
@@ -196,6 +212,10 @@ impl Daemon {
             network,
             requests,
             health,
+            loads,
+            programs: Programs::new(&settings.notify, to_loads),
+            events: Events::default(),
+            overrides,
             socket: tokio::spawn(socket.serve(to_requests)),
             answer: None,
             changed_by_hand: Vec::new(),
@@ -208,6 +228,9 @@ impl Daemon {
             match self.next(signals).await {
                 Happening::Asked(asked) => self.serve_request(asked).await,
                 Happening::Health(report) => self.take_health(report).await,
+                Happening::Load(LoadReport { service, server, printed }) => {
+                    self.command(Command::Load { service, server, printed }).await;
+                }
                 Happening::Network => {
                     let network = (**self.network.borrow_and_update()).clone();
                     self.workers.look_at_exits();
@@ -228,10 +251,13 @@ impl Daemon {
         if let Some(name) = self.gone.take() {
             return Happening::PortGone(name);
         }
-        let pause = self.director.next_deadline().saturating_since(self.clock.now());
+        let next = self.director.next_deadline();
+        let next = self.events.next_deadline().map_or(next, |due| due.min(next));
+        let pause = next.saturating_since(self.clock.now());
         tokio::select! {
             Some(asked) = self.requests.recv() => Happening::Asked(asked),
             Some(report) = self.health.recv() => Happening::Health(report),
+            Some(report) = self.loads.recv() => Happening::Load(report),
             Ok(()) = self.network.changed() => Happening::Network,
             Some(()) = signals.reload.recv() => Happening::Reload,
             Some(()) = signals.terminate.recv() => Happening::Stop("SIGTERM"),
@@ -256,6 +282,9 @@ impl Daemon {
     async fn serve_request(&mut self, asked: Asked) {
         let reply = match asked.request {
             Request::Reload => self.reload().await,
+            Request::Events { after, wait } => {
+                return self.events.serve(self.clock.now(), after, wait, asked.answer);
+            }
             request => {
                 self.command(Command::Request { client: ClientId(0), request }).await;
                 if let Some((role, text)) = self.sync_failed.take() {
@@ -265,6 +294,7 @@ impl Daemon {
                 match self.answer.take() {
                     Some(Reply::Status(mut status)) => {
                         self.workers.describe(&mut status);
+                        status.notices_lost = self.programs.notices_lost();
                         Reply::Status(status)
                     }
                     Some(reply) => reply,
@@ -324,49 +354,7 @@ impl Daemon {
         for effect in self.director.handle(self.clock.now(), command) {
             self.carry_out(effect).await;
         }
-    }
-
-    async fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::Reply(_, reply) => self.answer = Some(reply),
-            Effect::Steer(steering) => {
-                if let Err(error) = self.workers.steer(&steering) {
-                    tracing::error!("{error}");
-                }
-            }
-            Effect::AddAddress(address) => {
-                let network = Arc::clone(&self.network.borrow());
-                self.addresses.add(&network, &address).await;
-            }
-            Effect::RemoveAddress(address) => {
-                let network = Arc::clone(&self.network.borrow());
-                self.addresses.remove(&network, &address).await;
-            }
-            Effect::StartCheck(check) => self.checks.start(check),
-            Effect::StopCheck(check) => self.checks.stop(&check),
-            Effect::Resolve(neighbours) => {
-                for (link, address) in neighbours {
-                    if let Err(error) = self.netlink.resolve(link, address).await {
-                        tracing::debug!("{error}");
-                    }
-                }
-            }
-            Effect::StartSync(running, buffer) => {
-                let role = running.daemon.role;
-                if let Err(text) = self.sync.start(&running, buffer) {
-                    self.sync_failed = Some((role, text));
-                }
-            }
-            Effect::StopSync(role) => self.sync.stop(role),
-            Effect::PortGone(name) => self.gone = Some(name),
-            Effect::ChangedByHand(text) => {
-                tracing::warn!("{text}");
-                self.changed_by_hand.push(text);
-            }
-            Effect::Log(Level::Info, text) => tracing::info!("{text}"),
-            Effect::Log(Level::Warn, text) => tracing::warn!("{text}"),
-            Effect::Log(Level::Error, text) => tracing::error!("{text}"),
-        }
+        self.events.answer(self.clock.now());
     }
 
     /// Without systemd there is nobody to notify.
@@ -383,6 +371,7 @@ impl Daemon {
         self.checks.stop_all();
         self.sync.stop_all();
         self.workers.stop();
+        self.programs.stop().await;
         tracing::info!("stopped");
     }
 }

@@ -194,6 +194,8 @@ impl Corpora {
             serde_json::json!({"list_service": id}),
             serde_json::json!("get_timeouts"),
             serde_json::json!("status"),
+            serde_json::json!({ "override": { "server": "10.8.8.33", "virtual_server": null, "to": "down" } }),
+            serde_json::json!({ "events": { "after": 0, "wait": false } }),
             serde_json::json!({"edit": "flush"}),
         ];
         for request in &requests {

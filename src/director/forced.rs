@@ -1,0 +1,144 @@
+//! `xlvs server down|up|auto`: an operator decides about a server in place of its checks.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Happened;
+use super::member::{Input, Override, Place, State};
+use super::members::MemberId;
+use super::protocol::Reply;
+use super::wanted::{WantedServer, WantedService};
+use super::{Director, Effect, Level};
+use crate::ipvs::edit::{ServerId, ServiceId};
+
+/// An override as it is kept over restarts of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverrideRecord {
+    /// The virtual server's name in `lvs.cf`.
+    pub virtual_server: String,
+    /// What it is in the table.
+    pub service: ServiceId,
+    /// Its server.
+    pub server: ServerId,
+    /// What the operator decided; never [`Override::Auto`].
+    pub to: Override,
+}
+
+impl OverrideRecord {
+    /// Whether it is about a server: the virtual server may have got another name, or another mark, address or port, meanwhile.
+    pub fn is_of(&self, service: &WantedService, server: &WantedServer) -> bool {
+        self.server == server.spec.id
+            && (self.service == service.spec.id || self.virtual_server == service.name)
+    }
+}
+
+impl Director {
+    pub(super) fn override_servers(&mut self, name: &str, of: Option<&str>, to: Override) -> Reply {
+        let known = self.wanted.servers().filter(|(service, _)| of.is_none_or(|of| of == service.name));
+        let chosen: Vec<_> = known.filter(|(_, server)| is_named(server, name)).collect();
+        if chosen.is_empty() {
+            return Reply::Failed(self.no_such_server(name, of));
+        }
+        let record = |(service, server): &(&WantedService, &WantedServer)| OverrideRecord {
+            virtual_server: service.name.clone(),
+            service: service.spec.id,
+            server: server.spec.id,
+            to,
+        };
+        let records: Vec<OverrideRecord> = chosen.iter().map(record).collect();
+        let ids: Vec<MemberId> = records.iter().map(|record| (record.service, record.server)).collect();
+        self.overrides.retain(|known| !ids.contains(&(known.service, known.server)));
+        self.overrides.extend(records.into_iter().filter(|record| record.to != Override::Auto));
+        self.effects.push(Effect::KeepOverrides(self.overrides.clone()));
+        let lines: Vec<String> = ids.into_iter().filter_map(|id| self.force(id, to)).collect();
+        Reply::Text(lines.join("\n"))
+    }
+
+    /// Returns what has become of the server.
+    fn force(&mut self, id: MemberId, to: Override) -> Option<String> {
+        let seat = self.members.get(&id)?;
+        if seat.member.forced() != to {
+            let event = seat.event(Happened::forced(to));
+            self.effects.push(Effect::Event(event));
+        }
+        self.tell_member(id, Input::Override(to));
+        let seat = self.members.get(&id)?;
+        let member = &seat.member;
+        let decides = match to {
+            Override::Auto if member.health() == State::Unknown => {
+                "its check decides, and has not ended yet".into()
+            }
+            Override::Auto => format!("its check decides, and says {}", member.health().word()),
+            _ => format!("{} by hand", member.state().word()),
+        };
+        let place = match member.place() {
+            Place::Present(spec) => format!("in the table with weight {}", spec.weight),
+            Place::Absent if member.is_deleted() => {
+                "not in the table: it was deleted by hand, a reload restores it".into()
+            }
+            Place::Absent => "not in the table".into(),
+        };
+        Some(format!(
+            "server {} {} of {}: {decides}; {place}",
+            seat.server, seat.endpoint, seat.virtual_server
+        ))
+    }
+
+    fn no_such_server(&self, name: &str, of: Option<&str>) -> String {
+        const SHOWN: usize = 10;
+        let among = |(service, server): (&WantedService, &WantedServer)| {
+            format!("{} {} of {}", server.name, server.endpoint, service.name)
+        };
+        let all: Vec<String> = self.wanted.servers().map(among).collect();
+        let of = of.map(|of| format!(" of a virtual server {of}")).unwrap_or_default();
+        let known = match all.len() {
+            0 => "it has none that is active".to_owned(),
+            count => {
+                let more = if count > SHOWN { format!(" and {} more", count - SHOWN) } else { String::new() };
+                format!("it has {}{more}", all[..count.min(SHOWN)].join(", "))
+            }
+        };
+        format!("lvs.cf has no active server {name}{of}; {known}")
+    }
+
+    /// What was kept from before: it counts from the first configuration on.
+    pub(super) fn take_overrides(&mut self, records: Vec<OverrideRecord>) {
+        self.overrides = records;
+    }
+
+    /// An override ends with its server. Those that go on are noted as they are called now.
+    pub(super) fn prune_overrides(&mut self) {
+        let (mut kept, mut ended) = (Vec::new(), Vec::new());
+        for record in self.overrides.clone() {
+            match self.wanted.servers().find(|(service, server)| record.is_of(service, server)) {
+                Some((service, _)) => kept.push(OverrideRecord {
+                    service: service.spec.id,
+                    virtual_server: service.name.clone(),
+                    ..record
+                }),
+                None => ended.push(record),
+            }
+        }
+        for OverrideRecord { server, virtual_server, .. } in ended {
+            let text = format!(
+                "server {server} of {virtual_server} is no longer in lvs.cf; what was decided about it by hand ends"
+            );
+            self.log(Level::Warn, text);
+        }
+        if kept != self.overrides {
+            self.overrides = kept;
+            self.effects.push(Effect::KeepOverrides(self.overrides.clone()));
+        }
+    }
+}
+
+/// By its name, its address, or its address and port, as checked or as in the table.
+fn is_named(server: &WantedServer, name: &str) -> bool {
+    let address: Option<IpAddr> = name.parse().ok();
+    let place: Option<SocketAddr> = name.parse().ok();
+    let own = SocketAddr::new(server.spec.id.address, server.spec.id.port);
+    server.name == name
+        || address == Some(server.endpoint.ip())
+        || place.is_some_and(|place| place == server.endpoint || place == own)
+}

@@ -154,7 +154,7 @@ impl Farm {
     }
 
     /// A packet of a client; where it goes to, if it goes.
-    fn from_client(&mut self, client: u16, flags: &str) -> Option<String> {
+    fn client_sends(&mut self, client: u16, flags: &str) -> Option<String> {
         let source = format!("192.0.{}.{}", client / 200, client % 200 + 1);
         let (seq, ack) = if flags == "S" { (1, 0) } else { (2, 5001) };
         let packet = json!({"src": source, "dst": "10.10.1.30", "proto": "tcp", "sport": 1000, "dport": 80,
@@ -162,7 +162,7 @@ impl Farm {
         self.send(Side::Client, packet)
     }
 
-    fn from_server(&mut self, client: u16, server: &str) -> Option<String> {
+    fn server_sends(&mut self, client: u16, server: &str) -> Option<String> {
         let destination = format!("192.0.{}.{}", client / 200, client % 200 + 1);
         let packet = json!({"src": server, "dst": destination, "proto": "tcp", "sport": 80, "dport": 1000,
             "flags": "SA", "seq": 5000, "ack": 2, "id": 7});
@@ -178,9 +178,9 @@ impl Farm {
 
     /// A handshake; the server that it was with.
     fn open(&mut self, client: u16) -> String {
-        let server = self.from_client(client, "S").expect("a server takes it");
-        self.from_server(client, &server).expect("the answer is translated");
-        assert_eq!(self.from_client(client, "A").as_ref(), Some(&server));
+        let server = self.client_sends(client, "S").expect("a server takes it");
+        self.server_sends(client, &server).expect("the answer is translated");
+        assert_eq!(self.client_sends(client, "A").as_ref(), Some(&server));
         server
     }
 }
@@ -205,7 +205,7 @@ fn connections_and_templates_of_a_flapping_server_are_its_own_all_along() {
         farm.router.pass(pause, pause);
         if flap % 50 == 0 {
             for (client, server) in servers.iter().enumerate() {
-                let went = farm.from_client(client as u16, "A");
+                let went = farm.client_sends(client as u16, "A");
                 assert_eq!(went.as_ref(), Some(server), "client {client} at flap {flap}");
             }
         }

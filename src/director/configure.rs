@@ -56,7 +56,7 @@ impl Director {
             }
         }
         self.wanted = next;
-        self.prune_overrides();
+        self.note_overrides(&former);
         self.judge_groups();
         self.publish();
         self.keep_neighbours();
@@ -115,7 +115,7 @@ impl Director {
     }
 
     fn refuse_service(&mut self, service: &WantedService, known: Option<&WantedService>, errno: Errno) {
-        self.log(Level::Error, format!("virtual server {} is refused: {errno}", service.name));
+        self.log(Level::Error, format!("ipvsadm failed for virtual server {}! {errno}", service.name));
         if let Some(known) = known {
             self.end_service(known);
         }

@@ -15,6 +15,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nix::sys::signal::Signal::{SIGINT, SIGTERM};
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -153,7 +154,7 @@ enum Happening {
     Reload,
     Tick,
     PortGone(String),
-    Stop(&'static str),
+    Stop(nix::sys::signal::Signal),
 }
 
 impl Daemon {
@@ -231,8 +232,8 @@ impl Daemon {
                 Happening::Reload => drop(self.reload().await),
                 Happening::Tick => self.tick().await,
                 Happening::PortGone(name) => return Err(RunError::PortGone(name)),
-                Happening::Stop(name) => {
-                    tracing::info!("stopping on {name}");
+                Happening::Stop(signal) => {
+                    tracing::info!("shutting down due to signal {}", signal as i32);
                     return Ok(());
                 }
             }
@@ -252,8 +253,8 @@ impl Daemon {
             Some(report) = self.loads.recv() => Happening::Load(report),
             Ok(()) = self.network.changed() => Happening::Network,
             Some(()) = signals.reload.recv() => Happening::Reload,
-            Some(()) = signals.terminate.recv() => Happening::Stop("SIGTERM"),
-            Some(()) = signals.interrupt.recv() => Happening::Stop("SIGINT"),
+            Some(()) = signals.terminate.recv() => Happening::Stop(SIGTERM),
+            Some(()) = signals.interrupt.recv() => Happening::Stop(SIGINT),
             () = tokio::time::sleep(pause) => Happening::Tick,
         }
     }

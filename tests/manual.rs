@@ -169,6 +169,15 @@ fn what_is_not_in_the_table_is_refused() {
     for (words, told) in [
         (&["nonsense"][..], "xlvs: no such command: nonsense\nSee `xlvs help'.\n"),
         (&["status", "--config", "x"], "xlvs: invalid option '--config'\nSee `xlvs help'.\n"),
+        (&["events", "now"], "xlvs: unexpected argument \"now\"\nSee `xlvs help'.\n"),
+        (
+            &["server", "sideways", "one"],
+            "xlvs: which server? xlvs server down|up|auto SERVER [--virtual NAME]\nSee `xlvs help'.\n",
+        ),
+        (
+            &["server", "down"],
+            "xlvs: which server? xlvs server down|up|auto SERVER [--virtual NAME]\nSee `xlvs help'.\n",
+        ),
         (&["sysctl", "-n"], "xlvs: invalid option '-n'\nSee `xlvs help'.\n"),
         (&["proc", "ip_vs", "--json"], "xlvs: invalid option '--json'\nSee `xlvs help'.\n"),
         (&["man"], "xlvs: which page? xlvs man ipvsadm|xlvs|lvs.cf\nSee `xlvs help'.\n"),

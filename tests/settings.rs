@@ -77,6 +77,12 @@ fn errors_name_file_line_and_key() {
             "x.toml:2: error: sync: there is no such IPVS setting; they are am_droprate, ",
         ),
         ("[[service]]\nudp = 9\n", "x.toml:1: error: match is missing: expected a service such as"),
+        (
+            "notify = 'notify me'\n",
+            "x.toml:1: error: notify: 'notify me' does not begin with an absolute path",
+        ),
+        ("notify = ['/x']\n", "x.toml:1: error: notify: expected a program by its absolute path, with its"),
+        ("slow_start = 1\n", "x.toml:1: error: slow_start: expected true or false"),
         ("zero_copy = true\n", "x.toml:1: error: zero_copy: expected one of \"auto\", \"on\", \"off\""),
         ("shortcut = 'on'\n", "x.toml:1: error: shortcut: expected true, false or \"auto\""),
         ("shortcut_flows = 0\n", "x.toml:1: error: shortcut_flows: 0 is not from 1 to 16777216"),

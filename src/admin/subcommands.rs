@@ -200,8 +200,8 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
             "decide about a server in place of its checks: down takes it out, up puts it in with its full \
              weight, auto leaves it to the checks again",
             "SERVER is its name in lvs.cf, its address, or its address and port. It holds on over changes \
-             of its health, reloads, and restarts of the daemon, until the machine is restarted or lvs.cf \
-             has the server no more. `xlvs status` shows it. With `up`, what was edited by hand is undone.",
+             of its health, reloads, and restarts of the daemon, until the machine is restarted. `xlvs \
+             status` shows it. With `up`, what was edited by hand is undone.",
         )
     },
     Subcommand {

@@ -63,7 +63,7 @@ impl Director {
         }
         self.wanted = next;
         told.into_iter().for_each(|(id, health)| self.tell_member(id, health));
-        self.prune_overrides();
+        self.note_overrides(&former);
         self.judge_groups();
         self.publish();
         self.keep_neighbours();
@@ -122,7 +122,7 @@ impl Director {
     }
 
     fn refuse_service(&mut self, service: &WantedService, known: Option<&WantedService>, errno: Errno) {
-        self.log(Level::Error, format!("virtual server {} is refused: {errno}", service.name));
+        self.log(Level::Error, format!("ipvsadm failed for virtual server {}! {errno}", service.name));
         if let Some(known) = known {
             self.end_service(known);
         }

@@ -1,6 +1,6 @@
 //! `xlvs server down|up|auto`: an operator decides about a server in place of its checks.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::event::Happened;
 use super::member::{Input, Override, Place, State};
 use super::members::MemberId;
 use super::protocol::Reply;
-use super::wanted::{WantedServer, WantedService};
+use super::wanted::{Wanted, WantedServer, WantedService};
 use super::{Director, Effect, Level};
 use crate::ipvs::edit::{ServerId, ServiceId};
 
@@ -38,7 +38,8 @@ impl Director {
         let known = self.wanted.servers().filter(|(service, _)| of.is_none_or(|of| of == service.name));
         let chosen: Vec<_> = known.filter(|(_, server)| is_named(server, name)).collect();
         if chosen.is_empty() {
-            return Reply::Failed(self.no_such_server(name, of));
+            let forgotten = if to == Override::Auto { self.forget_absent(name, of) } else { None };
+            return forgotten.unwrap_or_else(|| Reply::Failed(self.no_such_server(name, of)));
         }
         let record = |(service, server): &(&WantedService, &WantedServer)| OverrideRecord {
             virtual_server: service.name.clone(),
@@ -107,38 +108,57 @@ impl Director {
         self.overrides = records;
     }
 
-    /// An override ends with its server. Those that go on are noted as they are called now.
-    pub(super) fn prune_overrides(&mut self) {
-        let (mut kept, mut ended) = (Vec::new(), Vec::new());
-        for record in self.overrides.clone() {
-            match self.wanted.servers().find(|(service, server)| record.is_of(service, server)) {
-                Some((service, _)) => kept.push(OverrideRecord {
-                    service: service.spec.id,
-                    virtual_server: service.name.clone(),
-                    ..record
-                }),
-                None => ended.push(record),
+    /// Overrides of servers that are not in `lvs.cf` any more wait for them to come back: whoever takes a server out of the file
+    /// and puts it in again has not said that it is well. The others are noted as they are called now.
+    pub(super) fn note_overrides(&mut self, former: &Wanted) {
+        let mut noted = self.overrides.clone();
+        for record in &mut noted {
+            let is_its = |wanted: &(&WantedService, &WantedServer)| record.is_of(wanted.0, wanted.1);
+            if let Some((service, _)) = self.wanted.servers().find(is_its) {
+                (record.service, record.virtual_server) = (service.spec.id, service.name.clone());
+            } else if former.servers().any(|wanted| is_its(&wanted)) {
+                let text = format!(
+                    "server {} of {} is not active in lvs.cf any more; if it comes back, it is {} by hand still",
+                    record.server,
+                    record.virtual_server,
+                    record.to.word()
+                );
+                self.effects.push(Effect::Log(Level::Warn, text));
             }
         }
-        for OverrideRecord { server, virtual_server, .. } in ended {
-            let text = format!(
-                "server {server} of {virtual_server} is no longer in lvs.cf; what was decided about it by hand ends"
-            );
-            self.log(Level::Warn, text);
-        }
-        if kept != self.overrides {
-            self.overrides = kept;
+        if noted != self.overrides {
+            self.overrides = noted;
             self.effects.push(Effect::KeepOverrides(self.overrides.clone()));
         }
+    }
+
+    /// Ends what was decided about a server that `lvs.cf` does not have.
+    fn forget_absent(&mut self, name: &str, of: Option<&str>) -> Option<Reply> {
+        let is_its = |record: &mut OverrideRecord| {
+            is_place(name, record.server) && of.is_none_or(|of| of == record.virtual_server)
+        };
+        let ended: Vec<OverrideRecord> = self.overrides.extract_if(.., is_its).collect();
+        if ended.is_empty() {
+            return None;
+        }
+        self.effects.push(Effect::KeepOverrides(self.overrides.clone()));
+        let line = |record: OverrideRecord| {
+            let OverrideRecord { server, virtual_server, .. } = record;
+            format!(
+                "server {server} of {virtual_server}: not active in lvs.cf; if it comes back, its check decides"
+            )
+        };
+        Some(Reply::Text(ended.into_iter().map(line).collect::<Vec<_>>().join("\n")))
     }
 }
 
 /// By its name, its address, or its address and port, as checked or as in the table.
 fn is_named(server: &WantedServer, name: &str) -> bool {
-    let address: Option<IpAddr> = name.parse().ok();
-    let place: Option<SocketAddr> = name.parse().ok();
-    let own = SocketAddr::new(server.spec.id.address, server.spec.id.port);
-    server.name == name
-        || address == Some(server.endpoint.ip())
-        || place.is_some_and(|place| place == server.endpoint || place == own)
+    let checked = ServerId { address: server.endpoint.ip(), port: server.endpoint.port() };
+    server.name == name || is_place(name, checked) || is_place(name, server.spec.id)
+}
+
+/// By its address, or its address and port.
+fn is_place(name: &str, server: ServerId) -> bool {
+    name.parse() == Ok(server.address) || name.parse() == Ok(SocketAddr::new(server.address, server.port))
 }

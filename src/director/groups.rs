@@ -5,7 +5,7 @@ use super::member::calm::Calm;
 use super::member::group::{Group, GroupTurn};
 use super::wanted::WantedService;
 use super::{Director, Effect, Level};
-use crate::ipvs::edit::{Edit, ServerSpec, ServiceId};
+use crate::ipvs::edit::{Edit, Errno, ServerSpec, ServiceId};
 use crate::net::time::Instant;
 
 /// A [`Group`], and what has been done and told about it.
@@ -14,6 +14,8 @@ pub(super) struct Post {
     pub(super) group: Group,
     /// The sorry server that is in the table.
     pub(super) sorry: Option<ServerSpec>,
+    /// Why it was not taken the last time; only a change of it is told.
+    refused: Option<Errno>,
     calm: Calm,
     told_empty: bool,
 }
@@ -44,7 +46,13 @@ impl Director {
         let now = self.now;
         let service = self.wanted.service(id)?;
         let count = self.count_members(service);
-        let new = || Post { group: Group::new(now), sorry: None, calm: Calm::default(), told_empty: false };
+        let new = || Post {
+            group: Group::new(now),
+            sorry: None,
+            refused: None,
+            calm: Calm::default(),
+            told_empty: false,
+        };
         let post = self.groups.entry(*id).or_insert_with(new);
         let (turn, lasted) = post.group.judge(now, count)?;
         if post.calm.admits(now) {
@@ -72,13 +80,19 @@ impl Director {
             Some(_) if goes_on => Edit::EditServer(*id, wish.clone()),
             Some(_) => return,
         };
-        if let Err(errno) = self.edit(&edit) {
-            let text = format!("sorry_server {} of {id} is refused: {errno}", wish.id.address);
-            return self.log(Level::Error, text);
-        }
-        self.keep_neighbours_of(&edit);
-        if let Some(post) = self.groups.get_mut(id) {
-            post.sorry = Some(wish);
+        let refused = self.edit(&edit).err();
+        let Some(post) = self.groups.get_mut(id) else { return };
+        let is_news = std::mem::replace(&mut post.refused, refused) != refused;
+        match refused {
+            None => {
+                post.sorry = Some(wish);
+                self.keep_neighbours_of(&edit);
+            }
+            Some(errno) if is_news => {
+                let text = format!("sorry_server {} of {id} is refused: {errno}", wish.id.address);
+                self.log(Level::Error, text);
+            }
+            Some(_) => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 use xlvs::director::member::{Override, State};
 use xlvs::director::protocol::{Reply, Request};
-use xlvs::director::{Command, Effect, OverrideRecord};
+use xlvs::director::{Command, Effect, Level, OverrideRecord};
 use xlvs::ipvs::edit::Edit;
 
 use super::by_hand::{FIRST, article_service, by_weight, server_id};
@@ -150,7 +150,7 @@ fn overrides_and_what_follows_are_told() {
 }
 
 #[test]
-fn overrides_outlive_the_daemon_and_end_with_their_server() {
+fn overrides_outlive_the_daemon() {
     let mut site = Site::article();
     site.server(Override::Down, "lvs-03");
     site.command(Command::Stop);
@@ -163,10 +163,29 @@ fn overrides_outlive_the_daemon_and_end_with_their_server() {
     next.started().iter().for_each(|check| next.health(check, true));
     assert_eq!(next.servers(), ["10.8.8.34:80 1"]);
     assert_eq!(next.kept().len(), 0, "nothing new to keep");
-    next.configure(&ARTICLE.replace("10.8.8.33", "10.8.8.35"));
-    next.configure(ARTICLE);
-    next.started().iter().for_each(|check| next.health(check, true));
-    assert_eq!(next.servers(), ["10.8.8.33:80 1", "10.8.8.34:80 1"]);
+}
+
+#[test]
+fn overrides_wait_for_a_server_that_leaves_the_file() {
+    let mut site = Site::article();
+    site.server(Override::Down, "lvs-03");
+    let without = ARTICLE.replace("10.8.8.33", "10.8.8.35");
+    site.configure(&without);
+    let told = "server 10.8.8.33:80 of http_server is not active in lvs.cf any more; if it comes back, it is down by \
+                hand still";
+    assert!(site.logged(Level::Warn, told), "{:#?}", site.effects);
+    site.effects.clear();
+    site.configure(ARTICLE);
+    let told = "opaque glasses on: 10.8.8.33:80 is down by hand virtual=http_server server=lvs-03";
+    assert!(site.logged(Level::Info, told), "{:#?}", site.effects);
+    site.started().iter().for_each(|check| site.health(check, true));
+    assert_eq!(site.servers(), ["10.8.8.34:80 1"]);
+    site.configure(&without);
+    let answer = site.server(Override::Auto, "10.8.8.33");
+    let expected =
+        "server 10.8.8.33:80 of http_server: not active in lvs.cf; if it comes back, its check decides";
+    assert_eq!(answer, expected);
+    assert!(site.kept().is_empty());
 }
 
 #[test]

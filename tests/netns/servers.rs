@@ -162,6 +162,7 @@ fn a_sorry_server_stands_in_for_servers_that_are_killed() {
     let back = Web::start(&rig.server, SERVERS[1]);
     until(&daemon, 1, State::Up);
     assert_eq!(ask(&rig), SERVERS[1]);
+    wait_until("the address has been announced", || daemon.log().contains("gratuitous lvs arps finished"));
     let log = daemon.log();
     for words in [
         "starting virtual service web active: 80",

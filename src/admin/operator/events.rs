@@ -15,9 +15,9 @@ const DAY: u64 = 86_400;
 /// Writes those that the daemon keeps; if asked to `follow`, also those that are still to come, until nobody reads any more.
 pub(super) fn events(out: &mut dyn Write, follow: bool, as_json: bool) -> Result<(), String> {
     let mut socket = ControlSocket::from_environment();
-    let mut after = 0;
+    let (mut after, mut wait) = (0, false);
     loop {
-        let request = Request::Events { after, wait: follow && after != 0 };
+        let request = Request::Events { after, wait };
         let (entries, last) = match socket.call(request).map_err(|error| format!("xlvs: {error}"))? {
             Reply::Events { entries, last } => (entries, last),
             other => return Err(unexpected(other)),
@@ -26,7 +26,7 @@ pub(super) fn events(out: &mut dyn Write, follow: bool, as_json: bool) -> Result
         if written.is_err() || !follow {
             return Ok(());
         }
-        after = last;
+        (after, wait) = (last, true);
     }
 }
 

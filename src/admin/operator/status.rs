@@ -133,12 +133,12 @@ fn place(server: &ServerStatus) -> String {
     let weight = match weight {
         None if *deleted => return "deleted from the table by hand".to_owned(),
         None => return "not in the table".to_owned(),
-        Some(weight) if *by_hand => format!("weight {weight}, edited by hand"),
         Some(weight) if *slow_start => format!("weight {weight} of {full_weight}, slow start"),
         Some(weight) if weight > full_weight => format!("weight {weight} by its load, else {full_weight}"),
         Some(weight) => format!("weight {weight}"),
     };
-    format!("{weight}; connections {connections}")
+    let by_hand = if *by_hand { ", edited by hand" } else { "" };
+    format!("{weight}{by_hand}; connections {connections}")
 }
 
 /// A time in one unit.

@@ -44,6 +44,17 @@ pub enum Override {
     Down,
 }
 
+impl Override {
+    /// As it is typed.
+    pub fn word(self) -> &'static str {
+        match self {
+            Override::Auto => "auto",
+            Override::Up => "up",
+            Override::Down => "down",
+        }
+    }
+}
+
 /// What is known of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

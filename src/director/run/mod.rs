@@ -16,6 +16,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nix::sys::signal::Signal::{SIGINT, SIGTERM};
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -158,7 +159,7 @@ enum Happening {
     Reload,
     Tick,
     PortGone(String),
-    Stop(&'static str),
+    Stop(nix::sys::signal::Signal),
 }
 
 impl Daemon {
@@ -239,8 +240,8 @@ impl Daemon {
                 Happening::Reload => drop(self.reload().await),
                 Happening::Tick => self.tick().await,
                 Happening::PortGone(name) => return Err(RunError::PortGone(name)),
-                Happening::Stop(name) => {
-                    tracing::info!("stopping on {name}");
+                Happening::Stop(signal) => {
+                    tracing::info!("shutting down due to signal {}", signal as i32);
                     return Ok(());
                 }
             }
@@ -260,8 +261,8 @@ impl Daemon {
             Some(report) = self.loads.recv() => Happening::Load(report),
             Ok(()) = self.network.changed() => Happening::Network,
             Some(()) = signals.reload.recv() => Happening::Reload,
-            Some(()) = signals.terminate.recv() => Happening::Stop("SIGTERM"),
-            Some(()) = signals.interrupt.recv() => Happening::Stop("SIGINT"),
+            Some(()) = signals.terminate.recv() => Happening::Stop(SIGTERM),
+            Some(()) = signals.interrupt.recv() => Happening::Stop(SIGINT),
             () = tokio::time::sleep(pause) => Happening::Tick,
         }
     }

@@ -23,7 +23,7 @@ pub use check::{Check, DnsQuery, HttpRequest, Method, Timing, Tls, Trust};
 pub use expect::{Expect, Judgement, Pattern, PatternError};
 pub use failure::ProbeFailure;
 pub use probe::Probe;
-pub use program::run_program;
+pub use program::{Leftovers, run_program};
 pub use run::{Facilities, HealthReport, run};
 pub use schedule::{Action, Event, HealthChange, Nanny, Passed};
 pub use slots::Slots;

@@ -32,7 +32,8 @@ pub(super) async fn run(
         "%p" => server.port().to_string(),
         _ => word.clone(),
     });
-    let (output, status) = match run_program(filled.collect(), Stdio::piped(), limit).await {
+    let (output, status) = match run_program(filled.collect(), Stdio::piped(), limit, Leftovers::Killed).await
+    {
         Ok(finished) => finished,
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             return Err(ProbeFailure::ProgramTimeout(line, server));
@@ -64,18 +65,29 @@ const OF_THE_SERVICE: [&str; 9] = [
 /// Where programs are looked for if the daemon has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What becomes of what a program has left in the background when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftovers {
+    /// It is killed.
+    Killed,
+    /// It goes on.
+    GoOn,
+}
+
 /// Runs a program without a shell, and returns how it ended and, if `stdout` is a pipe, the first 4,097 bytes of what it printed. One
 /// that takes longer than `limit` is killed together with its process group, and the error is [`io::ErrorKind::TimedOut`].
 pub async fn run_program(
     words: Vec<String>,
     stdout: Stdio,
     limit: Duration,
+    leftovers: Leftovers,
 ) -> io::Result<(Vec<u8>, ExitStatus)> {
     let mut group = ProcessGroup::start(words, stdout)?;
-    timeout(limit, group.finish()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    let finish = group.finish(leftovers);
+    timeout(limit, finish).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// A running program and its descendants, killed when dropped or when the program has ended.
+/// A running program and its descendants, killed when dropped before the program has ended.
 struct ProcessGroup {
     child: Child,
     /// The process as a descriptor, readable once it has ended. That it is no pipe does not matter for that.
@@ -108,14 +120,16 @@ impl ProcessGroup {
         Ok(ProcessGroup { child, ended: pipe::Receiver::from_owned_fd_unchecked(ended)? })
     }
 
-    async fn finish(&mut self) -> io::Result<(Vec<u8>, ExitStatus)> {
+    async fn finish(&mut self, leftovers: Leftovers) -> io::Result<(Vec<u8>, ExitStatus)> {
         let mut output = Vec::new();
         if let Some(stdout) = self.child.stdout.take() {
             // One byte more than allowed tells that it is too long; the pipe is closed then, which ends the program.
             stdout.take(OUTPUT_LIMIT as u64 + 1).read_to_end(&mut output).await?;
         }
         self.ended.readable().await?;
-        self.kill();
+        if leftovers == Leftovers::Killed {
+            self.kill();
+        }
         Ok((output, self.child.wait().await?))
     }
 

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::director::notices::{Notice, Notices, ROOM, Subject};
 use crate::ipvs::edit::{ServerId, ServiceId};
-use crate::nanny::run_program;
+use crate::nanny::{Leftovers, run_program};
 
 /// So many loads are read at once.
 const LOADS_AT_ONCE: usize = 16;
@@ -76,9 +76,10 @@ impl Programs {
         self.forget_ended();
         self.running.spawn(async move {
             tracing::info!("{key}: running {}", words.join(" "));
-            if let Some(problem) =
-                problem(&words, run_program(words.clone(), Stdio::null(), COMMAND_TIME).await)
-            {
+            if let Some(problem) = problem(
+                &words,
+                run_program(words.clone(), Stdio::null(), COMMAND_TIME, Leftovers::GoOn).await,
+            ) {
                 tracing::warn!("{key}: {problem}");
             }
         });
@@ -114,7 +115,7 @@ impl Programs {
 
 async fn read_load(words: Vec<String>, limit: Duration) -> Result<String, String> {
     let line = words.join(" ");
-    match run_program(words, Stdio::piped(), limit).await {
+    match run_program(words, Stdio::piped(), limit, Leftovers::Killed).await {
         Ok((printed, status)) if printed.is_empty() => Err(format!("{line} printed nothing ({status})")),
         Ok((printed, _)) => Ok(String::from_utf8_lossy(&printed).into_owned()),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -199,6 +200,6 @@ impl Notifier {
 
 async fn tell(mut words: Vec<String>, notice: Notice) -> (Subject, Option<String>) {
     words.extend(notice.arguments);
-    let outcome = run_program(words.clone(), Stdio::null(), NOTICE_TIME).await;
+    let outcome = run_program(words.clone(), Stdio::null(), NOTICE_TIME, Leftovers::Killed).await;
     (notice.subject, problem(&words, outcome))
 }

@@ -19,6 +19,9 @@ pub(super) fn blocks(checker: &mut Checker<'_>) {
         one.health_texts();
         one.health_program();
         one.health_times();
+        one.health_answers();
+        one.health_words();
+        one.load();
         one.not_done();
         one.leftovers();
         for (number, real) in server.servers.iter().enumerate() {
@@ -30,10 +33,11 @@ pub(super) fn blocks(checker: &mut Checker<'_>) {
     devices(checker);
 }
 
-struct One<'c, 'a> {
-    checker: &'c mut Checker<'a>,
-    server: &'a VirtualServer,
-    block: Block,
+/// One block.
+pub(super) struct One<'c, 'a> {
+    pub(super) checker: &'c mut Checker<'a>,
+    pub(super) server: &'a VirtualServer,
+    pub(super) block: Block,
 }
 
 impl One<'_, '_> {
@@ -41,7 +45,8 @@ impl One<'_, '_> {
         self.checker.said(self.block, key).map(|said| said.line)
     }
 
-    fn warn(&mut self, key: &str, text: impl Into<String>) {
+    /// Warns at the line of a key, else at the head of the block.
+    pub(super) fn warn(&mut self, key: &str, text: impl Into<String>) {
         let line = self.line(key).or_else(|| self.checker.header(self.block));
         self.checker.warn(line, text);
     }
@@ -161,19 +166,16 @@ impl One<'_, '_> {
         let server = self.server;
         let udp = server.protocol == Protocol::Udp;
         let Some(program) = &server.send_program else {
-            if udp && (server.send.is_none() || server.expect.is_none()) {
+            if udp && server.send.as_deref().is_none_or(str::is_empty) {
                 self.warn(
                     "protocol",
-                    "a UDP check needs send and expect, or send_program; without them no server ever comes up",
+                    "a UDP check needs send and expect, or send_program; without them the virtual server is not run",
                 );
             }
             return;
         };
         if server.send.is_some() {
             self.warn("send", "send is ignored because send_program is given; delete one of them");
-        }
-        if server.expect.is_none() {
-            self.warn("send_program", "send_program without expect never succeeds; add expect");
         }
         let glued = |word: &str| word.len() > 2 && (word.contains("%h") || word.contains("%p"));
         if let Some(word) = program.split_whitespace().find(|word| glued(word.trim_matches('\''))) {
@@ -293,7 +295,7 @@ impl One<'_, '_> {
 }
 
 /// The first backslash sequence that is none of the original's escapes. A text of one character is not converted.
-fn unknown_escape(text: &str) -> Option<String> {
+pub(super) fn unknown_escape(text: &str) -> Option<String> {
     text.chars().nth(1)?;
     let mut rest = text.chars();
     while let Some(first) = rest.next() {

@@ -1,20 +1,29 @@
 //! A new configuration as a difference to the present one, and servers that come and go by their health.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::part::Deadline;
 use super::wanted::{Wanted, WantedServer, WantedService};
 use super::{Director, Effect, Level};
 use crate::config::lvs::LvsConfig;
 use crate::ipvs::edit::{Edit, Errno, ServerSpec, ServiceId};
 use crate::ipvs::mark::MarkRules;
 use crate::nanny::Check;
+use crate::net::time::Instant;
 
 impl Director {
     /// Goes over to a new configuration, and says what of what was changed by hand that has undone or left.
-    pub(super) fn configure(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
+    pub(super) fn configure(
+        &mut self,
+        now: Instant,
+        config: &LvsConfig,
+        marks: Arc<MarkRules>,
+        deadline: Deadline,
+    ) {
         let changed = self.differences();
         self.by_hand.clear();
-        self.go_over_to(config, marks);
+        self.go_over_to(now, Wanted::new(config), marks, deadline);
         let left = self.differences();
         for difference in changed {
             let end = if left.contains(&difference) { "stays" } else { "is as in lvs.cf again" };
@@ -24,43 +33,48 @@ impl Director {
         }
     }
 
-    /// Table first, addresses second, so that no address attracts packets that nobody takes; what leaves goes in the opposite order.
-    /// What was changed by hand meanwhile is brought back to the wish.
-    fn go_over_to(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
-        let mut next = Wanted::new(config);
+    /// What is new comes first, in the table and at once, so that no packet meets a half; then its addresses, so that none attracts
+    /// packets that nobody takes. What leaves goes in the opposite order, when its connections have gone. What was changed by hand
+    /// meanwhile is brought back to the wish.
+    pub(super) fn go_over_to(
+        &mut self,
+        now: Instant,
+        mut next: Wanted,
+        marks: Arc<MarkRules>,
+        deadline: Deadline,
+    ) {
         let former = std::mem::take(&mut self.wanted);
         next.adopt_checks(&former);
-        for refused in next.newly_refused(&former) {
+        self.tell_news(&former, &next, &marks);
+        let moved = self.together(|director| {
+            director.draft.marks = marks;
+            director.set_timeouts(&next);
+            next.services.retain(|service| director.begin_service(service));
+            director.change_checks(&former, &next);
+            director.begin_servers(&former, &next);
+            director.wanted = next;
+            let moved = director.move_addresses(&former);
+            director.close_addresses();
+            if director.wanted.addresses != former.addresses {
+                director.take_routes();
+            }
+            moved
+        });
+        self.effects.extend(moved);
+        self.part_with(&former, now, deadline);
+        self.keep_neighbours();
+    }
+
+    fn tell_news(&mut self, former: &Wanted, next: &Wanted, marks: &MarkRules) {
+        for refused in next.newly_refused(former) {
             self.log(Level::Error, refused);
         }
         for note in next.notes.iter().filter(|note| !former.notes.contains(note)) {
             self.log(Level::Warn, note.clone());
         }
         let unmarked = former.unmarked(&self.draft.marks);
-        for text in next.unmarked(&marks).into_iter().filter(|text| !unmarked.contains(text)) {
+        for text in next.unmarked(marks).into_iter().filter(|text| !unmarked.contains(text)) {
             self.log(Level::Warn, text);
-        }
-        self.draft.marks = marks;
-        self.remove_addresses(&former, &next);
-        self.set_timeouts(&next);
-        for service in former.services.iter().filter(|service| next.service(&service.spec.id).is_none()) {
-            self.end_service(service);
-        }
-        next.services.retain(|service| self.begin_service(&former, service));
-        self.change_servers(&former, &next);
-        for address in &next.addresses {
-            if !former.addresses.contains(address) || !address.is_on(&self.network) {
-                self.effects.push(Effect::AddAddress(address.clone()));
-            }
-        }
-        self.wanted = next;
-        self.publish();
-        self.keep_neighbours();
-    }
-
-    fn remove_addresses(&mut self, former: &Wanted, next: &Wanted) {
-        for address in former.addresses.iter().filter(|address| !next.addresses.contains(address)) {
-            self.effects.push(Effect::RemoveAddress(address.clone()));
         }
     }
 
@@ -74,108 +88,131 @@ impl Director {
         }
     }
 
-    fn end_service(&mut self, service: &WantedService) {
-        self.log(Level::Info, format!("shutting down virtual service {}", service.name));
-        for server in &service.servers {
-            self.stop_check(&service.spec.id, server);
-        }
-        // Somebody may have deleted it by hand.
-        let _ = self.edit(&Edit::DeleteService(service.spec.id));
-    }
-
     /// Brings a service into the table, or up to date. False if the table refuses it.
-    fn begin_service(&mut self, former: &Wanted, service: &WantedService) -> bool {
+    fn begin_service(&mut self, service: &WantedService) -> bool {
         let WantedService { name, spec, port, .. } = service;
-        let known = former.service(&spec.id);
-        let present = self.draft.services.get(&spec.id).map(|present| present.spec.clone());
+        let present = self.draft.services.get(&spec.id);
         let (edit, text) = match present {
-            Some(present) if present == *spec => return true,
+            Some(present) if present.closing => {
+                (Edit::EditService(spec.clone()), format!("virtual service {name} is back"))
+            }
+            Some(present) if present.spec == *spec => return true,
             Some(_) => (Edit::EditService(spec.clone()), format!("virtual service {name} changed")),
             None => {
                 (Edit::AddService(spec.clone()), format!("starting virtual service {name} active: {port}"))
             }
         };
-        match self.edit(&edit) {
+        let edited = self.edit(&edit);
+        match edited {
             Ok(()) => self.log(Level::Info, text),
-            Err(errno) => {
-                self.refuse_service(service, known, errno);
-                return false;
-            }
+            Err(errno) => self.log(Level::Error, format!("virtual server {name} is refused: {errno}")),
         }
-        true
+        edited.is_ok()
     }
 
-    fn refuse_service(&mut self, service: &WantedService, known: Option<&WantedService>, errno: Errno) {
-        self.log(Level::Error, format!("virtual server {} is refused: {errno}", service.name));
-        if let Some(known) = known {
-            self.end_service(known);
-        }
+    /// Each check runs once, however many servers it is for.
+    fn change_checks(&mut self, former: &Wanted, next: &Wanted) {
+        let (known, wanted) = (former.checks(), next.checks());
+        let is_in =
+            |checks: &[&Arc<Check>], check: &Arc<Check>| checks.iter().any(|other| Arc::ptr_eq(other, check));
+        let gone = known.iter().filter(|check| !is_in(&wanted, check));
+        self.effects.extend(gone.map(|check| Effect::StopCheck(Arc::clone(check))));
+        let new = wanted.iter().filter(|check| !is_in(&known, check));
+        self.effects.extend(new.map(|check| Effect::StartCheck(Arc::clone(check))));
     }
 
-    fn change_servers(&mut self, former: &Wanted, next: &Wanted) {
-        for (known, server) in former.servers() {
-            let Some(service) = next.service(&known.spec.id) else { continue };
-            if service.server(server.spec.id).is_none() {
-                self.stop_check(&service.spec.id, server);
-                // Somebody may have deleted it by hand.
-                let _ = self.edit(&Edit::DeleteServer(service.spec.id, server.spec.id));
-                self.log(Level::Info, format!("server {} removed from {}", server.spec.id, service.name));
-            }
-        }
+    fn begin_servers(&mut self, former: &Wanted, next: &Wanted) {
         for (service, server) in next.servers() {
-            let id = service.spec.id;
-            match former.service(&id).and_then(|known| known.server(server.spec.id)) {
-                None => self.effects.push(Effect::StartCheck(Arc::clone(&server.check))),
-                Some(known) => self.change_check(known, server),
+            let place = (service.spec.id, server.spec.id);
+            let is_known = former.service(&place.0).is_some_and(|known| known.server(place.1).is_some());
+            if !is_known && let Some(up) = self.known_health(former, service, server) {
+                self.health.insert(place, up);
             }
-            if self.health.get(&(id, server.spec.id)) == Some(&true) {
-                self.bring_up_to_date(service, server);
+            let is_leaving = self.is_leaving(service, server);
+            match self.health.get(&place) {
+                Some(true) => self.bring_up_to_date(service, server),
+                Some(false) if is_leaving || !service.quiesce => {
+                    self.leave(place.0, server.spec.clone(), service.quiesce);
+                }
+                // Only a hand can have put it in.
+                None if is_leaving => self.bring_up_to_date(service, server),
+                _ => {}
             }
         }
     }
 
-    fn change_check(&mut self, known: &WantedServer, server: &WantedServer) {
-        if !Arc::ptr_eq(&known.check, &server.check) {
-            self.effects.push(Effect::StopCheck(Arc::clone(&known.check)));
-            self.effects.push(Effect::StartCheck(Arc::clone(&server.check)));
-        }
+    /// What is known of a server that is new at its place: it comes back before it had gone, or it is another's as well.
+    fn known_health(
+        &mut self,
+        former: &Wanted,
+        service: &WantedService,
+        server: &WantedServer,
+    ) -> Option<bool> {
+        let removed = self.drains.take_back((service.spec.id, server.spec.id));
+        removed.and_then(|removed| removed.health).or_else(|| {
+            let same = former.servers().find(|(_, known)| Arc::ptr_eq(&known.check, &server.check));
+            let (service, known) = same?;
+            self.health.get(&(service.spec.id, known.spec.id)).copied()
+        })
+    }
+
+    fn is_leaving(&self, service: &WantedService, server: &WantedServer) -> bool {
+        self.draft.services.get(&service.spec.id).is_some_and(|present| present.is_leaving(server.spec.id))
     }
 
     /// A healthy server as the file wants it: one that is missing enters, another weight is changed.
     fn bring_up_to_date(&mut self, service: &WantedService, server: &WantedServer) {
+        let is_leaving = self.is_leaving(service, server);
+        let wanted = self.as_ordered(service.spec.id, server.spec.clone());
         let present = self.draft.services.get(&service.spec.id);
         let present = present.and_then(|present| present.server(server.spec.id)).map(|server| server.spec());
-        match present {
-            Some(present) if present == server.spec => {}
+        let text = match present {
+            Some(present) if present == wanted && !is_leaving => return,
+            Some(_) if is_leaving => format!("server {} is back in {}", server.spec.id, service.name),
             Some(present) => {
-                let (from, to) = (present.weight, server.spec.weight);
-                let text =
-                    format!("server {} of {}: weight {from} becomes {to}", server.spec.id, service.name);
-                self.log(Level::Info, text);
-                self.enter(service.spec.id, server.spec.clone());
+                let (from, to) = (present.weight, wanted.weight);
+                format!("server {} of {}: weight {from} becomes {to}", server.spec.id, service.name)
             }
-            None => {
-                self.log(Level::Info, format!("server {} enters {} again", server.spec.id, service.name));
-                self.enter(service.spec.id, server.spec.clone());
-            }
-        }
+            None => format!("server {} enters {} again", server.spec.id, service.name),
+        };
+        self.log(Level::Info, text);
+        self.enter(service.spec.id, server.spec.clone());
     }
 
-    fn stop_check(&mut self, id: &ServiceId, server: &WantedServer) {
-        self.health.remove(&(*id, server.spec.id));
-        self.effects.push(Effect::StopCheck(Arc::clone(&server.check)));
+    /// What brings the addresses, once the table is there. One that is in another place comes there before it goes here.
+    fn move_addresses(&mut self, former: &Wanted) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for address in self.wanted.addresses.clone() {
+            let leaving = self.take_address_back(address.address);
+            let known = leaving.as_ref().or_else(|| former.address(address.address));
+            let effect = match known {
+                Some(known) if *known == address && address.is_on(&self.network) => continue,
+                Some(known) if *known != address => Effect::MoveAddress(known.clone(), address),
+                _ => Effect::AddAddress(address),
+            };
+            effects.push(effect);
+        }
+        effects
     }
 
     /// A server came up: it enters. It went down: it leaves, or goes to weight 0.
     pub(super) fn take_health(&mut self, check: &Arc<Check>, up: bool, reason: &str) {
-        let mut servers = self.wanted.servers();
-        let Some((service, server)) = servers.find(|(_, server)| Arc::ptr_eq(&server.check, check)) else {
-            return;
-        };
-        let (id, quiesce, spec, name) =
-            (service.spec.id, service.quiesce, server.spec.clone(), service.name.clone());
-        drop(servers);
-        let endpoint = check.endpoint;
+        let of_check = self.wanted.servers().filter(|(_, server)| Arc::ptr_eq(&server.check, check));
+        let of_check = of_check.map(|(service, server)| {
+            (service.spec.id, service.quiesce, server.spec.clone(), service.name.clone())
+        });
+        for server in of_check.collect::<Vec<_>>() {
+            self.take_health_of(server, check.endpoint, up, reason);
+        }
+    }
+
+    fn take_health_of(
+        &mut self,
+        (id, quiesce, spec, name): (ServiceId, bool, ServerSpec, String),
+        endpoint: SocketAddr,
+        up: bool,
+        reason: &str,
+    ) {
         let known = self.health.insert((id, spec.id), up);
         if up {
             self.log(Level::Info, format!("[ active ] making {endpoint} available ({name})"));
@@ -201,6 +238,7 @@ impl Director {
                 return self.log(Level::Info, text);
             }
         };
+        let spec = self.as_ordered(id, spec);
         let mut result = self.edit(&Edit::AddServer(id, spec.clone()));
         if result == Err(Errno::EEXIST) {
             result = self.edit(&Edit::EditServer(id, spec));
@@ -228,12 +266,26 @@ impl Director {
         let _ = self.edit(&edit);
     }
 
+    /// Takes the addresses back. What is in the table goes on, so that nobody is refused while they are still there.
+    pub(super) fn withdraw(&mut self) {
+        for address in self.all_addresses() {
+            self.effects.push(Effect::RemoveAddress(address));
+        }
+        self.parting.addresses.clear();
+        self.wanted.addresses.clear();
+    }
+
     /// Takes everything back in the opposite order of [`Director::configure`].
     pub(super) fn stop(&mut self) {
+        self.withdraw();
         let wanted = std::mem::take(&mut self.wanted);
-        self.remove_addresses(&wanted, &Wanted::default());
+        self.change_checks(&wanted, &Wanted::default());
+        self.health.clear();
         for service in &wanted.services {
-            self.end_service(service);
+            self.log(Level::Info, format!("shutting down virtual service {}", service.name));
+            // Somebody may have deleted it by hand.
+            let _ = self.edit(&Edit::DeleteService(service.spec.id));
         }
+        self.close_all();
     }
 }

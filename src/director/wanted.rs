@@ -1,5 +1,6 @@
 //! What `lvs.cf` wants, in the words of the tables; and the steps from one wish to the next.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -28,6 +29,11 @@ pub struct WantedAddress {
 }
 
 impl WantedAddress {
+    /// Whether it is in the same place as another one, whatever the place is called.
+    pub fn is_where(&self, other: &WantedAddress) -> bool {
+        (&self.interface, self.prefix_len) == (&other.interface, other.prefix_len)
+    }
+
     /// Whether the machine has the address.
     pub fn is_on(&self, network: &HostNetwork) -> bool {
         network.addresses.iter().any(|present| present.address == IpAddr::V4(self.address))
@@ -37,6 +43,8 @@ impl WantedAddress {
 /// A real server, and how its health is checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WantedServer {
+    /// Name in the file.
+    pub name: String,
     /// As it enters the table.
     pub spec: ServerSpec,
     /// The check that lets it in.
@@ -67,6 +75,8 @@ pub struct Wanted {
     pub timeouts: (u32, u32, u32),
     /// Virtual addresses in file order, then the gateway address of the real servers.
     pub addresses: Vec<WantedAddress>,
+    /// The latter.
+    pub gateway: Option<Ipv4Addr>,
     /// Virtual servers that cannot be run, and why.
     pub refused: Vec<String>,
     /// What else an administrator should know.
@@ -92,6 +102,8 @@ impl Wanted {
         if let Some(router) = &config.nat_router
             && config.network == Network::Nat
         {
+            let is_virtual = wanted.address(router.address).is_some();
+            wanted.gateway = (!is_virtual).then_some(router.address);
             wanted.add_address(router, config.nat_nmask);
         }
         wanted
@@ -125,6 +137,11 @@ impl Wanted {
         });
     }
 
+    /// The wish for an address.
+    pub fn address(&self, address: Ipv4Addr) -> Option<&WantedAddress> {
+        self.addresses.iter().find(|wanted| wanted.address == address)
+    }
+
     /// Virtual servers that go by a mark which no rule gives, so that no packet reaches them.
     pub fn unmarked(&self, marks: &MarkRules) -> Vec<String> {
         let given = marks.destinations();
@@ -154,18 +171,25 @@ impl Wanted {
         self.services.iter().find(|service| service.spec.id == *id)
     }
 
-    /// Goes on with the checks of `former` that have not changed: they keep running.
+    /// Goes on with the checks of `former` that there are here too: they keep running, whatever they are for now.
     pub fn adopt_checks(&mut self, former: &Wanted) {
-        for service in &mut self.services {
-            let Some(known) = former.service(&service.spec.id) else { continue };
-            for server in &mut service.servers {
-                if let Some(known) = known.server(server.spec.id)
-                    && known.check == server.check
-                {
-                    server.check = Arc::clone(&known.check);
-                }
+        let mut running: HashMap<SocketAddr, Vec<&Arc<Check>>> = HashMap::new();
+        for (_, server) in former.servers() {
+            running.entry(server.check.endpoint).or_default().push(&server.check);
+        }
+        for server in self.services.iter_mut().flat_map(|service| &mut service.servers) {
+            let known = running.get(&server.check.endpoint).into_iter().flatten();
+            if let Some(known) = known.copied().find(|known| **known == server.check) {
+                server.check = Arc::clone(known);
             }
         }
+    }
+
+    /// Its checks, each once.
+    pub fn checks(&self) -> Vec<&Arc<Check>> {
+        let mut seen = HashSet::new();
+        let checks = self.servers().map(|(_, server)| &server.check);
+        checks.filter(|check| seen.insert(Arc::as_ptr(check))).collect()
     }
 
     /// Every server with its service.
@@ -261,5 +285,5 @@ fn wanted_server(
         upper_threshold: 0,
         lower_threshold: 0,
     };
-    Ok(WantedServer { spec, check: Arc::new(check) })
+    Ok(WantedServer { name: server.name.clone(), spec, check: Arc::new(check) })
 }

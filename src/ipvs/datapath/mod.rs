@@ -3,6 +3,7 @@
 mod admission;
 mod direct;
 mod expiry;
+mod farewell;
 mod fragments;
 mod ftp;
 mod icmp;
@@ -38,6 +39,7 @@ use crate::net::rewrite;
 use crate::net::time::Instant;
 
 use expiry::expire;
+pub use farewell::is_believed;
 use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
 use shorten::is_lendable;
@@ -134,6 +136,7 @@ impl Engine for Datapath {
 
     fn advance(&mut self, now: Instant) {
         self.lapse_fragments(now);
+        self.say_farewells();
         // One for all: those that are made under it cost next to nothing.
         let _guard = Guard::new();
         let Datapath { wheel, template_wheel, tables, snapshot, outbox, .. } = self;

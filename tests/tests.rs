@@ -14,6 +14,7 @@ mod ipvsadm;
 mod layers;
 mod lvscf;
 mod lvscf_check;
+mod lvscf_traps;
 mod manual;
 mod marks;
 mod model;

@@ -297,10 +297,10 @@ fn the_difference_to_the_file_shows_what_is_drained() {
     assert_eq!(
         lines,
         [
-            "server 10.8.8.33:80 of TCP 10.10.1.30:80: drained (removed), 2 connections left, which end in 300 s in \
-             the table, not in lvs.cf",
             "server 10.8.8.34:443 of TCP 10.10.1.30:443: drained (by order), 0 connections left in the table, Masq \
              weight 1 in lvs.cf",
+            "server 10.8.8.33:80 of TCP 10.10.1.30:80: drained (removed), 2 connections left, which end in 300 s in \
+             the table, not in lvs.cf",
         ]
     );
 }

@@ -6,14 +6,13 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use xlvs::admin::client::Transport as _;
 use xlvs::config::marks::parse_marks;
 use xlvs::config::names::Names;
 use xlvs::config::parse::load;
 use xlvs::config::settings;
 use xlvs::director::protocol::{DrainStatus, Reply, Request, Status};
 use xlvs::director::wanted::WantedAddress;
-use xlvs::director::{Command, Effect};
+use xlvs::director::{ClientId, Command, Effect};
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::verdict::Verdict;
 use xlvs::nanny::Check;
@@ -101,7 +100,14 @@ impl Live {
     }
 
     pub fn ask(&mut self, request: Request) -> Reply {
-        self.router.call(request).unwrap()
+        let mut effects = self.router.command(Command::Request { client: ClientId(1), request });
+        let reply = effects.iter().position(|effect| matches!(effect, Effect::Reply(..)));
+        let reply = effects.remove(reply.expect("every request is answered"));
+        self.carry_out(effects);
+        match reply {
+            Effect::Reply(_, reply) => reply,
+            _ => unreachable!(),
+        }
     }
 
     pub fn status(&mut self) -> Status {
@@ -188,7 +194,7 @@ impl Live {
     /// A new connection; `None` if it is not to be had.
     pub fn open_one(&mut self, protocol: &str, virtual_address: &str) -> Option<Flow> {
         self.clients += 1;
-        let client = Ipv4Addr::from(0xc633_0000 + self.clients / 50_000);
+        let client = Ipv4Addr::from(0xc633_0000 + self.clients);
         let port = 1_024 + (self.clients % 50_000) as u16;
         self.open_from(SocketAddrV4::new(client, port), protocol, virtual_address)
     }

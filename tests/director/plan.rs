@@ -303,7 +303,7 @@ fn each_change_says_from_what_to_what_and_at_what_cost() {
             "Changed health check of 10.8.8.37:53 in virtual dns: as it is > started anew [0 0 0 0]",
             "Changed health check of 10.8.8.38:53 in virtual dns: as it is > started anew [0 0 0 0]",
             "Added server 10.8.8.41:53 of UDP 10.10.1.30:53: - > Masq weight 1, when its check succeeds [0 0 0 0]",
-            "Removed server 10.8.8.39:8000 of FWM 7: Masq weight 1 > - [0 3 0 1]",
+            "Removed server 10.8.8.39:8000 of FWM 7: Masq weight 1 > - [0 3 0 3]",
             "Removed virtual mail (TCP 10.10.1.50:25): rr > - [0 4 0 0]",
             "Changed timeouts (tcp tcpfin udp): 900 120 300 > 700 120 300 [0 0 0 0]",
             "Removed address 10.10.1.50: 10.10.1.50/32 on eth0:50 > - [0 0 0 0]",

@@ -40,7 +40,12 @@ fn each_trap_is_told() {
         let found: Vec<&str> =
             found.iter().map(String::as_str).filter(|line| !everywhere.contains(*line)).collect();
         if found != expected || expected.is_empty() {
-            story += &format!("{}\n  said     {}\n  expected {}\n", path.display(), found.join("\n           "), expected.join("\n           "));
+            story += &format!(
+                "{}\n  said     {}\n  expected {}\n",
+                path.display(),
+                found.join("\n           "),
+                expected.join("\n           ")
+            );
         }
         files += 1;
     }
@@ -59,5 +64,8 @@ fn what_every_file_meets_is_said_once() {
         assert_eq!(notes.iter().filter(|note| note.contains(text)).count(), count, "{text}: {notes:#?}");
     }
     let inactive = CLEAN.replacen(" active = 1", " active = 0", 1);
-    assert!(!remarks(&inactive).iter().any(|note| note.contains("a reload")), "what is not run meets nothing");
+    assert!(
+        !remarks(&inactive).iter().any(|note| note.contains("a reload")),
+        "what is not run meets nothing"
+    );
 }

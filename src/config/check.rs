@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::{check_virtual, check_words};
 use super::lvs::{LvsConfig, Network, Service, port_number};
 use super::parse::{Block, Kind, Parsed, Statement};
+use super::{check_virtual, check_words};
 
 /// Something to know about a file that is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,10 +237,16 @@ impl<'a> Checker<'a> {
             "ipvsadm has no effect: xlvs keeps the tables itself; delete it",
         );
         if config.debug_level != "NONE" {
-            self.warn(self.top("debug_level"), "debug_level has no effect; log_level of xlvs.toml says how much is logged");
+            self.warn(
+                self.top("debug_level"),
+                "debug_level has no effect; log_level of xlvs.toml says how much is logged",
+            );
         }
         if config.syncdaemon {
-            self.warn(self.top("syncdaemon"), "syncdaemon = 1: this version of xlvs tells no other director of connections");
+            self.warn(
+                self.top("syncdaemon"),
+                "syncdaemon = 1: this version of xlvs tells no other director of connections",
+            );
         }
         if !config.hard_shutdown {
             self.warn(

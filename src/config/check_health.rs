@@ -52,7 +52,9 @@ impl One<'_, '_> {
     /// A load that changes nothing.
     pub(super) fn load(&mut self) {
         let server = self.server;
-        let Some(monitor) = server.load_monitor.as_deref().filter(|monitor| *monitor != "none") else { return };
+        let Some(monitor) = server.load_monitor.as_deref().filter(|monitor| *monitor != "none") else {
+            return;
+        };
         let active = server.servers.iter().filter(|real| real.active);
         if server.servers.iter().any(|real| real.active) && active.clone().all(|real| real.weight <= 1) {
             self.warn(

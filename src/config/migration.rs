@@ -47,7 +47,8 @@ impl Notes<'_> {
     /// Piranha told virtual servers apart by address, protocol and port alone.
     fn marks(&mut self) {
         let mut seen = HashMap::new();
-        for (index, block) in self.parsed.config.virtuals.iter().enumerate().filter(|(_, block)| block.active) {
+        for (index, block) in self.parsed.config.virtuals.iter().enumerate().filter(|(_, block)| block.active)
+        {
             let Some(address) = &block.address else { continue };
             let identity = (address.address, block.protocol, block.port);
             if let Some(first) = seen.insert(identity, (block.fwmark, &block.name))
@@ -67,7 +68,10 @@ impl Notes<'_> {
     fn whole(&mut self) {
         let config = &self.parsed.config;
         if self.parsed.crlf {
-            self.note(Some(1), "the lines end with CR LF: Piranha ignored all but the first one, xlvs reads them");
+            self.note(
+                Some(1),
+                "the lines end with CR LF: Piranha ignored all but the first one, xlvs reads them",
+            );
         }
         if !config.virtuals.iter().any(|block| block.active) {
             return;
@@ -130,7 +134,10 @@ impl One<'_, '_> {
         );
         self.note("send_program", text);
         if program.len() > ROOM {
-            self.note("send_program", "a command of more than 254 letters overflowed Piranha's checker; xlvs takes it");
+            self.note(
+                "send_program",
+                "a command of more than 254 letters overflowed Piranha's checker; xlvs takes it",
+            );
         }
     }
 
@@ -138,7 +145,9 @@ impl One<'_, '_> {
         let VirtualServer { send, expect, send_program, use_regex, protocol, port, .. } = self.block;
         for (key, text) in [("send", send), ("expect", expect)] {
             if let Some(escape) = text.as_deref().and_then(unknown_escape) {
-                let text = format!("{escape} sent Piranha's checker into an endless loop; xlvs takes it as it is written");
+                let text = format!(
+                    "{escape} sent Piranha's checker into an endless loop; xlvs takes it as it is written"
+                );
                 self.note(key, text);
             }
         }
@@ -168,7 +177,10 @@ impl One<'_, '_> {
 
     fn times(&mut self) {
         if self.block.timeout <= 0 {
-            self.note("timeout", "timeout = 0 crashed Piranha's checker, and that ended everything; in xlvs it is 1");
+            self.note(
+                "timeout",
+                "timeout = 0 crashed Piranha's checker, and that ended everything; in xlvs it is 1",
+            );
         }
         if self.block.reentry == 0 {
             self.note("reentry", "reentry = 0 means 180 seconds, as in Piranha");

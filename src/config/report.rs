@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::check::{Warning, check};
-use super::migration::notes;
 use super::complaint::{Complaints, ParseError};
 use super::lvs::LvsConfig;
 use super::marks::{self, MarkError};
+use super::migration::notes;
 use super::names::Names;
 use super::parse::parse;
 use super::recover::{Level, is_key_of};

@@ -92,7 +92,12 @@ fn change(key: String, before: Option<&toml::Value>, now: Option<&toml::Value>, 
     Change { key, before: text(before), now: text(now), needs }
 }
 
+/// With the IPVS settings that the file does not name.
 fn table(settings: &Settings) -> toml::Table {
+    let mut settings = settings.clone();
+    for (name, value) in Settings::default().sysctl {
+        settings.sysctl.entry(name).or_insert(value);
+    }
     // Settings were read from such a table.
     toml::Table::try_from(settings).unwrap_or_default()
 }

@@ -106,7 +106,8 @@ impl Drains {
 
     /// Ends the draining of a server that is taken back; what was known of it, if it had been removed.
     pub(super) fn take_back(&mut self, place: Place) -> Option<Removed> {
-        let position = self.going.iter().position(|drain| drain.place() == place && drain.removed().is_some())?;
+        let position =
+            self.going.iter().position(|drain| drain.place() == place && drain.removed().is_some())?;
         self.going.remove(position).removed().cloned()
     }
 
@@ -226,7 +227,12 @@ impl Director {
         }
     }
 
-    fn order_drain(&mut self, now: Instant, place: Place, deadline: Option<u32>) -> Result<DrainStatus, Reply> {
+    fn order_drain(
+        &mut self,
+        now: Instant,
+        place: Place,
+        deadline: Option<u32>,
+    ) -> Result<DrainStatus, Reply> {
         let (service, server) = place;
         let wanted = self.wanted.service(&service).and_then(|service| service.server(server)).is_some();
         let present = self.draft.services.get(&service).and_then(|found| found.server(server)).cloned();
@@ -306,8 +312,13 @@ impl Director {
         self.drain_again();
         self.ask_ends(now);
         let due = |drain: &Drain| drain.end.is_some_and(|end| end <= now);
-        let servers: HashSet<_> =
-            self.drains.going.iter().filter(|drain| due(drain)).map(|drain| Arc::as_ptr(&drain.server)).collect();
+        let servers: HashSet<_> = self
+            .drains
+            .going
+            .iter()
+            .filter(|drain| due(drain))
+            .map(|drain| Arc::as_ptr(&drain.server))
+            .collect();
         let addresses = self.due_addresses(now);
         if !servers.is_empty() || !addresses.is_empty() {
             self.end_connections(now, &servers, &addresses);
@@ -365,7 +376,8 @@ impl Director {
             return;
         }
         self.tables.connections.for_each(|connection| {
-            let at = || addresses.contains(&connection.virtual_address().ip()) && !connection.server.is_draining();
+            let at =
+                || addresses.contains(&connection.virtual_address().ip()) && !connection.server.is_draining();
             if (asked.contains(&Arc::as_ptr(&connection.server)) || at()) && is_believed(&connection) {
                 connection.share().into_iter().for_each(|connection| self.tables.farewells.ask(connection));
             }

@@ -88,7 +88,8 @@ impl Director {
                     leaving.extend(director.retire_servers(former, service.spec.id, &service.name));
                 }
             }
-            let gone = former.addresses.iter().filter(|address| director.wanted.address(address.address).is_none());
+            let gone =
+                former.addresses.iter().filter(|address| director.wanted.address(address.address).is_none());
             let gone: Vec<_> = gone.map(|address| director.leaving(former, address, now, deadline)).collect();
             director.parting.addresses.extend(gone);
             director.close_addresses();
@@ -166,7 +167,8 @@ impl Director {
 
     /// An address that is wanted again stays, or moves from where it still is.
     pub(super) fn take_address_back(&mut self, address: Ipv4Addr) -> Option<WantedAddress> {
-        let position = self.parting.addresses.iter().position(|leaving| leaving.address.address == address)?;
+        let position =
+            self.parting.addresses.iter().position(|leaving| leaving.address.address == address)?;
         Some(self.parting.addresses.remove(position).address)
     }
 
@@ -180,7 +182,8 @@ impl Director {
     pub(super) fn addresses_to_ask(&mut self, now: Instant) -> Vec<IpAddr> {
         let connections = self.tables.connections.len();
         let mut asking = Vec::new();
-        for leaving in self.parting.addresses.iter_mut().filter(|leaving| !leaving.asked && !leaving.gateway) {
+        for leaving in self.parting.addresses.iter_mut().filter(|leaving| !leaving.asked && !leaving.gateway)
+        {
             if leaving.end.is_some_and(|end| asking_time(end, connections) <= now) && connections != 0 {
                 leaving.asked = true;
                 leaving.end = leaving.end.map(|end| end.max(now + ASKING_TIME));
@@ -203,15 +206,16 @@ impl Director {
         self.let_services_go();
         self.let_addresses_go(now);
         let removed = self.drains.going.iter().filter_map(|drain| drain.removed());
-        let waits = removed.map(|removed| removed.held).chain(self.parting.closing.iter().map(|closing| closing.held));
+        let waits = removed
+            .map(|removed| removed.held)
+            .chain(self.parting.closing.iter().map(|closing| closing.held));
         let waits = waits.chain(self.parting.addresses.iter().map(|leaving| leaving.held));
         self.parting.next_look = waits.into_iter().any(|held| !held).then(|| now + LOOK_PERIOD);
     }
 
     fn let_servers_go(&mut self) {
-        let idle = |drain: &Drain| {
-            drain.removed().is_some_and(|removed| !removed.held) && drain.server.total() == 0
-        };
+        let idle =
+            |drain: &Drain| drain.removed().is_some_and(|removed| !removed.held) && drain.server.total() == 0;
         let gone: Vec<_> = self.drains.going.extract_if(.., |drain| idle(drain)).collect();
         for drain in gone {
             let (service, server) = drain.place();
@@ -224,7 +228,9 @@ impl Director {
 
     fn let_services_go(&mut self) {
         let services = &self.draft.services;
-        self.parting.closing.retain(|closing| services.get(&closing.id).is_some_and(|service| service.closing));
+        self.parting
+            .closing
+            .retain(|closing| services.get(&closing.id).is_some_and(|service| service.closing));
         let empty = |closing: &Closing| {
             !closing.held && services.get(&closing.id).is_some_and(|service| service.leaving.is_empty())
         };
@@ -259,7 +265,8 @@ impl Director {
     fn is_left(&mut self, index: usize, now: Instant) -> bool {
         let Leaving { ref address, gateway, end, held, next_count, .. } = self.parting.addresses[index];
         let ip = IpAddr::V4(address.address);
-        let served = |closing: &Closing| matches!(closing.id, ServiceId::Address { address, .. } if address == ip);
+        let served =
+            |closing: &Closing| matches!(closing.id, ServiceId::Address { address, .. } if address == ip);
         if held || self.parting.closing.iter().any(served) {
             return false;
         }

@@ -194,7 +194,12 @@ impl Director {
     }
 
     /// How a server will be in the table; `None` if it is not there before its check has succeeded.
-    fn foreseen_spec(&self, service: &WantedService, server: &WantedServer, present: bool) -> Option<ServerSpec> {
+    fn foreseen_spec(
+        &self,
+        service: &WantedService,
+        server: &WantedServer,
+        present: bool,
+    ) -> Option<ServerSpec> {
         let place = (service.spec.id, server.spec.id);
         let spec = self.as_ordered(place.0, server.spec.clone());
         let by_check = || {
@@ -242,7 +247,9 @@ impl Director {
             }
         }
         if let Some(marks) = marks.filter(|marks| **marks != *self.draft.marks) {
-            let rules = |marks: &MarkRules| Some(format!("{} rules", marks.chains.iter().map(Vec::len).sum::<usize>()));
+            let rules = |marks: &MarkRules| {
+                Some(format!("{} rules", marks.chains.iter().map(Vec::len).sum::<usize>()))
+            };
             let (from, mut to) = (rules(&self.draft.marks), rules(marks));
             if from == to {
                 to = to.map(|text| text + ", others");

@@ -232,12 +232,12 @@ pub struct DrainStatus {
 impl DrainStatus {
     /// How far it is, in words.
     pub fn progress(&self) -> String {
-        let connections = if self.left == 1 { "connection" } else { "connections" };
-        let end = match self.ends_in {
-            Some(seconds) if self.left != 0 => format!(", which end in {seconds} s"),
+        let (connections, end) = if self.left == 1 { ("connection", "ends") } else { ("connections", "end") };
+        let when = match self.ends_in {
+            Some(seconds) if self.left != 0 => format!(", which {end} in {seconds} s"),
             _ => String::new(),
         };
-        format!("{} {connections} left{end}", self.left)
+        format!("{} {connections} left{when}", self.left)
     }
 }
 

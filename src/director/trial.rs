@@ -112,7 +112,9 @@ impl Director {
         let (seconds, end) = (time.as_secs(), now + time);
         self.log(
             Level::Warn,
-            format!("the configuration of {source} is on trial: without xlvs confirm it goes back in {seconds} s"),
+            format!(
+                "the configuration of {source} is on trial: without xlvs confirm it goes back in {seconds} s"
+            ),
         );
         let text = format!(
             "applied {source}; it goes back by itself in {seconds} s, unless you say: xlvs confirm\n\
@@ -162,7 +164,8 @@ impl Director {
     /// Goes back if nobody has confirmed in time.
     pub(super) fn end_trial(&mut self, now: Instant) {
         if let Some(trial) = self.trial.take_if(|trial| trial.end <= now) {
-            let text = format!("nobody has confirmed the configuration of {}: the one before is back", trial.source);
+            let text =
+                format!("nobody has confirmed the configuration of {}: the one before is back", trial.source);
             self.log(Level::Warn, text);
             self.go_back(now, trial);
         }
@@ -222,7 +225,9 @@ impl Director {
                     self.restore_server(place.0, server);
                 }
             }
-            self.draft.services.arrange(id, &servers.iter().map(|server| server.id).collect::<Vec<ServerId>>());
+            self.draft
+                .services
+                .arrange(id, &servers.iter().map(|server| server.id).collect::<Vec<ServerId>>());
         }
         if present.timeouts == after.timeouts && self.present_timeouts() != before.timeouts {
             let (tcp, tcp_fin, udp) = before.timeouts;
@@ -251,7 +256,9 @@ impl Director {
     fn restore_servers(&mut self, now: Instant, before: &Table, after: &Table, present: &Table) {
         let deleted = |place: &Place| self.by_hand.get(place) == Some(&None);
         let extra = after.places(present).into_iter().filter(|place| {
-            deleted(place) && before.server(*place).is_none() && present.server(*place) == after.server(*place)
+            deleted(place)
+                && before.server(*place).is_none()
+                && present.server(*place) == after.server(*place)
         });
         let extra: Vec<Place> = extra.collect();
         self.retire(now, &extra);

@@ -194,7 +194,8 @@ impl Services {
                 matches!(service.spec.id, ServiceId::Address { protocol: Protocol::UDP, port: 1.., .. });
             address && service.spec.engine.is_some()
         };
-        let speaker = |service: &'_ VirtualService| service.servers.iter().position(|server| server.id() == id);
+        let speaker =
+            |service: &'_ VirtualService| service.servers.iter().position(|server| server.id() == id);
         let servers = self
             .iter()
             .filter(speaks)

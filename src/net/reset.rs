@@ -94,8 +94,15 @@ impl Reset {
     pub fn write(&self, frame: &mut Frame<'_>, egress: &Egress) -> bool {
         let flags = if self.ack.is_some() { RST | ACK } else { RST };
         let ack = self.ack.unwrap_or(0);
-        Segment { source: self.source, destination: self.destination, seq: self.seq, ack, tos: self.tos, flags }
-            .write(frame, egress)
+        Segment {
+            source: self.source,
+            destination: self.destination,
+            seq: self.seq,
+            ack,
+            tos: self.tos,
+            flags,
+        }
+        .write(frame, egress)
     }
 }
 

@@ -85,7 +85,8 @@ fn a_server_is_drained_in_all_its_services_by_name_or_address() {
     let mut live = Live::with("", SITE);
     assert_eq!(drain(&mut live, "10.8.8.33:443", None).len(), 1);
     let reply = live.ask(Request::DrainServer { server: "three".into(), service: None, deadline: None });
-    let text = "there is no server three: neither one of that name in lvs.cf nor one of that address in the table";
+    let text =
+        "there is no server three: neither one of that name in lvs.cf nor one of that address in the table";
     assert_eq!(reply, Reply::Failed(text.into()));
 }
 
@@ -177,7 +178,10 @@ fn what_comes_after_the_end_is_answered_by_a_reset() {
     let Flow { client, server, .. } = flow;
     assert!(to_server[0].starts_with(&format!("s tcp {client} > {server} R seq=1001 ")), "{to_server:?}");
     let to_client = live.answers(Side::Client, flow);
-    assert!(to_client[0].starts_with(&format!("c tcp 10.10.1.30:80 > {client} R seq=5001 ")), "{to_client:?}");
+    assert!(
+        to_client[0].starts_with(&format!("c tcp 10.10.1.30:80 > {client} R seq=5001 ")),
+        "{to_client:?}"
+    );
     live.pass(30);
     let leaked = live.answers(Side::Server, flow);
     assert!(leaked[0].starts_with("c tcp 10.8.8.33:80 "), "as with IPVS after a while: {leaked:?}");
@@ -200,9 +204,15 @@ fn a_removed_server_takes_nothing_new_and_leaves_when_it_is_idle_or_late() {
     let flows = live.open(8, "tcp", "10.10.1.30:80");
     let mine = at(&flows, "10.8.8.33");
     live.reload(&without_one()).unwrap();
-    assert_eq!(live.drains(), ["10.8.8.33:80 of TCP 10.10.1.30:80 (removed): 4 connections left, which end in 300 s"]);
+    assert_eq!(
+        live.drains(),
+        ["10.8.8.33:80 of TCP 10.10.1.30:80 (removed): 4 connections left, which end in 300 s"]
+    );
     let listed = live.router.run("ipvsadm -Ln").stdout;
-    assert!(listed.contains("10.8.8.33:80                 Masq    0      4"), "to be seen there, too: {listed}");
+    assert!(
+        listed.contains("10.8.8.33:80                 Masq    0      4"),
+        "to be seen there, too: {listed}"
+    );
     // The same clients, who had templates.
     for flow in &mine {
         let client = std::net::SocketAddrV4::new(*flow.client.ip(), flow.client.port() + 20_000);
@@ -268,13 +278,20 @@ fn without_a_time_removed_connections_end_at_once() {
     live.reload(&without_one()).unwrap();
     let made = live.pass(2);
     assert_eq!(live.broken(&flows).len(), 4);
-    assert_eq!(made.iter().filter(|line| line.contains(" A ")).count(), 8, "asked within a second: {made:#?}");
+    assert_eq!(
+        made.iter().filter(|line| line.contains(" A ")).count(),
+        8,
+        "asked within a second: {made:#?}"
+    );
 }
 
 #[test]
 fn schedulers_that_go_by_hashes_do_not_see_who_leaves() {
     for scheduler in ["sh", "dh", "lblc", "lblcr", "wrr", "lc"] {
-        let with = |text: &str| text.replace("scheduler = rr", &format!("scheduler = {scheduler}")).replace("persistent = 300", "persistent = 0");
+        let with = |text: &str| {
+            text.replace("scheduler = rr", &format!("scheduler = {scheduler}"))
+                .replace("persistent = 300", "persistent = 0")
+        };
         let mut live = Live::with("", &with(SITE));
         let flows = live.open(40, "tcp", "10.10.1.30:80");
         assert!(!flows.is_empty());

@@ -199,12 +199,7 @@ impl Live {
         self.open_from(SocketAddrV4::new(client, port), protocol, virtual_address)
     }
 
-    pub fn open_from(
-        &mut self,
-        client: SocketAddrV4,
-        protocol: &str,
-        virtual_address: &str,
-    ) -> Option<Flow> {
+    pub fn open_from(&mut self, client: SocketAddrV4, protocol: &str, virtual_address: &str) -> Option<Flow> {
         let protocol = if protocol == "tcp" { TCP } else { UDP };
         let virtual_address: SocketAddrV4 = virtual_address.parse().unwrap();
         let first = packet(protocol, client, virtual_address, SYN, CLIENT_SEQ - 1, 0);

@@ -165,12 +165,7 @@ const BLOCK: &[Row] = &[
         "active",
         "virtual web {\n active = 1",
         "virtual web {\n active = 0",
-        &[
-            WEB_SERVICE,
-            ONE,
-            "- server 10.8.8.34:80 of TCP 10.10.1.30:80: Masq weight 1",
-            "2 checks fewer",
-        ],
+        &[WEB_SERVICE, ONE, "- server 10.8.8.34:80 of TCP 10.10.1.30:80: Masq weight 1", "2 checks fewer"],
         Ends::Of("web"),
     ),
     row(
@@ -322,7 +317,8 @@ impl Flows {
     fn open(live: &mut Live) -> Self {
         Flows {
             web: live.open(400, "tcp", "10.10.1.30:80"),
-            bundle: [live.open(150, "tcp", "10.10.1.40:8000"), live.open(150, "tcp", "10.10.1.40:8443")].concat(),
+            bundle: [live.open(150, "tcp", "10.10.1.40:8000"), live.open(150, "tcp", "10.10.1.40:8443")]
+                .concat(),
             dns: live.open(300, "udp", "10.10.1.30:53"),
         }
     }

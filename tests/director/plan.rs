@@ -83,7 +83,10 @@ impl Virtual {
         for server in &self.servers {
             let Server { name, host, weight, .. } = server;
             let active = u8::from(server.active);
-            let _ = writeln!(text, " server {name} {{\n  address = 10.8.8.{host}\n  active = {active}\n  weight = {weight}");
+            let _ = writeln!(
+                text,
+                " server {name} {{\n  address = 10.8.8.{host}\n  active = {active}\n  weight = {weight}"
+            );
             if let Some(port) = server.port {
                 let _ = writeln!(text, "  port = {port}");
             }
@@ -96,12 +99,16 @@ impl Virtual {
 impl Site {
     fn text(&self) -> String {
         let blocks: String = self.virtuals.iter().map(Virtual::text).collect();
-        format!("primary = 10.10.1.1\nnetwork = {}\ntcp_timeout = {}\n{blocks}", self.network, self.tcp_timeout)
+        format!(
+            "primary = 10.10.1.1\nnetwork = {}\ntcp_timeout = {}\n{blocks}",
+            self.network, self.tcp_timeout
+        )
     }
 
     /// Two by address, one of UDP, one by mark; none is like another.
     fn new() -> Site {
-        let server = |host: u8| Server { name: format!("s{host}"), host, port: None, active: true, weight: 1 };
+        let server =
+            |host: u8| Server { name: format!("s{host}"), host, port: None, active: true, weight: 1 };
         let one = |name: &str, host, port, udp, mark, hosts: &[u8]| Virtual {
             name: name.into(),
             active: true,
@@ -159,7 +166,13 @@ impl Site {
         let servers = &mut self.virtuals[at].servers;
         let host = 33 + dice.below(11) as u8;
         if servers.len() < 2 {
-            return servers.push(Server { name: format!("n{host}"), host, port: None, active: true, weight: 2 });
+            return servers.push(Server {
+                name: format!("n{host}"),
+                host,
+                port: None,
+                active: true,
+                weight: 2,
+            });
         }
         let server = dice.below(servers.len());
         match dice.below(6) {
@@ -257,11 +270,19 @@ fn two_hundred_random_changes_do_what_was_foretold() {
         assert_eq!(clients(live.broken(&flows)), ended, "after the deadline: {}\n{plan:#?}", story());
         let counts = (plan.total.kept, plan.total.drained, plan.total.broken);
         let kept = flows.len() - ended.len();
-        assert_eq!(counts, (kept as u64, drained.len() as u64, broken.len() as u64), "{}\n{plan:#?}", story());
+        assert_eq!(
+            counts,
+            (kept as u64, drained.len() as u64, broken.len() as u64),
+            "{}\n{plan:#?}",
+            story()
+        );
         drained_in_all += drained.len();
         broken_in_all += broken.len();
     }
-    assert!(drained_in_all > 1000 && broken_in_all > 1000, "{drained_in_all} {broken_in_all}: too few to tell");
+    assert!(
+        drained_in_all > 1000 && broken_in_all > 1000,
+        "{drained_in_all} {broken_in_all}: too few to tell"
+    );
     assert!(refused < CASES / 4, "{refused} changes of {CASES} were refused");
 }
 
@@ -273,7 +294,10 @@ fn plan(live: &Live, text: &str) -> Plan {
 fn lines(plan: &Plan) -> Vec<String> {
     let line = |Change { step, subject, from, to, toll }: &Change| {
         let [from, to] = [from, to].map(|text| text.as_deref().unwrap_or("-"));
-        format!("{step:?} {subject}: {from} > {to} [{} {} {} {}]", toll.kept, toll.drained, toll.broken, toll.templates)
+        format!(
+            "{step:?} {subject}: {from} > {to} [{} {} {} {}]",
+            toll.kept, toll.drained, toll.broken, toll.templates
+        )
     };
     plan.changes.iter().map(line).collect()
 }
@@ -291,7 +315,13 @@ fn each_change_says_from_what_to_what_and_at_what_cost() {
     next.virtuals[0].scheduler = "wrr";
     next.virtuals.remove(1);
     next.virtuals[2].servers[0].active = false;
-    next.virtuals[1].servers.push(Server { name: "new".into(), host: 41, port: None, active: true, weight: 1 });
+    next.virtuals[1].servers.push(Server {
+        name: "new".into(),
+        host: 41,
+        port: None,
+        active: true,
+        weight: 1,
+    });
     next.virtuals[1].timeout = 9;
     let plan = plan(&live, &next.text());
     assert_eq!(

@@ -64,7 +64,10 @@ fn timeouts_follow() {
     let (mut live, flows) = running(&[web()]);
     live.reload(&format!("tcp_timeout = 700\nudp_timeout = 9\n{}", site(&[web()]))).unwrap();
     let reply = live.ask(Request::GetTimeouts);
-    assert!(matches!(&reply, Reply::Timeouts(set) if (set.tcp, set.tcp_fin, set.udp) == (700, 120, 9)), "{reply:?}");
+    assert!(
+        matches!(&reply, Reply::Timeouts(set) if (set.tcp, set.tcp_fin, set.udp) == (700, 120, 9)),
+        "{reply:?}"
+    );
     assert!(live.broken(&flows).is_empty());
 }
 
@@ -88,7 +91,8 @@ fn those_that_change_places_are_not_mixed_up() {
     let before = listing(&mut live);
     live.reload(&site(&[dns(), web(), mail()])).unwrap();
     assert_eq!(listing(&mut live), before, "only the order in the file is another");
-    live.reload(&site(&[block("new", " port = 81\n", &[server("five", "10.8.8.37")]), mail(), web()])).unwrap();
+    live.reload(&site(&[block("new", " port = 81\n", &[server("five", "10.8.8.37")]), mail(), web()]))
+        .unwrap();
     live.heal();
     let after = listing(&mut live).join("\n");
     assert!(after.contains("service TCP 10.10.1.30:81") && !after.contains(":53"), "{after}");
@@ -146,7 +150,10 @@ fn a_server_that_is_made_inactive_or_removed_goes_alone() {
         }
         live.pass(302);
         let gone = live.broken(&flows);
-        assert!(gone.iter().all(|flow| flow.server.ip().to_string() == "10.8.8.34") && gone.len() == 5, "{gone:?}");
+        assert!(
+            gone.iter().all(|flow| flow.server.ip().to_string() == "10.8.8.34") && gone.len() == 5,
+            "{gone:?}"
+        );
         assert!(!listing(&mut live).join("\n").contains("10.8.8.34"));
     }
 }
@@ -155,7 +162,10 @@ fn a_server_that_is_made_inactive_or_removed_goes_alone() {
 fn weight_scheduler_persistence_and_check_follow() {
     let (mut live, flows) = running(&[web()]);
     let other = web()
-        .replace(" port = 80\n", " port = 80\n scheduler = wrr\n persistent = 50\n timeout = 3\n send = \"?\"\n")
+        .replace(
+            " port = 80\n",
+            " port = 80\n scheduler = wrr\n persistent = 50\n timeout = 3\n send = \"?\"\n",
+        )
         .replace("address = 10.8.8.34\n", "address = 10.8.8.34\n  weight = 9\n");
     live.reload(&site(&[other])).unwrap();
     let world = listing(&mut live);
@@ -199,7 +209,8 @@ fn health_outlives_a_reload() {
 
 #[test]
 fn what_is_known_of_a_server_counts_where_the_same_check_is_for_it() {
-    let by_mark = web().replace(" port = 80\n", " fwmark = 7\n persistent = 9\n").replace(".30 eth0:1", ".40 eth0:1");
+    let by_mark =
+        web().replace(" port = 80\n", " fwmark = 7\n persistent = 9\n").replace(".30 eth0:1", ".40 eth0:1");
     let mut live = Live::with("", &site(&[by_mark.clone()]));
     live.effects.clear();
     live.reload(&site(&[by_mark.replace("fwmark = 7", "fwmark = 8")])).unwrap();
@@ -220,16 +231,19 @@ fn an_address_comes_when_its_packets_find_a_service_and_goes_when_nobody_needs_i
     let text = ARTICLE.replace("10.10.1.30", "10.10.1.77").replace("fwmark = 80\n", "");
     site.configure(&text);
     let steered = at(&site.effects, |effect| match effect {
-        Effect::Steer(steering) => steering.destinations.iter().any(|(to, _)| to.to_string() == "10.10.1.77/32"),
+        Effect::Steer(steering) => {
+            steering.destinations.iter().any(|(to, _)| to.to_string() == "10.10.1.77/32")
+        }
         _ => false,
     });
     let added = at(&site.effects, |effect| matches!(effect, Effect::AddAddress(_)));
     assert!(steered < added, "the packets of an address come up before it attracts any: {:#?}", site.effects);
     site.effects.clear();
     site.configure(&ARTICLE.replace("active = 1", "active = 0"));
-    let ended = at(&site.effects, |effect| {
-        matches!(effect, Effect::Log(Level::Info, text) if text == "virtual service http_server has ended")
-    });
+    let ended = at(
+        &site.effects,
+        |effect| matches!(effect, Effect::Log(Level::Info, text) if text == "virtual service http_server has ended"),
+    );
     let removed = at(&site.effects, |effect| matches!(effect, Effect::RemoveAddress(_)));
     assert!(ended < removed, "{:#?}", site.effects);
 }

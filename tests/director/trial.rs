@@ -86,7 +86,8 @@ fn apply(live: &mut Live, lvs: &str, confirm: Option<u64>) -> Reply {
         confirm: confirm.map(Duration::from_secs),
     };
     live.command(command);
-    let reply = live.effects.iter().rposition(|effect| matches!(effect, Effect::Reply(ClientId(7), _))).unwrap();
+    let reply =
+        live.effects.iter().rposition(|effect| matches!(effect, Effect::Reply(ClientId(7), _))).unwrap();
     match live.effects.remove(reply) {
         Effect::Reply(_, reply) => reply,
         _ => unreachable!(),
@@ -127,7 +128,10 @@ fn the_way_back_brings_everything_back() {
     live.heal();
     assert!(live.status().source.as_deref() == Some("/tmp/new.cf") && live.status().trial == Some(60));
     let new = [live.open(4, "tcp", "10.10.1.30:80"), live.open(4, "tcp", "10.10.1.50:25")].concat();
-    assert!(new.iter().all(|flow| ["10.8.8.33", "10.8.8.37", "10.8.8.38"].contains(&&*flow.server.ip().to_string())));
+    assert!(
+        new.iter()
+            .all(|flow| ["10.8.8.33", "10.8.8.37", "10.8.8.38"].contains(&&*flow.server.ip().to_string()))
+    );
     live.pass(59);
     assert!(live.broken(&flows).is_empty(), "nothing is lost that could not come back");
     live.pass(2);
@@ -243,7 +247,10 @@ fn what_cannot_be_run_is_not_applied() {
     let mut live = Live::with("", SITE);
     let world = live.world();
     let reply = apply(&mut live, &OTHER.replace("port = 25", "fwmark = 99"), Some(60));
-    assert!(matches!(&reply, Reply::Failed(text) if text.contains("no saved iptables rule gives mark 99")), "{reply:?}");
+    assert!(
+        matches!(&reply, Reply::Failed(text) if text.contains("no saved iptables rule gives mark 99")),
+        "{reply:?}"
+    );
     assert_eq!(live.world(), world);
     assert_eq!(live.status().trial, None);
 }
@@ -253,7 +260,8 @@ fn marks_go_there_and_back_too() {
     let mut live = Live::with("", SITE);
     let flow = live.open_one("tcp", "10.10.1.40:8000");
     assert!(flow.is_some());
-    let marks = "*mangle\n-A PREROUTING -d 10.10.1.40/32 -p tcp -m tcp --dport 1234 -j MARK --set-mark 7\nCOMMIT\n";
+    let marks =
+        "*mangle\n-A PREROUTING -d 10.10.1.40/32 -p tcp -m tcp --dport 1234 -j MARK --set-mark 7\nCOMMIT\n";
     let marks = Some(Arc::new(parse_marks(marks, Names::NONE).unwrap()));
     let lvs = Box::new(load(SITE, Names::NONE).unwrap());
     let confirm = Some(Duration::from_secs(60));

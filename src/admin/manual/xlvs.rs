@@ -84,7 +84,9 @@ fn surroundings(page: &mut Page) {
         .example("xlvs doctor")
         .paragraph("What was changed by hand:")
         .example("xlvs diff")
-        .paragraph("Take a server out of service within five minutes, in all its services, and see how far it is:")
+        .paragraph(
+            "Take a server out of service within five minutes, in all its services, and see how far it is:",
+        )
         .example("xlvs drain web-3 --deadline 5m --wait")
         .paragraph("See what another lvs.cf would do, try it, and keep it:")
         .example("xlvs plan new.cf\nxlvs apply new.cf --confirm 60s --install\nxlvs confirm")

@@ -90,8 +90,11 @@ fn line(Change { step, subject, from, to, toll }: &Change) -> String {
         (toll.broken, "broken"),
         (toll.templates, "templates ended"),
     ];
-    let counts: Vec<String> =
-        counts.iter().filter(|(count, _)| *count != 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count != 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
     let counts = if counts.is_empty() { String::new() } else { format!(" [{}]", counts.join(", ")) };
     format!("{word:8}{subject}: {terms}{counts}\n")
 }

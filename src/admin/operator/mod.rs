@@ -148,7 +148,9 @@ fn source_line(status: &Status) -> String {
         (None, _) => String::new(),
         (Some(name), None) => format!("configuration: {name}, not the site's lvs.cf\n"),
         (Some(name), Some(seconds)) => {
-            format!("configuration: {name}, on trial: the former one comes back in {seconds} s without xlvs confirm\n")
+            format!(
+                "configuration: {name}, on trial: the former one comes back in {seconds} s without xlvs confirm\n"
+            )
         }
     }
 }

@@ -112,7 +112,9 @@ impl Addresses {
     pub async fn relocate(&mut self, network: &HostNetwork, from: &WantedAddress, to: &WantedAddress) {
         let address = IpAddr::V4(from.address);
         let former = self.own.iter().find(|own| own.address == address).cloned();
-        let same = former.as_ref().is_some_and(|own| own.interface == to.interface && self.prefix(network, to) == Some(own.prefix_len));
+        let same = former.as_ref().is_some_and(|own| {
+            own.interface == to.interface && self.prefix(network, to) == Some(own.prefix_len)
+        });
         if same && from.label != to.label {
             self.remove(network, from).await;
         }

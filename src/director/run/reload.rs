@@ -107,7 +107,9 @@ impl Daemon {
     pub(super) async fn apply(&mut self, files: SiteFiles, confirm: Option<u32>, install: bool) -> Reply {
         let others = match self.files.read_others(&files).and_then(|others| self.judge(others)) {
             Ok(others) => others,
-            Err(report) => return Reply::Failed(format!("refused, the present configuration stays:\n{report}")),
+            Err(report) => {
+                return Reply::Failed(format!("refused, the present configuration stays:\n{report}"));
+            }
         };
         for warning in &others.warnings {
             tracing::warn!("{warning}");
@@ -115,8 +117,13 @@ impl Daemon {
         let source = files.lvs.name.clone();
         let confirm = confirm.map(|seconds| Duration::from_secs(u64::from(seconds)));
         let Others { lvs, marks, .. } = others;
-        let command =
-            Command::Apply { client: ClientId(0), lvs: Box::new(lvs), marks, source: source.clone(), confirm };
+        let command = Command::Apply {
+            client: ClientId(0),
+            lvs: Box::new(lvs),
+            marks,
+            source: source.clone(),
+            confirm,
+        };
         self.command(command).await;
         let reply = self.answer.take().unwrap_or_else(|| Reply::Failed("no answer".into()));
         let Reply::Text(text) = reply else { return reply };
@@ -229,7 +236,8 @@ fn replace(site: &Path, text: &str) -> io::Result<()> {
     let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let beside = folder.join(format!(".{name}.xlvs"));
-    let written = write(&beside, fs::metadata(&target).ok(), text).and_then(|()| fs::rename(&beside, &target));
+    let written =
+        write(&beside, fs::metadata(&target).ok(), text).and_then(|()| fs::rename(&beside, &target));
     if written.is_err() {
         // It may not have come into being.
         let _ = fs::remove_file(&beside);

@@ -119,7 +119,9 @@ pub async fn next(watcher: &mut Option<Watcher>) -> Option<Vec<Change>> {
     match present.changes().await {
         Ok(changes) => Some(changes),
         Err(error) => {
-            tracing::warn!("changes of the files are not noticed any more ({error}); after one say xlvs reload");
+            tracing::warn!(
+                "changes of the files are not noticed any more ({error}); after one say xlvs reload"
+            );
             *watcher = None;
             None
         }

@@ -33,7 +33,7 @@ impl Director {
                 let (connections, next) = self.tables.connection_page(place, now);
                 Reply::Connections { connections, next }
             }
-            Request::Diff => Reply::Differences(self.differences()),
+            Request::Diff => Reply::Differences(self.all_differences(now)),
             Request::GetTotals => Reply::Totals(self.totals()),
             Request::ListDaemons => Reply::Daemons(self.draft.sync.iter().cloned().collect()),
             Request::GetTimeouts => Reply::Timeouts(TimeoutView {
@@ -41,7 +41,14 @@ impl Director {
                 tcp_fin: self.draft.timeouts.tcp(State::FinWait),
                 udp: self.draft.timeouts.udp(),
             }),
-            Request::Drain { service, server, deadline } => self.drain(now, &service, server, deadline),
+            Request::Drain { service, server, deadline } => self.drain(now, (service, server), deadline),
+            Request::DrainServer { server, service, deadline } => {
+                self.drain_named(now, &server, service.as_ref(), deadline)
+            }
+            Request::UndoDrain { server, service } => self.undo_drains(&server, service.as_ref()),
+            Request::ListDrains => Reply::Drains(self.drain_statuses(now)),
+            Request::Confirm => self.confirm(now),
+            Request::Abort => self.abort(now),
             Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::ListSysctls => Reply::Text(self.all_sysctls()),
             Request::Sysctl { name, value } => self.sysctl(&name, value.as_deref()),
@@ -50,6 +57,7 @@ impl Director {
             }
             Request::Events { .. } => Reply::Failed("this daemon keeps no events".into()),
             Request::Reload => Reply::Failed("this daemon has no files to read again".into()),
+            Request::Plan(_) | Request::Apply { .. } => Reply::Failed("this daemon reads no files".into()),
         }
     }
 
@@ -152,6 +160,7 @@ impl Director {
     /// All but the packet counters and the ports, which the I/O side knows.
     fn status(&self, now: Instant) -> Status {
         self.collect_shortcuts();
+        let source = self.source(now);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: now.saturating_since(self.started).as_secs(),
@@ -162,6 +171,9 @@ impl Director {
             sync: self.tables.sync.counts(),
             checks: self.wanted.servers().map(|(service, server)| self.check(service, server)).collect(),
             virtuals: self.standings(),
+            drains: self.drain_statuses(now),
+            trial: source.as_ref().and_then(|(_, left)| *left),
+            source: source.map(|(name, _)| name),
             ..Status::default()
         }
     }

@@ -107,6 +107,30 @@ impl Addresses {
         self.delete(network, own).await;
     }
 
+    /// Has an address be where the second wish says, there before it goes from where the first one says. Of one that only
+    /// has another label the kernel takes no second one: it goes for a moment.
+    pub async fn relocate(&mut self, network: &HostNetwork, from: &WantedAddress, to: &WantedAddress) {
+        let address = IpAddr::V4(from.address);
+        let former = self.own.iter().find(|own| own.address == address).cloned();
+        let same = former.as_ref().is_some_and(|own| {
+            own.interface == to.interface && self.prefix(network, to) == Some(own.prefix_len)
+        });
+        if same && from.label != to.label {
+            self.remove(network, from).await;
+        }
+        self.add(network, to).await;
+        let is_there = self.own.iter().any(|own| own.address == address && Some(own) != former.as_ref());
+        if let Some(former) = former.filter(|_| !same && is_there) {
+            self.delete(network, former).await;
+        }
+    }
+
+    fn prefix(&self, network: &HostNetwork, wanted: &WantedAddress) -> Option<u8> {
+        let link = find_link(network, &wanted.interface)?;
+        let own = |prefix| wanted.prefix_len.unwrap_or(prefix);
+        Some(own(subnet_of(network, link.index, IpAddr::V4(wanted.address))))
+    }
+
     async fn delete(&mut self, network: &HostNetwork, own: Own) {
         let address = own.address;
         if let Some(link) = find_link(network, &own.interface) {

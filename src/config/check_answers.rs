@@ -14,7 +14,7 @@ impl One<'_, '_> {
     pub(super) fn health_answers(&mut self) {
         let server = self.server;
         let keys = server.health.within(&self.checker.parsed.config.health);
-        if keys.kind(server) != CheckKind::Tcp {
+        if server.send_program.is_some() || keys.kind(server) != CheckKind::Tcp {
             return;
         }
         let Some(expect) = server.expect.as_deref() else { return };

@@ -238,7 +238,6 @@ impl Director {
                 return self.log(Level::Info, text);
             }
         };
-        let spec = self.as_ordered(id, spec);
         let mut result = self.edit(&Edit::AddServer(id, spec.clone()));
         if result == Err(Errno::EEXIST) {
             result = self.edit(&Edit::EditServer(id, spec));

@@ -30,9 +30,6 @@ impl Director {
             Edit::DeleteServer(service, server) => (service, *server, None),
             _ => return,
         };
-        if spec.as_ref().is_some_and(|spec| spec.weight != 0) {
-            self.drains.forget_order((*service, server));
-        }
         if self.wanted.service(service).is_some_and(|service| service.server(server).is_some()) {
             self.by_hand.insert((*service, server), spec);
         }

@@ -211,7 +211,7 @@ fn health_outlives_a_reload() {
 fn what_is_known_of_a_server_counts_where_the_same_check_is_for_it() {
     let by_mark =
         web().replace(" port = 80\n", " fwmark = 7\n persistent = 9\n").replace(".30 eth0:1", ".40 eth0:1");
-    let mut live = Live::with("", &site(&[by_mark.clone()]));
+    let mut live = Live::with("", &site(std::slice::from_ref(&by_mark)));
     live.effects.clear();
     live.reload(&site(&[by_mark.replace("fwmark = 7", "fwmark = 8")])).unwrap();
     let checks = |effect: &&Effect| matches!(effect, Effect::StartCheck(_) | Effect::StopCheck(_));

@@ -25,6 +25,7 @@ pub fn check(parsed: &Parsed) -> Vec<Warning> {
     checker.pair();
     checker.addresses();
     checker.without_effect();
+    checker.times_and_commands();
     check_words::words(&mut checker);
     check_virtual::blocks(&mut checker);
     check_health::blocks(&mut checker);
@@ -262,6 +263,10 @@ impl<'a> Checker<'a> {
         {
             self.warn(Some(said.line), format!("only the low 8 bits of syncd_id count: {}", config.syncd_id));
         }
+    }
+
+    fn times_and_commands(&mut self) {
+        let config = self.config();
         for (key, seconds) in [
             ("tcp_timeout", config.tcp_timeout),
             ("tcpfin_timeout", config.tcpfin_timeout),

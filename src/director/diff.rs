@@ -27,9 +27,6 @@ impl Director {
             Edit::Flush => return self.remember_deleted(cleared, |_| true),
             Edit::DeleteService(id) => return self.remember_deleted(cleared, |service| service == id),
             Edit::AddServer(service, spec) | Edit::EditServer(service, spec) => {
-                if spec.weight != 0 {
-                    self.drains.forget_order((*service, spec.id));
-                }
                 ((*service, spec.id), Input::Edited(spec.clone()))
             }
             Edit::DeleteServer(service, server) => ((*service, *server), Input::Deleted),

@@ -1,22 +1,20 @@
 //! Servers that are drained: nothing new comes to them, not by templates either, and at a deadline what they still have ends.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ending::asking_time;
 use super::protocol::{DrainCause, DrainStatus, Reply};
 use super::{Director, Level};
-use crate::ipvs::datapath::is_believed;
 use crate::ipvs::edit::{Edit, Errno, ServerId, ServerSpec, ServiceId};
 use crate::ipvs::server::RealServer;
 use crate::net::time::Instant;
 
 /// How often it is looked whether a leaving server has become idle.
 pub(super) const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// The ends of connections are asked for what a reset needs so long before, and a while longer for each connection.
-pub(super) const ASKING_TIME: Duration = Duration::from_secs(1);
-const ASKING_RATE: u64 = 4000;
 
 /// A server in a service.
 pub(super) type Place = (ServiceId, ServerId);
@@ -29,7 +27,7 @@ pub(super) struct Drain {
     /// When its connections end.
     pub(super) end: Option<Instant>,
     /// Whether both ends of these have been asked for their numbers.
-    asked: bool,
+    pub(super) asked: bool,
 }
 
 /// Why.
@@ -57,7 +55,7 @@ pub(super) struct Removed {
 /// What somebody has ordered. It outlives the server's coming and going, and changes of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Order {
-    end: Option<Instant>,
+    pub(super) end: Option<Instant>,
     /// The weight before, if the server was in the table.
     weight: Option<i32>,
 }
@@ -66,7 +64,7 @@ pub(super) struct Order {
 #[derive(Debug, Default)]
 pub(super) struct Drains {
     pub(super) going: Vec<Drain>,
-    orders: HashMap<Place, Order>,
+    pub(super) orders: HashMap<Place, Order>,
 }
 
 impl Drain {
@@ -86,19 +84,13 @@ impl Drain {
     }
 
     /// When to ask the ends of its connections.
-    fn asking(&self) -> Option<Instant> {
+    pub(super) fn asking(&self) -> Option<Instant> {
         self.end.filter(|_| !self.asked).map(|end| asking_time(end, u64::from(self.server.total())))
     }
 
     fn next(&self) -> Option<Instant> {
         self.asking().or(self.end)
     }
-}
-
-/// When to ask the ends of so many connections that end at a moment.
-pub(super) fn asking_time(end: Instant, connections: u64) -> Instant {
-    let lead = ASKING_TIME + Duration::from_secs(connections / ASKING_RATE);
-    Instant::START + end.saturating_since(Instant::START + lead)
 }
 
 impl Drains {
@@ -119,13 +111,18 @@ impl Drains {
     }
 
     /// The order for a server.
-    pub(super) fn order(&self, place: Place) -> Option<Order> {
+    fn order(&self, place: Place) -> Option<Order> {
         self.orders.get(&place).copied()
     }
 
     /// Somebody has taken the server back, or it has gone for good.
-    pub(super) fn forget_order(&mut self, place: Place) {
-        self.orders.remove(&place);
+    pub(super) fn forget_order(&mut self, place: Place) -> Option<Order> {
+        self.orders.remove(&place)
+    }
+
+    /// That was not so after all.
+    pub(super) fn restore_order(&mut self, place: Place, order: Order) {
+        self.orders.insert(place, order);
     }
 }
 
@@ -268,12 +265,27 @@ impl Director {
             Some(present) => {
                 self.begin_drain(&present, Cause::Order, end);
                 self.end_templates(std::slice::from_ref(&present));
+                self.recall_shortcuts();
                 Ok(self.status_of(now, &present, DrainCause::Order, end))
             }
             None => {
                 self.log(Level::Info, format!("draining {server} of {service}, which is down"));
                 Ok(self.status_without(now, place, DrainCause::Order, end))
             }
+        }
+    }
+
+    /// The edit as it is to be made: a server that is drained by order gets weight 0, whoever edits it. A hand that gives it
+    /// another weight has ended the order before.
+    pub(super) fn edit_as_ordered<'a>(&self, edit: &'a Edit) -> Cow<'a, Edit> {
+        match edit {
+            Edit::AddServer(id, spec) if self.drains.order((*id, spec.id)).is_some() => {
+                Cow::Owned(Edit::AddServer(*id, self.as_ordered(*id, spec.clone())))
+            }
+            Edit::EditServer(id, spec) if self.drains.order((*id, spec.id)).is_some() => {
+                Cow::Owned(Edit::EditServer(*id, self.as_ordered(*id, spec.clone())))
+            }
+            other => Cow::Borrowed(other),
         }
     }
 
@@ -306,53 +318,8 @@ impl Director {
         let end = (switches.drain_deadline != 0).then(|| now + seconds);
         quiesced.iter().for_each(|server| self.begin_drain(server, Cause::Quiesced, end));
         self.end_templates(&quiesced);
-    }
-
-    /// Does what is due about all drains: asks, ends, and deletes what has left.
-    pub(super) fn end_drains(&mut self, now: Instant) {
-        self.forget_undone_drains();
-        self.drain_again();
-        self.ask_ends(now);
-        let due = |drain: &Drain| drain.end.is_some_and(|end| end <= now);
-        let servers: HashSet<_> = self
-            .drains
-            .going
-            .iter()
-            .filter(|drain| due(drain))
-            .map(|drain| Arc::as_ptr(&drain.server))
-            .collect();
-        let addresses = self.due_addresses(now);
-        if !servers.is_empty() || !addresses.is_empty() {
-            self.end_connections(now, &servers, &addresses);
-        }
-        for drain in self.drains.going.iter_mut().filter(|drain| due(drain)) {
-            drain.end = None;
-        }
-        self.let_go(now);
-        self.tables.farewells.forget(now);
-    }
-
-    /// Whoever got a weight, or is not in the table any more, is not drained.
-    fn forget_undone_drains(&mut self) {
-        let services = &self.draft.services;
-        self.drains.going.retain(|drain| {
-            let (service, id) = drain.place();
-            let present = services.get(&service).and_then(|service| service.server(id));
-            drain.server.is_draining() && present.is_some_and(|present| Arc::ptr_eq(present, &drain.server))
-        });
-    }
-
-    /// A server that came back into the table while there is an order for it is drained again.
-    fn drain_again(&mut self) {
-        let services = &self.draft.services;
-        let undrained = self.drains.orders.iter().filter_map(|((service, id), order)| {
-            let server = services.get(service)?.server(*id)?;
-            (!server.is_draining() && server.weight() == 0).then(|| (Arc::clone(server), order.end))
-        });
-        let undrained: Vec<_> = undrained.collect();
-        for (server, end) in undrained {
-            self.begin_drain(&server, Cause::Order, end);
-            self.end_templates(&[server]);
+        if !quiesced.is_empty() {
+            self.recall_shortcuts();
         }
     }
 
@@ -361,57 +328,11 @@ impl Director {
         self.tables.templates.end_of(&servers.iter().map(Arc::as_ptr).collect());
     }
 
-    fn ask_ends(&mut self, now: Instant) {
-        let mut asked = HashSet::new();
-        let addresses = self.addresses_to_ask(now);
-        for drain in &mut self.drains.going {
-            if drain.asking().is_some_and(|at| at <= now) {
-                drain.asked = true;
-                if drain.server.total() != 0 {
-                    // Their answers take a while, also where there is no time.
-                    drain.end = drain.end.map(|end| end.max(now + ASKING_TIME));
-                    asked.insert(Arc::as_ptr(&drain.server));
-                }
-            }
+    /// From now on packets of drained servers come by the engine, which notes what their ends await.
+    pub(super) fn recall_shortcuts(&mut self) {
+        if self.tables.connections.shortcuts().is_some() {
+            self.store();
         }
-        if asked.is_empty() && addresses.is_empty() {
-            return;
-        }
-        self.tables.connections.for_each(|connection| {
-            let at =
-                || addresses.contains(&connection.virtual_address().ip()) && !connection.server.is_draining();
-            if (asked.contains(&Arc::as_ptr(&connection.server)) || at()) && is_believed(&connection) {
-                connection.share().into_iter().for_each(|connection| self.tables.farewells.ask(connection));
-            }
-        });
-    }
-
-    fn end_connections(&mut self, now: Instant, servers: &HashSet<*const RealServer>, addresses: &[IpAddr]) {
-        let mut ending = Vec::new();
-        self.tables.connections.for_each(|connection| {
-            let at = || addresses.contains(&connection.virtual_address().ip());
-            if servers.contains(&Arc::as_ptr(&connection.server)) || at() {
-                ending.extend(connection.share());
-            }
-        });
-        let mut ended: HashMap<*const RealServer, usize> = HashMap::new();
-        for connection in ending {
-            let believed = is_believed(&connection);
-            if self.tables.connections.remove(&connection) {
-                *ended.entry(Arc::as_ptr(&connection.server)).or_default() += 1;
-                if believed {
-                    self.tables.farewells.reset(connection, now);
-                }
-            }
-        }
-        self.tables.templates.end_of(servers);
-        let drained = self.drains.going.iter().filter(|drain| servers.contains(&Arc::as_ptr(&drain.server)));
-        let told = drained.map(|Drain { server, .. }| {
-            let count = ended.get(&Arc::as_ptr(server)).copied().unwrap_or(0);
-            format!("drained {} of {}: {count} connections ended", server.id(), server.service())
-        });
-        let told: Vec<String> = told.collect();
-        told.into_iter().for_each(|text| self.log(Level::Info, text));
     }
 
     /// Everything that is drained.

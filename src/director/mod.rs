@@ -5,6 +5,7 @@ mod configure;
 mod diff;
 pub mod doctor;
 mod drain;
+mod ending;
 pub mod event;
 mod forced;
 mod groups;
@@ -376,6 +377,7 @@ impl Director {
 
     /// One edit of the tables, published at once, or with others.
     fn edit(&mut self, edit: &Edit) -> Result<(), Errno> {
+        let edit = &*self.edit_as_ordered(edit);
         if self.held {
             return self.services.apply(&mut self.draft, &self.network, edit);
         }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::drain::{ASKING_TIME, Cause, Drain, LOOK_PERIOD, Place, Removed, asking_time};
+use super::drain::{Cause, Drain, LOOK_PERIOD, Place, Removed};
+use super::ending::{ASKING_TIME, asking_time};
 use super::event::{Event, Happened};
 use super::wanted::{Wanted, WantedAddress};
 use super::{Director, Effect, Level};
@@ -49,9 +50,7 @@ pub(super) struct Parting {
 
 impl Parting {
     pub(super) fn next(&self) -> Option<Instant> {
-        let ends = self.addresses.iter().filter_map(|leaving| leaving.end);
-        // To ask is due somewhat earlier; a look in time does that, too.
-        ends.chain(self.next_look).min()
+        self.next_look
     }
 }
 
@@ -106,6 +105,7 @@ impl Director {
         if deadline != Deadline::Held {
             self.end_templates(&leaving);
         }
+        self.recall_shortcuts();
         self.forget_members(former);
     }
 
@@ -122,6 +122,7 @@ impl Director {
             self.begin_drain(server, Cause::Removed(removed), deadline.end());
         }
         self.end_templates(&leaving);
+        self.recall_shortcuts();
     }
 
     fn close(&mut self, id: ServiceId, name: &str, deadline: Deadline) -> Vec<Arc<RealServer>> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::drain::{Order, Place};
 use super::protocol::{CheckStatus, Reply, Request, Status};
 use super::wanted::{WantedServer, WantedService};
 use super::{Director, Effect, Level};
@@ -63,7 +64,12 @@ impl Director {
 
     fn edit_by_hand(&mut self, edit: &Edit) -> Reply {
         let cleared = self.cleared_by(std::slice::from_ref(edit));
-        match self.edit(edit) {
+        let order = self.end_order(edit);
+        let edited = self.edit(edit);
+        if let Some((place, order)) = order.filter(|_| edited.is_err()) {
+            self.drains.restore_order(place, order);
+        }
+        match edited {
             Ok(()) => {
                 self.log(Level::Info, format!("ipvsadm: {edit}"));
                 self.keep_neighbours_of(edit);
@@ -80,12 +86,24 @@ impl Director {
         match self.edit_all(edits) {
             Ok(()) => {
                 self.log(Level::Info, format!("ipvsadm: {} changes restored", edits.len()));
-                edits.iter().for_each(|edit| self.remember(edit, &cleared));
+                for edit in edits {
+                    self.end_order(edit);
+                    self.remember(edit, &cleared);
+                }
                 self.keep_neighbours();
                 Reply::Done
             }
             Err(refusal) => Reply::RefusedOne(refusal),
         }
+    }
+
+    /// A weight by hand ends the order to drain a server. Returns what there was.
+    fn end_order(&mut self, edit: &Edit) -> Option<(Place, Order)> {
+        let place = match edit {
+            Edit::AddServer(id, spec) | Edit::EditServer(id, spec) if spec.weight != 0 => (*id, spec.id),
+            _ => return None,
+        };
+        self.drains.forget_order(place).map(|order| (place, order))
     }
 
     /// A server that enters is resolved before its first packet comes.

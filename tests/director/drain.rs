@@ -152,6 +152,28 @@ fn at_the_deadline_both_ends_are_reset_with_the_numbers_that_they_await() {
 }
 
 #[test]
+fn connections_that_took_the_shortcut_are_told_alike() {
+    let mut live = Live::shortened(SITE);
+    let flows = live.open(4, "tcp", "10.10.1.30:80");
+    assert!(live.broken(&flows).is_empty());
+    let taken = live.router.fast_path().taken();
+    assert!(live.broken(&flows).is_empty() && live.router.fast_path().taken() == taken + 8, "all are lent");
+    drain(&mut live, "one", Some(60));
+    assert!(live.broken(&flows).is_empty());
+    let made = live.pass(61);
+    assert_eq!(made.iter().filter(|line| line.contains(" RA ")).count(), 4, "{made:#?}");
+    assert_eq!(made.iter().filter(|line| line.contains(" A ")).count(), 0, "nobody need be asked: {made:#?}");
+    // And so are those of a server that is removed.
+    let mut live = Live::shortened(SITE);
+    let flows = live.open(4, "tcp", "10.10.1.30:80");
+    assert!(live.broken(&flows).is_empty());
+    live.reload(&without_one()).unwrap();
+    assert!(live.broken(&flows).is_empty());
+    let made = live.pass(301);
+    assert_eq!(made.iter().filter(|line| line.contains(" RA ")).count(), 4, "{made:#?}");
+}
+
+#[test]
 fn idle_ends_are_asked_before_and_then_reset() {
     let mut live = Live::with("", SITE);
     let flow = at(&live.open(2, "tcp", "10.10.1.30:80"), "10.8.8.33")[0];

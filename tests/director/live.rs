@@ -79,6 +79,15 @@ impl Live {
         live
     }
 
+    /// The same, and established flows take the shortcut as soon as they can.
+    pub fn shortened(lvs: &str) -> Self {
+        let mut live = Live::new("");
+        live.router = live.router.with_shortcut(0, usize::MAX);
+        live.reload(lvs).unwrap();
+        live.heal();
+        live
+    }
+
     /// As the daemon does it: what cannot be run is refused.
     pub fn reload(&mut self, lvs: &str) -> Result<(), String> {
         let marks = Arc::clone(&self.marks);

@@ -62,15 +62,17 @@ impl Addresses {
         }
     }
 
-    /// Puts an address up and announces it.
-    pub async fn add(&mut self, network: &HostNetwork, wanted: &WantedAddress) {
+    /// Puts an address up and announces it. Returns whether it is there now.
+    pub async fn add(&mut self, network: &HostNetwork, wanted: &WantedAddress) -> bool {
         let Some(link) = find_link(network, &wanted.interface) else {
             tracing::error!("{}: no such interface for {}", wanted.interface, wanted.address);
-            return;
+            return false;
         };
         let address = IpAddr::V4(wanted.address);
         let prefix_len = wanted.prefix_len.unwrap_or_else(|| subnet_of(network, link.index, address));
-        match self.netlink.add_address(link.index, address, prefix_len, wanted.label.as_deref()).await {
+        let added = self.netlink.add_address(link.index, address, prefix_len, wanted.label.as_deref()).await;
+        let is_there = added.is_ok();
+        match added {
             Ok(Added::New) => {
                 tracing::info!("address {address}/{prefix_len} added to {}", link.name);
                 self.remember(Own { interface: link.name.clone(), address, prefix_len });
@@ -81,6 +83,7 @@ impl Addresses {
             Err(error) => tracing::error!("{}: {error}", link.name),
         }
         self.announce(link, wanted);
+        is_there
     }
 
     fn announce(&mut self, link: &Link, wanted: &WantedAddress) {
@@ -118,9 +121,9 @@ impl Addresses {
         if same && from.label != to.label {
             self.remove(network, from).await;
         }
-        self.add(network, to).await;
-        let is_there = self.own.iter().any(|own| own.address == address && Some(own) != former.as_ref());
+        let is_there = self.add(network, to).await;
         if let Some(former) = former.filter(|_| !same && is_there) {
+            self.own.retain(|own| *own != former);
             self.delete(network, former).await;
         }
     }

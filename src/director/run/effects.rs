@@ -17,7 +17,8 @@ impl Daemon {
             }
             Effect::AddAddress(address) => {
                 let network = Arc::clone(&self.network.borrow());
-                self.addresses.add(&network, &address).await;
+                // What did not work has been logged.
+                let _ = self.addresses.add(&network, &address).await;
             }
             Effect::RemoveAddress(address) => {
                 let network = Arc::clone(&self.network.borrow());

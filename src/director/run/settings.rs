@@ -13,11 +13,11 @@ use crate::director::protocol::Request;
 use crate::ipvs::beyond;
 use crate::ipvs::helper::FtpPorts;
 
-type SetFilter = Box<dyn Fn(&Settings) + Send>;
+type Follow = Box<dyn Fn(&Settings) + Send>;
 
 /// How much is logged, to be changed.
 pub struct LogFilter {
-    set: Option<SetFilter>,
+    set: Option<Follow>,
 }
 
 impl fmt::Debug for LogFilter {
@@ -43,7 +43,7 @@ impl LogFilter {
             }
         };
         // A second subscriber in one process (a test) is not an error: the first one goes on.
-        let set: Option<SetFilter> = match subscriber.try_init() {
+        let set: Option<Follow> = match subscriber.try_init() {
             Ok(()) => Some(Box::new(set)),
             Err(_) => None,
         };

@@ -308,6 +308,6 @@ fn a_wrong_command_line_says_which_option_it_was() {
     let words = ["drain", "fwmark", "80", "10.8.8.33", "--deadline", "soon"];
     let output = Command::new(env!("CARGO_BIN_EXE_xlvs")).args(words).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(told, "xlvs: --deadline takes a whole number of seconds, not `soon'\nSee `xlvs help'.\n");
+    assert_eq!(told, "xlvs: --deadline takes a time such as 90, 90s or 5m, not `soon'\nSee `xlvs help'.\n");
     assert_eq!(output.status.code(), Some(2));
 }

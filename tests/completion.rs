@@ -190,6 +190,8 @@ fn xlvs_offers_commands_options_words_and_files() {
         &shell,
         &[
             ("xlvs re", "reload"),
+            ("xlvs apply --con", "--confirm"),
+            ("xlvs plan site.", "site.cf"),
             ("xlvs run --m", "--marks --marks6"),
             ("xlvs run --config site.", "site.cf"),
             ("xlvs run --bare ", "--config --marks --marks6 --settings --bare"),
@@ -201,7 +203,7 @@ fn xlvs_offers_commands_options_words_and_files() {
             ("xlvs drain tcp ", "192.0.2.1:80 [2001:db8::1]:443"),
             ("xlvs drain tcp 192.0.2.1:80 10.8.8.33:", "80"),
             ("xlvs drain fwmark6 81 ", "[2001:db8::36]:0"),
-            ("xlvs drain fwmark 80 10.8.8.35:0 ", "--deadline --json"),
+            ("xlvs drain fwmark 80 10.8.8.35:0 ", "--deadline --wait --undo --json"),
             ("xlvs sysctl net.ipv4.vs.drop_", "net.ipv4.vs.drop_entry net.ipv4.vs.drop_packet"),
             ("xlvs sysctl xlvs.reset", "xlvs.reset_on_expiry"),
             ("xlvs man ", "ipvsadm xlvs lvs.cf"),

@@ -19,6 +19,7 @@ mod netns {
     mod local;
     mod namespace;
     mod queues;
+    mod reconfigure;
     mod rig;
     mod samples;
     mod scenarios;

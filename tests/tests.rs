@@ -15,6 +15,7 @@ mod layers;
 mod lvscf;
 mod lvscf_check;
 mod lvscf_health;
+mod lvscf_traps;
 mod manual;
 mod marks;
 mod model;

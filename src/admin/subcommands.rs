@@ -86,6 +86,15 @@ const SETTINGS: Flag = Flag {
     brief: "xlvs.toml (default /etc/xlvs/xlvs.toml, which need not exist)",
 };
 
+const MARKS: Flag = Flag {
+    name: "--marks",
+    value: Some(("FILE", Offer::File)),
+    brief: "saved iptables rules; without it the marks stay as they are",
+};
+
+const MARKS6: Flag =
+    Flag { name: "--marks6", value: Some(("FILE", Offer::File)), brief: "saved ip6tables rules, likewise" };
+
 /// Every command, in the order of the help.
 pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
@@ -171,19 +180,28 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         )
     },
     Subcommand {
-        words: "SERVICE SERVER",
+        words: "[SERVICE] SERVER",
         offers: &[Offer::OneOf(&["tcp", "udp", "sctp", "fwmark", "fwmark6"]), Offer::Service, Offer::Server],
-        flags: &[Flag {
-            name: "--deadline",
-            value: Some(("SECONDS", Offer::Nothing)),
-            brief: "end its connections then; without it they may stay",
-        }],
+        flags: &[
+            Flag {
+                name: "--deadline",
+                value: Some(("TIME", Offer::Nothing)),
+                brief: "end its connections then, such as 300, 300s or 5m; without it they may stay",
+            },
+            Flag { name: "--wait", value: None, brief: "show how many are left until none is" },
+            Flag { name: "--undo", value: None, brief: "take it back into service" },
+        ],
         json: true,
         ..plain(
             "drain",
-            "weight 0, end its templates, and its connections at the deadline; such as\nxlvs drain tcp \
-             192.0.2.1:80 10.8.8.33:80 --deadline 60, or xlvs drain fwmark 80 10.8.8.33:80",
-            "",
+            "weight 0, end its templates, and its connections at the deadline; such as\nxlvs drain web-3 \
+             --deadline 5m, or xlvs drain fwmark 80 10.8.8.33:80",
+            "A SERVER is the name of one in `lvs.cf`, or an address with or without a port; it is drained in \
+             all its services. With a SERVICE (tcp, udp or sctp and ADDRESS:PORT, fwmark or fwmark6 and a \
+             mark) it is drained in that one. At the deadline both ends of TCP connections are told by \
+             resets. The drain outlives reloads and the server's going and coming, until `--undo` or a \
+             weight by hand. `--wait` ends with 0 when nothing is left; interrupted, it leaves the drain \
+             going on.",
         )
     },
     Subcommand {
@@ -216,6 +234,61 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
              one line each",
             "What changes oftener than four times in a minute is counted and told as a number.",
         )
+    },
+    Subcommand {
+        words: "FILE",
+        offers: &[Offer::File],
+        flags: &[
+            MARKS,
+            MARKS6,
+            Flag {
+                name: "--max-broken",
+                value: Some(("NUMBER", Offer::Nothing)),
+                brief: "exit code 1 if more connections would be broken at once",
+            },
+        ],
+        json: true,
+        ..plain(
+            "plan",
+            "say what another lvs.cf would do to the running table: what comes, changes and goes, and how \
+             many connections are kept, drained or broken",
+            "Nothing is changed. Without `--marks` the firewall marks are taken to stay as they are. Exit \
+             code 2 if there is no plan: a file is wrong, or no daemon answers.",
+        )
+    },
+    Subcommand {
+        words: "FILE",
+        offers: &[Offer::File],
+        flags: &[
+            Flag {
+                name: "--confirm",
+                value: Some(("TIME", Offer::Nothing)),
+                brief: "go back by itself after so long, unless xlvs confirm comes",
+            },
+            MARKS,
+            MARKS6,
+            Flag {
+                name: "--install",
+                value: None,
+                brief: "put FILE in the place of the site's lvs.cf once it counts for good",
+            },
+            Flag { name: "--abort", value: None, brief: "without FILE: go back at once" },
+        ],
+        json: true,
+        ..plain(
+            "apply",
+            "follow another lvs.cf, on trial with --confirm 60s",
+            "On trial what is removed only rests: its connections go on without a deadline, and the way \
+             back, which needs no client, brings everything back as it was, changes by hand included. \
+             Meanwhile a reload and another apply are refused. A daemon that is started anew reads the \
+             site's `lvs.cf`, with or without a trial. Without `--confirm` FILE counts for good at once. \
+             Without `--install` the site's `lvs.cf` is not touched, and a reload follows it again. Saved \
+             rules are never installed.",
+        )
+    },
+    Subcommand {
+        json: true,
+        ..plain("confirm", "keep what xlvs apply has put on trial", "What it removed is drained from now on.")
     },
     Subcommand {
         words: "[NAME[=VALUE]]",

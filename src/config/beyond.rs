@@ -9,7 +9,7 @@ use crate::ipvs::beyond::{Beyond, ServiceOptions, Switches};
 const TIMEOUT_MAX: u32 = 2_678_400;
 
 /// `[beyond_ipvs]`: for all services.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BeyondSettings {
     /// See [`Switches::tcp_reset_no_destination`].
@@ -22,12 +22,41 @@ pub struct BeyondSettings {
     pub drain_quiesced: bool,
     /// See [`Switches::drain_deadline`].
     pub drain_deadline: u32,
+    /// See [`Switches::drain_removed`].
+    pub drain_removed: u32,
     /// See [`Switches::conn_max`]; 0: as many as a quarter of the memory has room for.
     pub conn_max: u32,
     /// See [`Switches::source_rate`].
     pub source_rate: u32,
     /// See [`Switches::source_burst`].
     pub source_burst: u32,
+}
+
+impl Default for BeyondSettings {
+    fn default() -> Self {
+        let Switches {
+            tcp_reset_no_destination,
+            drop_untranslated,
+            reset_on_expiry,
+            drain_quiesced,
+            drain_deadline,
+            drain_removed,
+            conn_max,
+            source_rate,
+            source_burst,
+        } = Switches::default();
+        BeyondSettings {
+            tcp_reset_no_destination,
+            drop_untranslated,
+            reset_on_expiry,
+            drain_quiesced,
+            drain_deadline,
+            drain_removed,
+            conn_max,
+            source_rate,
+            source_burst,
+        }
+    }
 }
 
 /// `[[service]]`: for one service.
@@ -68,6 +97,7 @@ pub fn beyond(common: &BeyondSettings, services: &[ServiceSettings]) -> Beyond {
             reset_on_expiry: common.reset_on_expiry,
             drain_quiesced: common.drain_quiesced,
             drain_deadline: common.drain_deadline,
+            drain_removed: common.drain_removed,
             conn_max: common.conn_max,
             source_rate: common.source_rate,
             source_burst: common.source_burst,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::lvs::{LvsConfig, Network, Service, port_number};
 use super::parse::{Block, Kind, Parsed, Statement};
-use super::{check_health, check_virtual};
+use super::{check_health, check_virtual, check_words};
 
 /// Something to know about a file that is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub fn check(parsed: &Parsed) -> Vec<Warning> {
     checker.pair();
     checker.addresses();
     checker.without_effect();
+    checker.times_and_commands();
+    check_words::words(&mut checker);
     check_virtual::blocks(&mut checker);
     check_health::blocks(&mut checker);
     let mut warnings = checker.warnings;
@@ -199,6 +201,13 @@ impl<'a> Checker<'a> {
             self.warn(self.top("nat_nmask"), format!("{mask} is not a netmask: its bits are not contiguous"));
         }
         let Some(router) = &config.nat_router else { return };
+        if config.network == Network::Nat && config.nat_nmask.is_none() {
+            self.warn(
+                self.top("nat_router"),
+                "nat_nmask is missing: Piranha took the netmask of the address class (A /8, B /16, C /24); add \
+                 nat_nmask = 255.255.255.0, or whatever it is",
+            );
+        }
         if config.network != Network::Nat {
             self.warn(self.top("nat_router"), "nat_router has no effect unless network = nat");
         }
@@ -229,6 +238,18 @@ impl<'a> Checker<'a> {
             "ipvsadm",
             "ipvsadm has no effect: xlvs keeps the tables itself; delete it",
         );
+        if config.debug_level != "NONE" {
+            self.warn(
+                self.top("debug_level"),
+                "debug_level has no effect; log_level of xlvs.toml says how much is logged",
+            );
+        }
+        if config.syncdaemon {
+            self.warn(
+                self.top("syncdaemon"),
+                "syncdaemon = 1: this version of xlvs tells no other director of connections",
+            );
+        }
         if !config.hard_shutdown {
             self.warn(
                 self.top("hard_shutdown"),
@@ -242,6 +263,10 @@ impl<'a> Checker<'a> {
         {
             self.warn(Some(said.line), format!("only the low 8 bits of syncd_id count: {}", config.syncd_id));
         }
+    }
+
+    fn times_and_commands(&mut self) {
+        let config = self.config();
         for (key, seconds) in [
             ("tcp_timeout", config.tcp_timeout),
             ("tcpfin_timeout", config.tcpfin_timeout),
@@ -257,6 +282,9 @@ impl<'a> Checker<'a> {
         for (key, command) in [("active_cmd", &config.active_cmd), ("inactive_cmd", &config.inactive_cmd)] {
             if command.as_ref().is_some_and(|command| !command.starts_with('/')) {
                 self.warn(self.top(key), format!("{key} is not run: it must begin with an absolute path"));
+            }
+            if let Some(letter) = command.as_deref().and_then(check_words::for_a_shell) {
+                self.warn(self.top(key), check_words::without_shell(key, letter));
             }
         }
     }

@@ -21,6 +21,9 @@ pub(super) fn blocks(checker: &mut Checker<'_>) {
         one.health_texts();
         one.health_program();
         one.health_times();
+        one.health_answers();
+        one.health_words();
+        one.load();
         one.stand_ins();
         one.leftovers();
         for (number, real) in server.servers.iter().enumerate() {
@@ -32,10 +35,11 @@ pub(super) fn blocks(checker: &mut Checker<'_>) {
     devices(checker);
 }
 
-struct One<'c, 'a> {
-    checker: &'c mut Checker<'a>,
-    server: &'a VirtualServer,
-    block: Block,
+/// One block.
+pub(super) struct One<'c, 'a> {
+    pub(super) checker: &'c mut Checker<'a>,
+    pub(super) server: &'a VirtualServer,
+    pub(super) block: Block,
 }
 
 impl One<'_, '_> {
@@ -43,7 +47,8 @@ impl One<'_, '_> {
         self.checker.said(self.block, key).map(|said| said.line)
     }
 
-    fn warn(&mut self, key: &str, text: impl Into<String>) {
+    /// Warns at the line of a key, else at the head of the block.
+    pub(super) fn warn(&mut self, key: &str, text: impl Into<String>) {
         let line = self.line(key).or_else(|| self.checker.header(self.block));
         self.checker.warn(line, text);
     }
@@ -171,25 +176,17 @@ impl One<'_, '_> {
         let server = self.server;
         let Some(program) = &server.send_program else {
             let keys = server.health.within(&self.checker.parsed.config.health);
-            let text = match (&server.send, &server.expect) {
-                _ if keys.kind(server) != CheckKind::Udp => return,
-                (Some(_), Some(_)) => return,
-                (Some(_), None) => "a UDP check without expect: every answer is good (Piranha crashed at it)",
-                (None, _) => {
-                    "a UDP check needs send and expect, or send_program; without send the service is not run"
-                }
-            };
-            return self.warn("protocol", text);
+            let is_silent = server.send.as_deref().is_none_or(str::is_empty);
+            if keys.kind(server) == CheckKind::Udp && is_silent {
+                self.warn(
+                    "protocol",
+                    "a UDP check needs send and expect, or send_program; without send the virtual server is not run",
+                );
+            }
+            return;
         };
         if server.send.is_some() {
             self.warn("send", "send is ignored because send_program is given; delete one of them");
-        }
-        if server.expect.is_none() {
-            self.warn(
-                "send_program",
-                "send_program without expect: the exit status alone counts (in Piranha no such check ever \
-                 succeeded); add expect if the output should count, too",
-            );
         }
         if super::escape::strip_quotes(program).trim().is_empty() {
             self.warn("send_program", "send_program is empty, and the service is not run; delete the line");
@@ -315,7 +312,7 @@ impl One<'_, '_> {
 }
 
 /// The first backslash sequence that is none of the original's escapes. A text of one character is not converted.
-fn unknown_escape(text: &str) -> Option<String> {
+pub(super) fn unknown_escape(text: &str) -> Option<String> {
     text.chars().nth(1)?;
     let mut rest = text.chars();
     while let Some(first) = rest.next() {

@@ -352,7 +352,7 @@ pub const VIRTUAL: [Key; 23] = [
         None,
         Obeyed,
         "A program in place of `send`, run without a shell: it must exit with 0 and print what `expect` \
-         says, no more. %h and %p, as words of their own, stand for the server's address and port.",
+         says, no more; without `expect` the exit status alone counts. %h and %p, as words of their own, stand for the server's address and port.",
     ),
     key(
         "timeout",

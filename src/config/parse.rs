@@ -55,6 +55,8 @@ pub struct Parsed {
     pub after_brace: Vec<usize>,
     /// Comments that look as if xlvs should read them.
     pub near_markers: Vec<usize>,
+    /// Whether its lines end with CR LF.
+    pub crlf: bool,
     /// Blocks that the end of the file closed.
     pub unclosed: usize,
     /// All errors in file order.
@@ -69,6 +71,7 @@ pub fn parse(text: &str, names: Names<'_>) -> Parsed {
         let fault = Fault::absent(Reason::Empty, "at least primary and one virtual block");
         parser.parsed.errors.push(ParseError { line: 0, text: String::new(), fault });
     }
+    parser.parsed.crlf = text.contains("\r\n");
     for (index, line) in text.lines().enumerate() {
         if let Err(fault) = parser.line(index + 1, line) {
             let text = line.trim().to_owned();

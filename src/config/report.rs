@@ -7,6 +7,7 @@ use super::check::{Warning, check};
 use super::complaint::{Complaints, ParseError};
 use super::lvs::LvsConfig;
 use super::marks::{self, MarkError};
+use super::migration::notes;
 use super::names::Names;
 use super::parse::parse;
 use super::recover::{Level, is_key_of};
@@ -29,6 +30,8 @@ pub struct CheckOutcome {
     pub errors: usize,
     /// Warnings found.
     pub warnings: usize,
+    /// Places where xlvs does otherwise than Piranha.
+    pub notes: usize,
 }
 
 /// Reads and checks a file: `xlvs.toml` by its ending `.toml`, saved iptables or ip6tables rules by their lines, anything else as
@@ -40,7 +43,7 @@ pub fn check_file(path: &Path, names: Names<'_>) -> CheckOutcome {
         Err(error) => {
             let place = error.line().map(|line| format!(":{line}")).unwrap_or_default();
             let text = format!("{file}{place}: error: {}\n", error.reason());
-            return CheckOutcome { text, errors: 1, warnings: 0 };
+            return CheckOutcome { text, errors: 1, ..CheckOutcome::default() };
         }
     };
     if path.extension().is_some_and(|ending| ending == "toml") {
@@ -71,6 +74,9 @@ pub fn check_lvs(file: &str, content: &str, names: Names<'_>) -> CheckOutcome {
     if parsed.errors.is_empty() {
         for warning in check(&parsed) {
             outcome.warning(file, &warning);
+        }
+        for note in notes(&parsed) {
+            outcome.note(file, &note);
         }
     }
     let content = format!("{} and {}", virtuals(&parsed.config), servers(&parsed.config));
@@ -137,8 +143,17 @@ impl CheckOutcome {
 
     fn warning(&mut self, file: &str, warning: &Warning) {
         self.warnings += 1;
-        let place = warning.line.map(|line| format!(":{line}")).unwrap_or_default();
-        let _ = writeln!(self.text, "{file}{place}: warning: {}", printable(&warning.text, LONGEST_MESSAGE));
+        self.remark(file, "warning", warning);
+    }
+
+    fn note(&mut self, file: &str, note: &Warning) {
+        self.notes += 1;
+        self.remark(file, "note", note);
+    }
+
+    fn remark(&mut self, file: &str, word: &str, Warning { line, text }: &Warning) {
+        let place = line.map(|line| format!(":{line}")).unwrap_or_default();
+        let _ = writeln!(self.text, "{file}{place}: {word}: {}", printable(text, LONGEST_MESSAGE));
     }
 
     fn total(mut self, file: &str, content: &str) -> CheckOutcome {

@@ -26,6 +26,8 @@ pub struct Settings {
     pub marks: PathBuf,
     /// The saved ip6tables rules to take marks of IPv6 packets from.
     pub marks6: PathBuf,
+    /// Whether a change of `lvs.cf` or of the saved rules is followed by itself.
+    pub watch: bool,
     /// Control socket, created with mode 0600.
     pub control_socket: PathBuf,
     /// Interfaces to attach to; empty: work out from `lvs.cf` and the routes.
@@ -72,6 +74,7 @@ impl Default for Settings {
             lvs_cf: "/etc/sysconfig/ha/lvs.cf".into(),
             marks: "/etc/sysconfig/iptables".into(),
             marks6: "/etc/sysconfig/ip6tables".into(),
+            watch: false,
             control_socket: "/run/xlvs/control.sock".into(),
             ports: Vec::new(),
             queues: 0,
@@ -327,12 +330,13 @@ fn wanted(key: &str) -> Option<&'static str> {
         "match" => {
             "a service such as \"tcp 192.0.2.1:80\", \"udp [2001:db8::1]:53\", \"fwmark 80\" or \"fwmark6 80\""
         }
-        "tcp" | "tcp_fin" | "udp" | "drain_deadline" => "a number of seconds",
+        "tcp" | "tcp_fin" | "udp" | "drain_deadline" | "drain_removed" => "a number of seconds",
         "tcp_reset_no_destination"
         | "drop_untranslated"
         | "reset_on_expiry"
         | "drain_quiesced"
         | "slow_start"
+        | "watch"
         | "busy_poll" => "true or false",
         "shortcut" => "true, false or \"auto\"",
         "shortcut_flows" => "a number from 1 to 16777216",

@@ -4,20 +4,28 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::event::{Event, Happened};
-use super::member::{Input, State};
+use super::member::{Input, Kept, State};
 use super::members::MemberId;
+use super::part::Deadline;
 use super::wanted::{Wanted, WantedServer, WantedService};
 use super::{Director, Effect, Level};
 use crate::config::lvs::LvsConfig;
-use crate::ipvs::edit::{Edit, Errno};
+use crate::ipvs::edit::Edit;
 use crate::ipvs::mark::MarkRules;
 use crate::nanny::Check;
+use crate::net::time::Instant;
 
 impl Director {
     /// Goes over to a new configuration, and says what of what was changed by hand that has undone or left.
-    pub(super) fn configure(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
+    pub(super) fn configure(
+        &mut self,
+        now: Instant,
+        config: &LvsConfig,
+        marks: Arc<MarkRules>,
+        deadline: Deadline,
+    ) {
         let changed = self.differences();
-        self.go_over_to(config, marks);
+        self.go_over_to(now, Wanted::new(config), marks, deadline, HashMap::new());
         let left = self.differences();
         for difference in changed {
             let end = if left.contains(&difference) { "stays" } else { "is as in lvs.cf again" };
@@ -27,51 +35,56 @@ impl Director {
         }
     }
 
-    /// Table first, addresses second, so that no address attracts packets that nobody takes; what leaves goes in the opposite order.
-    /// What was changed by hand meanwhile is brought back to the wish.
-    fn go_over_to(&mut self, config: &LvsConfig, marks: Arc<MarkRules>) {
-        let mut next = Wanted::new(config);
+    /// What is new comes first, in the table and at once, so that no packet meets a half; then its addresses, so that none attracts
+    /// packets that nobody takes. What leaves goes in the opposite order, when its connections have gone. What was changed by hand
+    /// meanwhile is brought back to the wish, but for what `by_hand` keeps.
+    pub(super) fn go_over_to(
+        &mut self,
+        now: Instant,
+        mut next: Wanted,
+        marks: Arc<MarkRules>,
+        deadline: Deadline,
+        by_hand: HashMap<MemberId, Kept>,
+    ) {
         let former = std::mem::take(&mut self.wanted);
         next.adopt_checks(&former);
         if !std::mem::replace(&mut self.is_active, true) {
             self.run_command("active_cmd", next.active_cmd.as_deref());
         }
-        for refused in next.newly_refused(&former) {
+        self.tell_news(&former, &next, &marks);
+        let moved = self.together(|director| {
+            director.draft.marks = marks;
+            director.set_timeouts(&next);
+            next.services.retain(|service| director.begin_service(service));
+            director.change_checks(&former, &next);
+            let told = director.told_anew(&former, &next);
+            director.begin_servers(&former, &next, by_hand);
+            director.wanted = next;
+            told.into_iter().for_each(|(id, health)| director.tell_member(id, health));
+            director.note_overrides(&former);
+            director.judge_groups();
+            let moved = director.move_addresses(&former);
+            director.close_addresses();
+            if director.wanted.addresses != former.addresses {
+                director.take_routes();
+            }
+            moved
+        });
+        self.effects.extend(moved);
+        self.part_with(&former, now, deadline);
+        self.keep_neighbours();
+    }
+
+    fn tell_news(&mut self, former: &Wanted, next: &Wanted, marks: &MarkRules) {
+        for refused in next.newly_refused(former) {
             self.log(Level::Error, refused);
         }
         for note in next.notes.iter().filter(|note| !former.notes.contains(note)) {
             self.log(Level::Warn, note.clone());
         }
         let unmarked = former.unmarked(&self.draft.marks);
-        for text in next.unmarked(&marks).into_iter().filter(|text| !unmarked.contains(text)) {
+        for text in next.unmarked(marks).into_iter().filter(|text| !unmarked.contains(text)) {
             self.log(Level::Warn, text);
-        }
-        self.draft.marks = marks;
-        let told = self.told_anew(&former, &next);
-        self.remove_addresses(&former, &next);
-        self.set_timeouts(&next);
-        for service in former.services.iter().filter(|service| next.service(&service.spec.id).is_none()) {
-            self.end_service(service);
-        }
-        next.services.retain(|service| self.begin_service(&former, service));
-        self.change_checks(&former, &next);
-        self.change_servers(&former, &next);
-        for address in &next.addresses {
-            if !former.addresses.contains(address) || !address.is_on(&self.network) {
-                self.effects.push(Effect::AddAddress(address.clone()));
-            }
-        }
-        self.wanted = next;
-        told.into_iter().for_each(|(id, health)| self.tell_member(id, health));
-        self.note_overrides(&former);
-        self.judge_groups();
-        self.publish();
-        self.keep_neighbours();
-    }
-
-    fn remove_addresses(&mut self, former: &Wanted, next: &Wanted) {
-        for address in former.addresses.iter().filter(|address| !next.addresses.contains(address)) {
-            self.effects.push(Effect::RemoveAddress(address.clone()));
         }
     }
 
@@ -85,65 +98,36 @@ impl Director {
         }
     }
 
-    fn end_service(&mut self, service: &WantedService) {
-        self.effects.push(Effect::Event(Event::of_virtual(&service.name, Happened::VirtualStopped)));
-        self.groups.remove(&service.spec.id);
-        for server in &service.servers {
-            self.members.remove(&(service.spec.id, server.spec.id));
-        }
-        // Somebody may have deleted it by hand.
-        let _ = self.edit(&Edit::DeleteService(service.spec.id));
-    }
-
     /// Brings a service into the table, or up to date. False if the table refuses it.
-    fn begin_service(&mut self, former: &Wanted, service: &WantedService) -> bool {
+    fn begin_service(&mut self, service: &WantedService) -> bool {
         let WantedService { name, spec, port, .. } = service;
-        let known = former.service(&spec.id);
-        let present = self.draft.services.get(&spec.id).map(|present| present.spec.clone());
-        let (edit, told) = match present {
-            Some(present) if present == *spec => return true,
-            Some(_) => {
-                let text = format!("virtual service {name} changed");
-                (Edit::EditService(spec.clone()), Effect::Log(Level::Info, text))
-            }
+        let changed = |text: String| (Edit::EditService(spec.clone()), Effect::Log(Level::Info, text));
+        let (edit, told) = match self.draft.services.get(&spec.id) {
+            Some(present) if present.closing => changed(format!("virtual service {name} is back")),
+            Some(present) if present.spec == *spec => return true,
+            Some(_) => changed(format!("virtual service {name} changed")),
             None => {
                 let started = Happened::VirtualStarted { port: *port };
                 (Edit::AddService(spec.clone()), Effect::Event(Event::of_virtual(name, started)))
             }
         };
-        match self.edit(&edit) {
+        let edited = self.edit(&edit);
+        match edited {
             Ok(()) => self.effects.push(told),
             Err(errno) => {
-                self.refuse_service(service, known, errno);
-                return false;
+                self.log(Level::Error, format!("ipvsadm failed for virtual server {name}! {errno}"))
             }
         }
-        true
+        edited.is_ok()
     }
 
-    fn refuse_service(&mut self, service: &WantedService, known: Option<&WantedService>, errno: Errno) {
-        self.log(Level::Error, format!("ipvsadm failed for virtual server {}! {errno}", service.name));
-        if let Some(known) = known {
-            self.end_service(known);
-        }
-    }
-
-    fn change_servers(&mut self, former: &Wanted, next: &Wanted) {
-        for (known, server) in former.servers() {
-            let Some(service) = next.service(&known.spec.id) else { continue };
-            if service.server(server.spec.id).is_none() {
-                self.members.remove(&(service.spec.id, server.spec.id));
-                // Somebody may have deleted it by hand.
-                let _ = self.edit(&Edit::DeleteServer(service.spec.id, server.spec.id));
-                self.log(Level::Info, format!("server {} removed from {}", server.spec.id, service.name));
-            }
-        }
+    fn begin_servers(&mut self, former: &Wanted, next: &Wanted, mut by_hand: HashMap<MemberId, Kept>) {
         for (service, server) in next.servers() {
-            let id = service.spec.id;
-            if former.service(&id).and_then(|known| known.server(server.spec.id)).is_none() {
+            let id = (service.spec.id, server.spec.id);
+            if former.service(&id.0).and_then(|known| known.server(id.1)).is_none() {
                 self.log_start(service, server);
             }
-            self.seat(service, server);
+            self.seat(service, server, by_hand.remove(&id));
         }
     }
 
@@ -183,6 +167,22 @@ impl Director {
         told.collect()
     }
 
+    /// What brings the addresses, once the table is there. One that is in another place comes there before it goes here.
+    fn move_addresses(&mut self, former: &Wanted) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for address in self.wanted.addresses.clone() {
+            let leaving = self.take_address_back(address.address);
+            let known = leaving.as_ref().or_else(|| former.address(address.address));
+            let effect = match known {
+                Some(known) if *known == address && address.is_on(&self.network) => continue,
+                Some(known) if *known != address => Effect::MoveAddress(known.clone(), address),
+                _ => Effect::AddAddress(address),
+            };
+            effects.push(effect);
+        }
+        effects
+    }
+
     fn log_start(&mut self, service: &WantedService, server: &WantedServer) {
         let WantedServer { name, endpoint, .. } = server;
         let text = format!("starting LVS client monitor for {} -> {endpoint} ({name})", service.name);
@@ -206,16 +206,30 @@ impl Director {
         }
     }
 
+    /// Takes the addresses back. What is in the table goes on, so that nobody is refused while they are still there.
+    pub(super) fn withdraw(&mut self) {
+        for address in self.all_addresses() {
+            self.effects.push(Effect::RemoveAddress(address));
+        }
+        self.parting.addresses.clear();
+        self.wanted.addresses.clear();
+    }
+
     /// Takes everything back in the opposite order of [`Director::configure`].
     pub(super) fn stop(&mut self) {
-        let wanted = std::mem::take(&mut self.wanted);
         if std::mem::take(&mut self.is_active) {
-            self.run_command("inactive_cmd", wanted.inactive_cmd.as_deref());
+            self.run_command("inactive_cmd", self.wanted.inactive_cmd.clone().as_deref());
         }
-        self.remove_addresses(&wanted, &Wanted::default());
+        self.withdraw();
+        let wanted = std::mem::take(&mut self.wanted);
         self.change_checks(&wanted, &Wanted::default());
-        for service in &wanted.services {
-            self.end_service(service);
+        self.members.clear();
+        self.groups.clear();
+        for WantedService { name, spec, .. } in &wanted.services {
+            self.effects.push(Effect::Event(Event::of_virtual(name, Happened::VirtualStopped)));
+            // Somebody may have deleted it by hand.
+            let _ = self.edit(&Edit::DeleteService(spec.id));
         }
+        self.close_all();
     }
 }

@@ -4,10 +4,11 @@
 use super::Director;
 use super::member::{Input, Place};
 use super::members::MemberId;
-use super::protocol::Difference;
+use super::protocol::{Difference, DrainStatus};
 use super::wanted::Wanted;
 use crate::ipvs::edit::{Edit, ServerId, ServerSpec, ServiceId};
 use crate::ipvs::protocol::tcp::State;
+use crate::net::time::Instant;
 
 impl Director {
     /// The servers of `lvs.cf` in the table that `edits` may delete with all their service. One that is down is not among them: the
@@ -43,7 +44,23 @@ impl Director {
         }
     }
 
-    /// Everything in which the tables differ from `lvs.cf`, but for what a server's health explains.
+    /// The same, and what is drained.
+    pub(super) fn all_differences(&self, now: Instant) -> Vec<Difference> {
+        let mut differences = self.differences();
+        for drain in self.drain_statuses(now) {
+            let DrainStatus { service, server, cause, .. } = drain;
+            let wanted = self.wanted.service(&service).and_then(|service| service.server(server));
+            let table = format!("drained ({}), {}", cause.words(), drain.progress());
+            differences.push(Difference {
+                subject: format!("server {server} of {service}"),
+                file: wanted.map(|wanted| wanted.spec.terms()),
+                table: Some(table),
+            });
+        }
+        differences
+    }
+
+    /// Everything in which the tables differ from `lvs.cf`, but for what a server's health and drains explain.
     pub(super) fn differences(&self) -> Vec<Difference> {
         let mut differences = self.service_differences();
         let (wanted, present) = (self.timeouts_by(&self.wanted), self.present_timeouts());
@@ -74,7 +91,7 @@ impl Director {
     fn service_differences(&self) -> Vec<Difference> {
         let mut differences = Vec::new();
         let present = &self.draft.services;
-        let unknown = present.iter().map(|service| service.spec.id);
+        let unknown = present.iter().filter(|service| !service.closing).map(|service| service.spec.id);
         let mut unknown: Vec<_> = unknown.filter(|id| self.wanted.service(id).is_none()).collect();
         unknown.sort_by_key(ToString::to_string);
         for id in self.wanted.services.iter().map(|service| service.spec.id).chain(unknown) {
@@ -96,7 +113,8 @@ impl Director {
         unknown.sort_by_key(ToString::to_string);
         servers.extend(unknown);
         let difference = |server: ServerId| {
-            let table = self.draft.services.get(id).and_then(|service| service.server(server));
+            let present = self.draft.services.get(id).filter(|service| !service.is_leaving(server));
+            let table = present.and_then(|service| service.server(server));
             let file = self.server_by_file(id, server).map(|spec| spec.terms());
             difference(format!("server {server} of {id}"), file, table.map(|server| server.spec().terms()))
         };
@@ -106,7 +124,7 @@ impl Director {
     /// What the file and the server's health make of a server; a sorry server is of the file, too.
     fn server_by_file(&self, id: &ServiceId, server: ServerId) -> Option<ServerSpec> {
         match self.members.get(&(*id, server)).map(|seat| seat.member.place_by_file()) {
-            Some(Place::Present(spec)) => Some(spec),
+            Some(Place::Present(spec)) => Some(self.as_ordered(*id, spec)),
             Some(Place::Absent) => None,
             None => self.sorry_in(id).filter(|sorry| sorry.id == server).cloned(),
         }

@@ -76,6 +76,7 @@ impl Director {
         }
         let Some(wish) = wish else { return };
         let edit = match self.present(id, wish.id) {
+            None if self.is_leaving(id, wish.id) => Edit::EditServer(*id, wish.clone()),
             None => Edit::AddServer(*id, wish.clone()),
             Some(_) if goes_on => Edit::EditServer(*id, wish.clone()),
             Some(_) => return,

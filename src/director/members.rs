@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::drain::Removed;
 use super::event::{Event, Happened};
 use super::member::calm::Calm;
 use super::member::group::{Count, GroupTurn};
-use super::member::{Input, Member, Outcome, Override, Place, State, Terms, Turn, load};
+use super::member::{Input, Kept, Member, Outcome, Override, Place, State, Terms, Turn, load};
 use super::wanted::{WantedServer, WantedService};
 use super::{Director, Effect, Level};
 use crate::ipvs::edit::{Edit, Errno, ServerId, ServerSpec, ServiceId};
@@ -75,31 +76,51 @@ impl Director {
         self
     }
 
-    /// Begins with a server, or goes on with it under other terms. What an operator said of it holds on.
-    pub(super) fn seat(&mut self, service: &WantedService, server: &WantedServer) {
+    /// Begins with a server, or goes on with it under other terms. What an operator said of it holds on; what hands made of the
+    /// table is undone, unless it is to be restored.
+    pub(super) fn seat(&mut self, service: &WantedService, server: &WantedServer, kept: Option<Kept>) {
         let id = (service.spec.id, server.spec.id);
-        let terms = Terms {
+        let terms = self.terms(service, server);
+        if let Some(seat) = self.members.get_mut(&id) {
+            (seat.virtual_server, seat.server) = (service.name.clone(), server.name.clone());
+            seat.endpoint = server.endpoint;
+            seat.member.handle(self.now, Input::Terms(terms));
+        } else {
+            self.take_seat(service, server, terms);
+        }
+        if let (Some(seat), Some(kept)) = (self.members.get_mut(&id), kept) {
+            seat.member.handle(self.now, Input::Restored(kept));
+        }
+        self.settle_seated(id);
+    }
+
+    /// What a configuration says of a server.
+    pub(super) fn terms(&self, service: &WantedService, server: &WantedServer) -> Terms {
+        Terms {
             spec: server.spec.clone(),
             quiesce: service.quiesce,
             step: server.step,
             slow_start: self.slow_start,
             load_monitor: server.load.is_some(),
-        };
-        if let Some(seat) = self.members.get_mut(&id) {
-            (seat.virtual_server, seat.server) = (service.name.clone(), server.name.clone());
-            seat.endpoint = server.endpoint;
-            seat.member.handle(self.now, Input::Terms(terms));
-            return self.settle_again(id);
         }
+    }
+
+    /// One that comes back before it had gone is known.
+    fn take_seat(&mut self, service: &WantedService, server: &WantedServer, terms: Terms) {
+        let id = (service.spec.id, server.spec.id);
         let mut seat = Seat::new(self.now, terms, service, server);
+        if self.is_leaving(&id.0, id.1) {
+            seat.member = seat.member.found_in_table();
+        }
+        if let Some(Removed { health: Some(up), reason, .. }) = self.drains.take_back(id) {
+            seat.member.handle(self.now, Input::Health { up, reason });
+            seat.told = seat.member.state();
+        }
         if let Some(known) = self.overrides.iter().find(|known| known.is_of(service, server)) {
             seat.member.handle(self.now, Input::Override(known.to));
             self.effects.push(Effect::Event(seat.event(Happened::forced(known.to))));
         }
         self.members.insert(id, seat);
-        if let Err(errno) = self.settle(id) {
-            self.report_refusal(id, errno);
-        }
     }
 
     /// What a check has found out goes to every server that goes by it.
@@ -177,24 +198,38 @@ impl Director {
         }
     }
 
-    /// What the table lacks of what it is to have.
+    /// What the table lacks of what it is to have. A server that is leaving is back by an edit.
     fn pending_edit(&self, id: MemberId) -> Option<Edit> {
         let (service, server) = id;
-        let place = self.members.get(&id)?.member.place();
+        let member = &self.members.get(&id)?.member;
+        let place = match member.place() {
+            Place::Present(spec) => Place::Present(self.as_ordered(service, spec)),
+            Place::Absent => Place::Absent,
+        };
+        let is_leaving = self.is_leaving(&service, server);
         match (place, self.present(&service, server)) {
+            (Place::Present(spec), None) if is_leaving => Some(Edit::EditServer(service, spec)),
             (Place::Present(spec), None) => Some(Edit::AddServer(service, spec)),
             (Place::Present(spec), Some(present)) if present != spec => Some(Edit::EditServer(service, spec)),
             (Place::Absent, Some(_)) => Some(Edit::DeleteServer(service, server)),
+            (Place::Absent, None) if is_leaving && member.state() == State::Down && !member.is_deleted() => {
+                Some(Edit::DeleteServer(service, server))
+            }
             _ => None,
         }
     }
 
-    /// How a server is in the table, if it is.
+    /// How a server is in the table, if it is, and stays.
     pub(super) fn present(&self, service: &ServiceId, server: ServerId) -> Option<ServerSpec> {
-        self.draft.services.get(service)?.server(server).map(|server| server.spec())
+        let service = self.draft.services.get(service).filter(|service| !service.is_leaving(server))?;
+        service.server(server).map(|server| server.spec())
     }
 
-    fn settle(&mut self, id: MemberId) -> Result<(), Errno> {
+    pub(super) fn is_leaving(&self, service: &ServiceId, server: ServerId) -> bool {
+        self.draft.services.get(service).is_some_and(|service| service.is_leaving(server))
+    }
+
+    pub(super) fn settle(&mut self, id: MemberId) -> Result<(), Errno> {
         let Some(edit) = self.pending_edit(id) else { return Ok(()) };
         self.edit(&edit)?;
         self.keep_neighbours_of(&edit);
@@ -202,15 +237,18 @@ impl Director {
     }
 
     /// The same after the configuration was read, which says what it changes.
-    fn settle_again(&mut self, id: MemberId) {
-        let Some(edit) = self.pending_edit(id) else { return };
+    fn settle_seated(&mut self, id: MemberId) {
+        let Some(edit) = self.edit_of_seated(id) else { return };
+        let was_leaving = self.is_leaving(&id.0, id.1);
         let former = self.present(&id.0, id.1).map(|spec| spec.weight);
-        if let Err(errno) = self.settle(id) {
+        if let Err(errno) = self.edit(&edit) {
             return self.report_refusal(id, errno);
         }
+        self.keep_neighbours_of(&edit);
         let Some(seat) = self.members.get(&id) else { return };
         let (server, name) = (id.1, &seat.virtual_server);
         let text = match (edit, former) {
+            (Edit::EditServer(..), _) if was_leaving => format!("server {server} is back in {name}"),
             (Edit::EditServer(_, spec), Some(former)) => {
                 format!("server {server} of {name}: weight {former} becomes {}", spec.weight)
             }
@@ -218,6 +256,33 @@ impl Director {
             _ => format!("server {server} leaves {name}: it is down"),
         };
         self.log(Level::Info, text);
+    }
+
+    /// Of whom nothing is known yet, only a hand can have put into the table: it is left there, and one that is leaving comes back.
+    /// Whom a hand has deleted leaves in peace, which is for the caller.
+    fn edit_of_seated(&self, id: MemberId) -> Option<Edit> {
+        let member = &self.members.get(&id)?.member;
+        let (service, server) = id;
+        match self.pending_edit(id) {
+            Some(Edit::DeleteServer(..)) if member.is_deleted() || member.state() == State::Unknown => None,
+            None if member.state() == State::Unknown
+                && !member.is_deleted()
+                && self.is_leaving(&service, server) =>
+            {
+                Some(Edit::EditServer(service, self.as_ordered(service, member.full().clone())))
+            }
+            pending => pending,
+        }
+    }
+
+    /// Gives a server up. What its checks have said: whether it was well, if that was known, and why.
+    pub(super) fn unseat(&mut self, id: MemberId) -> (Option<bool>, String) {
+        let Some(Seat { member, .. }) = self.members.remove(&id) else { return (None, String::new()) };
+        let health = match member.health() {
+            State::Unknown => None,
+            state => Some(state == State::Up),
+        };
+        (health, member.reason().to_owned())
     }
 
     /// Takes note of what somebody has made of a server in the table.

@@ -5,6 +5,7 @@ mod configure;
 mod diff;
 pub mod doctor;
 mod drain;
+mod ending;
 pub mod event;
 mod forced;
 mod groups;
@@ -14,12 +15,16 @@ mod members;
 pub mod names;
 mod network;
 pub mod notices;
+mod part;
+pub mod plan;
 pub mod protocol;
 mod requests;
 pub mod run;
 pub mod socket;
 mod standing;
+mod trial;
 pub mod wanted;
+pub mod watch;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -30,11 +35,13 @@ pub use crate::director::forced::OverrideRecord;
 
 use crate::config::lvs::LvsConfig;
 use crate::director::admission::Refusals;
-use crate::director::drain::Draining;
+use crate::director::drain::Drains;
 use crate::director::event::Event;
 use crate::director::groups::Post;
 use crate::director::members::{MemberId, Seat};
+use crate::director::part::Parting;
 use crate::director::protocol::{Reply, Request};
+use crate::director::trial::Trial;
 use crate::director::wanted::{Wanted, WantedAddress};
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::defence;
@@ -79,6 +86,23 @@ pub enum Command {
         /// The saved iptables marks.
         marks: Arc<MarkRules>,
     },
+    /// A configuration of another file is to be followed. Answer: [`Reply::Text`].
+    Apply {
+        /// Who is to have the answer.
+        client: ClientId,
+        /// `lvs.cf`.
+        lvs: Box<LvsConfig>,
+        /// The saved iptables marks; those that there are if absent.
+        marks: Option<Arc<MarkRules>>,
+        /// The file's name.
+        source: String,
+        /// How long it has to be confirmed in time; for good at once if absent.
+        confirm: Option<Duration>,
+    },
+    /// The file that was applied last is the site's now.
+    Installed,
+    /// What single services have of their own, by `xlvs.toml` as it is now.
+    ServiceOptions(Box<Beyond>),
     /// The kernel's view of the network has changed.
     Network(HostNetwork),
     /// IPVS settings that the site's files ask for, once at the start.
@@ -111,7 +135,9 @@ pub enum Command {
     Overrides(Vec<OverrideRecord>),
     /// [`Director::next_deadline`] has come.
     Tick,
-    /// The end: addresses and checks are taken back.
+    /// The end is near: addresses are taken back, the table goes on meanwhile.
+    Withdraw,
+    /// The end: addresses and checks are taken back, and the table is emptied.
     Stop,
 }
 
@@ -139,6 +165,8 @@ pub enum Effect {
     AddAddress(WantedAddress),
     /// Take an address back.
     RemoveAddress(WantedAddress),
+    /// Have the first address, which is on an interface, be as the second one says: there first, then no longer here.
+    MoveAddress(WantedAddress, WantedAddress),
     /// Start a health check.
     StartCheck(Arc<Check>),
     /// Stop a health check.
@@ -176,6 +204,8 @@ pub enum Effect {
     Event(Event),
     /// Tell the administrator.
     Log(Level, String),
+    /// A configuration on trial is kept (true), or the former one is back.
+    TrialEnded(bool),
     /// Tell the administrator, and whoever asked for a reload, what became of something that was changed by hand.
     ChangedByHand(String),
 }
@@ -199,7 +229,6 @@ pub struct Director {
     ports: Vec<Port>,
     network: HostNetwork,
     wanted: Wanted,
-    draining: Vec<Draining>,
     /// The moment of the present command.
     now: Instant,
     /// Whether a configuration has been taken over, and not been given up yet.
@@ -208,6 +237,13 @@ pub struct Director {
     groups: HashMap<ServiceId, Post>,
     overrides: Vec<OverrideRecord>,
     slow_start: bool,
+    drains: Drains,
+    parting: Parting,
+    /// The file that `wanted` is from, if it is not one of the site's.
+    source: Option<String>,
+    trial: Option<Trial>,
+    /// Whether edits wait for others, to be published together.
+    held: bool,
     steered: Reach,
     steering: Steering,
     effects: Vec<Effect>,
@@ -237,13 +273,17 @@ impl Director {
             ports,
             network: HostNetwork::default(),
             wanted: Wanted::default(),
-            draining: Vec::new(),
             now,
             is_active: false,
             members: HashMap::new(),
             groups: HashMap::new(),
             overrides: Vec::new(),
             slow_start: true,
+            drains: Drains::default(),
+            parting: Parting::default(),
+            source: None,
+            trial: None,
+            held: false,
             steered: Reach::default(),
             steering: Steering::default(),
             effects: Vec::new(),
@@ -261,10 +301,15 @@ impl Director {
     /// When [`Command::Tick`] is due.
     pub fn next_deadline(&self) -> Instant {
         let next = self.next_sample.min(self.next_sweep);
-        let next = self.next_drain_end().map_or(next, |end| end.min(next));
-        let next = self.next_member_deadline().map_or(next, |due| due.min(next));
+        let other = [self.drains.next(), self.parting.next(), self.trial_end(), self.next_member_deadline()];
+        let next = other.into_iter().flatten().fold(next, Instant::min);
         let next = if self.watches_memory() { next.min(self.next_defence) } else { next };
         if self.watches_strangers() { next.min(self.next_strangers) } else { next }
+    }
+
+    /// What it shares with the workers.
+    pub fn tables(&self) -> &Arc<Tables> {
+        &self.tables
     }
 
     /// Whether the defence against floods is on, so that [`Command::FreeMemory`] is wanted before each tick.
@@ -284,7 +329,16 @@ impl Director {
                 let reply = self.request(now, request);
                 self.effects.push(Effect::Reply(client, reply));
             }
-            Command::Configure { lvs, marks } => self.configure(&lvs, marks),
+            Command::Configure { lvs, marks } => self.follow_site(now, &lvs, marks),
+            Command::Apply { client, lvs, marks, source, confirm } => {
+                let reply = self.apply(now, &lvs, marks, source, confirm);
+                self.effects.push(Effect::Reply(client, reply));
+            }
+            Command::Installed => self.source = None,
+            Command::ServiceOptions(beyond) => {
+                Arc::make_mut(&mut self.draft.beyond).services = beyond.services;
+                self.publish();
+            }
             Command::Network(network) => self.take_network(network),
             Command::Sysctls(sysctls) => {
                 self.draft.sysctls = *sysctls;
@@ -304,8 +358,10 @@ impl Director {
             Command::Load { service, server, printed } => self.take_load((service, server), printed),
             Command::Overrides(records) => self.take_overrides(records),
             Command::Tick => self.tick(now),
+            Command::Withdraw => self.withdraw(),
             Command::Stop => self.stop(),
         }
+        self.end_trial(now);
         self.drain_quiesced(now);
         self.end_drains(now);
         std::mem::take(&mut self.effects)
@@ -319,8 +375,12 @@ impl Director {
         self
     }
 
-    /// One edit of the tables, published at once.
+    /// One edit of the tables, published at once, or with others.
     fn edit(&mut self, edit: &Edit) -> Result<(), Errno> {
+        let edit = &*self.edit_as_ordered(edit);
+        if self.held {
+            return self.services.apply(&mut self.draft, &self.network, edit);
+        }
         self.suspend_shortcuts();
         let applied = self.services.apply(&mut self.draft, &self.network, edit);
         applied.inspect_err(|_| self.resume_shortcuts())?;
@@ -351,6 +411,16 @@ impl Director {
             Edit::StopDaemon(role) => self.effects.push(Effect::StopSync(*role)),
             _ => {}
         }
+    }
+
+    /// Makes changes that are published together.
+    fn together<T>(&mut self, change: impl FnOnce(&mut Self) -> T) -> T {
+        self.suspend_shortcuts();
+        self.held = true;
+        let outcome = change(self);
+        self.held = false;
+        self.publish();
+        outcome
     }
 
     fn publish(&mut self) {
@@ -435,8 +505,10 @@ impl Director {
         }
     }
 
+    /// Those that it is about to get count, too: their packets are to find everything ready.
     fn own_addresses(&self) -> Vec<IpAddr> {
-        let mut own: Vec<_> = self.network.addresses.iter().map(|address| address.address).collect();
+        let present = self.network.addresses.iter().map(|address| address.address);
+        let mut own: Vec<_> = present.chain(self.wanted_addresses()).collect();
         own.sort();
         own.dedup();
         own
@@ -453,6 +525,11 @@ impl Director {
         let known = self.wanted.unmarked(&self.draft.marks);
         objections.extend(next.unmarked(marks).into_iter().filter(|text| !known.contains(text)));
         (!objections.is_empty()).then(|| objections.join("\n"))
+    }
+
+    /// The same with the marks as they are.
+    pub fn objection_to(&self, config: &LvsConfig) -> Option<String> {
+        self.objection(config, &self.draft.marks)
     }
 
     fn tick(&mut self, now: Instant) {

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use super::wanted::WantedAddress;
 use super::{Director, Effect, Level};
 use crate::ipvs::edit::Forward;
-use crate::net::route::{HostNetwork, Link, RouteTable};
+use crate::net::route::{HostNetwork, InterfaceAddress, Link, RouteTable};
 
 impl Director {
     pub(super) fn take_network(&mut self, network: HostNetwork) {
-        let ports: Vec<u32> = self.ports.iter().map(|port| port.index).collect();
-        self.draft.routes = Arc::new(RouteTable::new(&network, &ports));
         let former = std::mem::replace(&mut self.network, network);
+        self.take_routes();
         self.publish();
         let lost = self.neighbours().filter(|neighbour| !self.draft.routes.is_resolved(neighbour)).collect();
         self.resolve(lost);
@@ -21,6 +20,21 @@ impl Director {
         if !self.effects.iter().any(|effect| matches!(effect, Effect::PortGone(_))) {
             self.restore_addresses(&former);
         }
+    }
+
+    /// What the network's routes and the addresses to come make of a packet.
+    pub(super) fn take_routes(&mut self) {
+        let ports: Vec<u32> = self.ports.iter().map(|port| port.index).collect();
+        let mut network = self.network.clone();
+        let present = |address: &IpAddr| self.network.addresses.iter().any(|own| own.address == *address);
+        let coming = self.wanted_addresses().filter(|address| !present(address));
+        network.addresses.extend(coming.map(|address| InterfaceAddress { link: 0, address, prefix_len: 32 }));
+        self.draft.routes = Arc::new(RouteTable::new(&network, &ports));
+    }
+
+    /// The addresses that the director puts on interfaces.
+    pub(super) fn wanted_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.wanted.addresses.iter().map(|wanted| IpAddr::V4(wanted.address))
     }
 
     /// Keeps the neighbours resolved that packets leave by: servers or the routers before them, and gateways.

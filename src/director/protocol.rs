@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::journal::Entry;
 use super::member::{Override, State};
+use super::plan::Plan;
 use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServiceId};
 use crate::ipvs::sync::{SyncCounts, SyncDaemon};
 use crate::ipvs::verdict::PacketTotals;
@@ -64,6 +65,42 @@ pub enum Request {
         /// Whether to wait some seconds for one if there is none.
         wait: bool,
     },
+
+    /// Drain a server in all its services, or in one. Answer: [`Reply::Drains`] with what has begun.
+    DrainServer {
+        /// Its name in `lvs.cf`, or its address with or without a port.
+        server: String,
+        /// The one service.
+        #[serde(default)]
+        service: Option<ServiceId>,
+        /// Seconds from now.
+        deadline: Option<u32>,
+    },
+    /// Take a server back that was drained by order. Answer: [`Reply::Text`].
+    UndoDrain {
+        /// As for [`Request::DrainServer`].
+        server: String,
+        /// The one service, if it is not all.
+        #[serde(default)]
+        service: Option<ServiceId>,
+    },
+    /// Everything that is drained. Answer: [`Reply::Drains`].
+    ListDrains,
+    /// What other files would do. Answer: [`Reply::Plan`].
+    Plan(SiteFiles),
+    /// Follow other files than the site's. Answer: [`Reply::Text`].
+    Apply {
+        /// The files.
+        files: SiteFiles,
+        /// Seconds to confirm it in; else the former configuration comes back. Absent: for good at once.
+        confirm: Option<u32>,
+        /// Whether the file is to replace the site's `lvs.cf` once it counts for good.
+        install: bool,
+    },
+    /// Keep what is on trial. Answer: [`Reply::Text`].
+    Confirm,
+    /// Go back from what is on trial. Answer: [`Reply::Text`].
+    Abort,
     /// All IPVS sysctls. Answer: [`Reply::Text`], a line each.
     ListSysctls,
     /// Read one (`value` absent) or set one IPVS sysctl by its name without `net.ipv4.vs.`, or a switch
@@ -74,6 +111,28 @@ pub enum Request {
         /// New value.
         value: Option<String>,
     },
+}
+
+/// Files in place of the site's, by what is in them: the daemon need not be able to read them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteFiles {
+    /// `lvs.cf`.
+    pub lvs: FileText,
+    /// Saved iptables rules; absent: the marks stay as they are, beside `marks6` those of the site.
+    #[serde(default)]
+    pub marks: Option<FileText>,
+    /// Saved ip6tables rules; absent beside `marks`: those of the site.
+    #[serde(default)]
+    pub marks6: Option<FileText>,
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileText {
+    /// Its name, for messages.
+    pub name: String,
+    /// What is in it.
+    pub text: String,
 }
 
 /// The daemon's answer.
@@ -104,6 +163,10 @@ pub enum Reply {
     },
     /// Where the tables and `lvs.cf` differ.
     Differences(Vec<Difference>),
+    /// What is drained.
+    Drains(Vec<DrainStatus>),
+    /// What other files would do.
+    Plan(Box<Plan>),
     /// Counters and rates of everything balanced.
     Totals(TotalsView),
     /// Synchronisation daemons that run.
@@ -137,12 +200,70 @@ pub struct Difference {
 impl Difference {
     /// From the one to the other, in words.
     pub fn change(&self) -> String {
+        self.change_from("lvs.cf")
+    }
+
+    /// The same with another file's name.
+    pub fn change_from(&self, name: &str) -> String {
         match (&self.file, &self.table) {
-            (Some(file), Some(table)) => format!("{table} in the table, {file} in lvs.cf"),
-            (Some(file), None) => format!("not in the table, {file} in lvs.cf"),
-            (None, Some(table)) => format!("{table} in the table, not in lvs.cf"),
+            (Some(file), Some(table)) => format!("{table} in the table, {file} in {name}"),
+            (Some(file), None) => format!("not in the table, {file} in {name}"),
+            (None, Some(table)) => format!("{table} in the table, not in {name}"),
             (None, None) => "in neither".into(),
         }
+    }
+}
+
+/// Why a server is drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainCause {
+    /// `xlvs drain`.
+    Order,
+    /// Its weight is 0.
+    Quiesced,
+    /// It is not in the configuration any more.
+    Removed,
+    /// The same, but the configuration is on trial.
+    OnTrial,
+}
+
+impl DrainCause {
+    /// For a person.
+    pub fn words(self) -> &'static str {
+        match self {
+            DrainCause::Order => "by order",
+            DrainCause::Quiesced => "weight 0",
+            DrainCause::Removed => "removed",
+            DrainCause::OnTrial => "removed on trial",
+        }
+    }
+}
+
+/// One server that is drained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// Its service.
+    pub service: ServiceId,
+    /// The server.
+    pub server: ServerId,
+    /// Why.
+    pub cause: DrainCause,
+    /// Connections that it still has.
+    pub left: u32,
+    /// Seconds until these end; absent: they may stay.
+    pub ends_in: Option<u64>,
+}
+
+impl DrainStatus {
+    /// How far it is, in words.
+    pub fn progress(&self) -> String {
+        let (connections, end) = if self.left == 1 { ("connection", "ends") } else { ("connections", "end") };
+        let when = match self.ends_in {
+            Some(seconds) if self.left != 0 => format!(", which {end} in {seconds} s"),
+            _ => String::new(),
+        };
+        format!("{} {connections} left{when}", self.left)
     }
 }
 
@@ -184,6 +305,15 @@ pub struct Status {
     /// Runs of the notify command that were left out because too many waited.
     #[serde(default)]
     pub notices_lost: u64,
+    /// What is drained.
+    #[serde(default)]
+    pub drains: Vec<DrainStatus>,
+    /// The file that the configuration is from, if that is not the site's `lvs.cf`.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// Seconds until the former configuration comes back, if this one is on trial.
+    #[serde(default)]
+    pub trial: Option<u64>,
 }
 
 /// A virtual server of `lvs.cf`.

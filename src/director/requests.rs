@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::drain::{Order, Place};
 use super::protocol::{CheckStatus, Reply, Request, Status};
 use super::wanted::{WantedServer, WantedService};
 use super::{Director, Effect, Level};
@@ -33,7 +34,7 @@ impl Director {
                 let (connections, next) = self.tables.connection_page(place, now);
                 Reply::Connections { connections, next }
             }
-            Request::Diff => Reply::Differences(self.differences()),
+            Request::Diff => Reply::Differences(self.all_differences(now)),
             Request::GetTotals => Reply::Totals(self.totals()),
             Request::ListDaemons => Reply::Daemons(self.draft.sync.iter().cloned().collect()),
             Request::GetTimeouts => Reply::Timeouts(TimeoutView {
@@ -41,7 +42,14 @@ impl Director {
                 tcp_fin: self.draft.timeouts.tcp(State::FinWait),
                 udp: self.draft.timeouts.udp(),
             }),
-            Request::Drain { service, server, deadline } => self.drain(now, &service, server, deadline),
+            Request::Drain { service, server, deadline } => self.drain(now, (service, server), deadline),
+            Request::DrainServer { server, service, deadline } => {
+                self.drain_named(now, &server, service.as_ref(), deadline)
+            }
+            Request::UndoDrain { server, service } => self.undo_drains(&server, service.as_ref()),
+            Request::ListDrains => Reply::Drains(self.drain_statuses(now)),
+            Request::Confirm => self.confirm(now),
+            Request::Abort => self.abort(now),
             Request::Status => Reply::Status(Box::new(self.status(now))),
             Request::ListSysctls => Reply::Text(self.all_sysctls()),
             Request::Sysctl { name, value } => self.sysctl(&name, value.as_deref()),
@@ -50,12 +58,18 @@ impl Director {
             }
             Request::Events { .. } => Reply::Failed("this daemon keeps no events".into()),
             Request::Reload => Reply::Failed("this daemon has no files to read again".into()),
+            Request::Plan(_) | Request::Apply { .. } => Reply::Failed("this daemon reads no files".into()),
         }
     }
 
     fn edit_by_hand(&mut self, edit: &Edit) -> Reply {
         let cleared = self.cleared_by(std::slice::from_ref(edit));
-        match self.edit(edit) {
+        let order = self.end_order(edit);
+        let edited = self.edit(edit);
+        if let Some((place, order)) = order.filter(|_| edited.is_err()) {
+            self.drains.restore_order(place, order);
+        }
+        match edited {
             Ok(()) => {
                 self.log(Level::Info, format!("ipvsadm: {edit}"));
                 self.keep_neighbours_of(edit);
@@ -72,12 +86,24 @@ impl Director {
         match self.edit_all(edits) {
             Ok(()) => {
                 self.log(Level::Info, format!("ipvsadm: {} changes restored", edits.len()));
-                edits.iter().for_each(|edit| self.remember(edit, &cleared));
+                for edit in edits {
+                    self.end_order(edit);
+                    self.remember(edit, &cleared);
+                }
                 self.keep_neighbours();
                 Reply::Done
             }
             Err(refusal) => Reply::RefusedOne(refusal),
         }
+    }
+
+    /// A weight by hand ends the order to drain a server. Returns what there was.
+    fn end_order(&mut self, edit: &Edit) -> Option<(Place, Order)> {
+        let place = match edit {
+            Edit::AddServer(id, spec) | Edit::EditServer(id, spec) if spec.weight != 0 => (*id, spec.id),
+            _ => return None,
+        };
+        self.drains.forget_order(place).map(|order| (place, order))
     }
 
     /// A server that enters is resolved before its first packet comes.
@@ -152,6 +178,7 @@ impl Director {
     /// All but the packet counters and the ports, which the I/O side knows.
     fn status(&self, now: Instant) -> Status {
         self.collect_shortcuts();
+        let source = self.source(now);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: now.saturating_since(self.started).as_secs(),
@@ -162,6 +189,9 @@ impl Director {
             sync: self.tables.sync.counts(),
             checks: self.wanted.servers().map(|(service, server)| self.check(service, server)).collect(),
             virtuals: self.standings(),
+            drains: self.drain_statuses(now),
+            trial: source.as_ref().and_then(|(_, left)| *left),
+            source: source.map(|(name, _)| name),
             ..Status::default()
         }
     }

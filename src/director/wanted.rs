@@ -34,6 +34,11 @@ pub struct WantedAddress {
 }
 
 impl WantedAddress {
+    /// Whether it is in the same place as another one, whatever the place is called.
+    pub fn is_where(&self, other: &WantedAddress) -> bool {
+        (&self.interface, self.prefix_len) == (&other.interface, other.prefix_len)
+    }
+
     /// Whether the machine has the address.
     pub fn is_on(&self, network: &HostNetwork) -> bool {
         network.addresses.iter().any(|present| present.address == IpAddr::V4(self.address))
@@ -87,6 +92,8 @@ pub struct Wanted {
     pub timeouts: (u32, u32, u32),
     /// Virtual addresses in file order, then the gateway address of the real servers.
     pub addresses: Vec<WantedAddress>,
+    /// The latter.
+    pub gateway: Option<Ipv4Addr>,
     /// Virtual servers that cannot be run, and why.
     pub refused: Vec<String>,
     /// What else an administrator should know.
@@ -122,6 +129,8 @@ impl Wanted {
         if let Some(router) = &config.nat_router
             && config.network == Network::Nat
         {
+            let is_virtual = wanted.address(router.address).is_some();
+            wanted.gateway = (!is_virtual).then_some(router.address);
             wanted.add_address(router, config.nat_nmask);
         }
         wanted
@@ -157,6 +166,11 @@ impl Wanted {
             address: place.address,
             prefix_len: mask.map(|mask| u32::from(mask).leading_ones() as u8),
         });
+    }
+
+    /// The wish for an address.
+    pub fn address(&self, address: Ipv4Addr) -> Option<&WantedAddress> {
+        self.addresses.iter().find(|wanted| wanted.address == address)
     }
 
     /// Virtual servers that go by a mark which no rule gives, so that no packet reaches them.

@@ -18,7 +18,7 @@ pub struct Beyond {
 }
 
 /// The settings that concern all services, by the names of `xlvs.toml`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switches {
     /// A TCP segment that no server may take is answered by a reset.
     pub tcp_reset_no_destination: bool,
@@ -30,12 +30,33 @@ pub struct Switches {
     pub drain_quiesced: bool,
     /// Seconds after which a server that is drained by [`Switches::drain_quiesced`] loses its connections; 0 for never.
     pub drain_deadline: u32,
+    /// Seconds for which connections go on of what is no longer in the configuration.
+    pub drain_removed: u32,
     /// Connections that may be in the table; 0 for any number.
     pub conn_max: u32,
     /// New connections a second that a source may open; 0 for any number.
     pub source_rate: u32,
     /// New connections that a source may open at once; 0 for as many as in a second.
     pub source_burst: u32,
+}
+
+/// Seconds of [`Switches::drain_removed`] unless somebody says otherwise.
+pub const DRAIN_REMOVED: u32 = 300;
+
+impl Default for Switches {
+    fn default() -> Self {
+        Switches {
+            tcp_reset_no_destination: false,
+            drop_untranslated: false,
+            reset_on_expiry: false,
+            drain_quiesced: false,
+            drain_deadline: 0,
+            drain_removed: DRAIN_REMOVED,
+            conn_max: 0,
+            source_rate: 0,
+            source_burst: 0,
+        }
+    }
 }
 
 /// What one service says; `None`, or 0 seconds, where it says nothing.
@@ -71,12 +92,13 @@ pub enum SwitchError {
 }
 
 /// The names of the switches at run time.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "xlvs.tcp_reset_no_destination",
     "xlvs.drop_untranslated",
     "xlvs.reset_on_expiry",
     "xlvs.drain_quiesced",
     "xlvs.drain_deadline",
+    "xlvs.drain_removed",
     "xlvs.conn_max",
     "xlvs.source_rate",
     "xlvs.source_burst",
@@ -138,6 +160,7 @@ impl Switches {
     fn number(&mut self, name: &str) -> Option<&mut u32> {
         Some(match name {
             "drain_deadline" => &mut self.drain_deadline,
+            "drain_removed" => &mut self.drain_removed,
             "conn_max" => &mut self.conn_max,
             "source_rate" => &mut self.source_rate,
             "source_burst" => &mut self.source_burst,
@@ -161,8 +184,8 @@ impl Switches {
         let short = name.strip_prefix(PREFIX).ok_or_else(unknown)?;
         let value = value.trim();
         if let Some(number) = self.number(short) {
-            let wrong =
-                if short == "drain_deadline" { SwitchError::NotSeconds } else { SwitchError::NotANumber };
+            let is_time = ["drain_deadline", "drain_removed"].contains(&short);
+            let wrong = if is_time { SwitchError::NotSeconds } else { SwitchError::NotANumber };
             *number = value.parse().map_err(|_| wrong(name.to_owned(), value.to_owned()))?;
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! Persistence: a client's template remembers its server (ipvs.md section 4).
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -318,12 +319,16 @@ impl TemplateTable {
         self.retired().retain(|template| template.outlives_server());
     }
 
-    /// Ends those of one server; those that have connections make no more, and end after these.
-    pub fn end_of(&self, server: &Arc<RealServer>) {
+    /// Ends those of some servers; those that have connections make no more, and end after these.
+    pub fn end_of(&self, servers: &HashSet<*const RealServer>) {
+        if servers.is_empty() {
+            return;
+        }
+        let is_ending = |template: &PersistenceTemplate| servers.contains(&Arc::as_ptr(&template.server));
         let mut ending = Vec::new();
         for part in self.valid.parts() {
             part.retain(|_, template| {
-                let keep = !Arc::ptr_eq(&template.server, server);
+                let keep = !is_ending(template);
                 if !keep {
                     ending.push(Arc::clone(template));
                 }
@@ -331,7 +336,7 @@ impl TemplateTable {
             });
         }
         ending.into_iter().for_each(|template| self.set_aside(template));
-        self.retired().retain(|template| !(Arc::ptr_eq(&template.server, server) && template.end()));
+        self.retired().retain(|template| !(is_ending(template) && template.end()));
     }
 
     /// Shows every template to `visit`.

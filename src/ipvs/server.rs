@@ -163,6 +163,17 @@ impl RealServer {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Ends draining it.
+    pub fn end_drain(&self) {
+        self.draining.store(false, Ordering::Relaxed);
+    }
+
+    /// It has left the schedulers' sight: it is shown with weight 0, and drained.
+    pub fn retire(&self) {
+        self.update(&ServerSpec { weight: 0, ..self.spec() });
+        self.drain();
+    }
+
     /// Whether a threshold keeps schedulers away.
     pub fn is_overloaded(&self) -> bool {
         self.overloaded.load(Ordering::Relaxed)

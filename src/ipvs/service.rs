@@ -23,6 +23,10 @@ pub struct VirtualService {
     pub spec: ServiceSpec,
     /// Servers in scheduling order: newest first.
     pub servers: Vec<Arc<RealServer>>,
+    /// Servers that get nothing new any more while their connections go on.
+    pub leaving: Vec<Arc<RealServer>>,
+    /// Whether packets without a connection do not find it any more; its servers are leaving then.
+    pub closing: bool,
     /// The scheduler with its state.
     pub scheduler: Arc<dyn Scheduler>,
     /// Counters.
@@ -34,24 +38,38 @@ impl fmt::Debug for VirtualService {
         f.debug_struct("VirtualService")
             .field("spec", &self.spec)
             .field("servers", &self.servers)
+            .field("leaving", &self.leaving)
+            .field("closing", &self.closing)
             .finish_non_exhaustive()
     }
 }
 
 impl VirtualService {
-    /// The service with other servers.
-    pub fn with_servers(&self, servers: Vec<Arc<RealServer>>) -> Self {
+    /// The same service, to be given other servers.
+    pub fn another(&self) -> Self {
         VirtualService {
             spec: self.spec.clone(),
-            servers,
+            servers: self.servers.clone(),
+            leaving: self.leaving.clone(),
+            closing: self.closing,
             scheduler: Arc::clone(&self.scheduler),
             stats: Arc::clone(&self.stats),
         }
     }
 
-    /// The server of this identity.
+    /// Its servers and those that are leaving it.
+    pub fn all_servers(&self) -> impl Iterator<Item = &Arc<RealServer>> {
+        self.servers.iter().chain(&self.leaving)
+    }
+
+    /// The server of this identity, also if it is leaving.
     pub fn server(&self, id: ServerId) -> Option<&Arc<RealServer>> {
-        self.servers.iter().find(|server| server.id() == id)
+        self.all_servers().find(|server| server.id() == id)
+    }
+
+    /// Whether the server of this identity is leaving.
+    pub fn is_leaving(&self, id: ServerId) -> bool {
+        self.leaving.iter().any(|server| server.id() == id)
     }
 
     /// Virtual address and port; `None` for a mark.
@@ -72,7 +90,7 @@ impl VirtualService {
         let estimator = *self.stats.estimator();
         ServiceView {
             spec: self.spec.clone(),
-            servers: self.servers.iter().map(|server| server.view()).collect(),
+            servers: self.all_servers().map(|server| server.view()).collect(),
             stats: estimator.stats(),
             rates: estimator.rates(),
         }
@@ -138,7 +156,7 @@ impl Services {
             ServiceId::Address { protocol, .. } => Some(protocol),
             ServiceId::FwMark { .. } => None,
         };
-        for server in &service.servers {
+        for server in service.all_servers() {
             let count = self.servers.entry((protocol, server.id())).or_default();
             *count = count.saturating_add_signed(change);
             if *count == 0 {
@@ -176,7 +194,12 @@ impl Services {
                 matches!(service.spec.id, ServiceId::Address { protocol: Protocol::UDP, port: 1.., .. });
             address && service.spec.engine.is_some()
         };
-        let servers = self.iter().filter(speaks).filter_map(|service| Some((service, service.server(id)?)));
+        let speaker =
+            |service: &'_ VirtualService| service.servers.iter().position(|server| server.id() == id);
+        let servers = self
+            .iter()
+            .filter(speaks)
+            .filter_map(|service| Some((service, &service.servers[speaker(service)?])));
         let servers = servers.filter(|(_, server)| server.forward() == Forward::Masquerade);
         servers.min_by_key(|(service, _)| service.address())
     }
@@ -212,7 +235,7 @@ impl Services {
     }
 
     /// The service a packet belongs to: by its mark, else by protocol, address and port, else as FTP data, else by address for
-    /// any port (ipvs.md section 1.1).
+    /// any port (ipvs.md section 1.1). One that is closing is none, so that it does not hide what has come in its place.
     pub fn find(
         &self,
         mark: u32,
@@ -222,14 +245,17 @@ impl Services {
     ) -> Option<&Arc<VirtualService>> {
         let marked = ServiceId::FwMark { mark, family: Family::from(address) };
         if mark != 0
-            && let Some(service) = self.by_id.get(&marked)
+            && let Some(service) = self.open(&marked)
         {
             return Some(service);
         }
-        let at = |port| self.by_id.get(&ServiceId::Address { protocol, address, port });
+        let at = |port| self.open(&ServiceId::Address { protocol, address, port });
         let is_ftp_data = protocol == Protocol::TCP && (port == DATA_PORT || PASSIVE_PORTS.contains(&port));
         at(port)
             .or_else(|| if self.ftp != 0 && is_ftp_data { at(CONTROL_PORT) } else { None })
             .or_else(|| if self.any_port != 0 { at(0) } else { None })
+    }
+    fn open(&self, id: &ServiceId) -> Option<&Arc<VirtualService>> {
+        self.by_id.get(id).filter(|service| !service.closing)
     }
 }

@@ -91,7 +91,7 @@ impl ServiceTable {
                 self.delete_services(draft, &all);
             }
             Edit::AddServer(id, spec) => self.add_server(&mut draft.services, id, spec),
-            Edit::EditServer(id, spec) => edit_server(&draft.services, id, spec),
+            Edit::EditServer(id, spec) => edit_server(&mut draft.services, id, spec),
             Edit::DeleteServer(id, server) => self.delete_server(draft, id, *server),
             Edit::Zero(id) => self.zero(&draft.services, id.as_ref()),
             Edit::SetTimeouts { tcp, tcp_fin, udp } => draft.timeouts.set(*tcp, *tcp_fin, *udp),
@@ -111,6 +111,8 @@ impl ServiceTable {
         services.insert(Arc::new(VirtualService {
             spec: spec.clone(),
             servers: Vec::new(),
+            leaving: Vec::new(),
+            closing: false,
             scheduler,
             stats,
         }));
@@ -122,7 +124,7 @@ impl ServiceTable {
             let Some(service) = draft.services.remove(id) else { continue };
             self.order.retain(|present| present != id);
             self.former_stats.insert(*id, Arc::downgrade(&service.stats));
-            for server in &service.servers {
+            for server in service.all_servers() {
                 self.throw_away(*id, server);
             }
             for trashed in self.trash.get_mut(id).into_iter().flat_map(HashMap::values_mut) {
@@ -140,18 +142,12 @@ impl ServiceTable {
         let mut servers = vec![server];
         servers.extend(service.servers.iter().cloned());
         service.scheduler.servers_changed(&servers, Change::Added);
-        let service = service.with_servers(servers);
-        services.insert(Arc::new(service));
+        services.insert(Arc::new(VirtualService { servers, closing: false, ..service.another() }));
     }
 
     fn delete_server(&mut self, draft: &mut Snapshot, id: &ServiceId, server: ServerId) {
         let Some(service) = draft.services.get(id) else { return };
-        let mut servers = service.servers.clone();
-        let Some(position) = servers.iter().position(|present| present.id() == server) else { return };
-        let server = servers.remove(position);
-        let before = position.checked_sub(1).map(|before| &servers[before]);
-        service.scheduler.servers_changed(&servers, Change::Deleted { server: &server, before });
-        let service = service.with_servers(servers);
+        let Some((service, server)) = service.without(server) else { return };
         draft.services.insert(Arc::new(service));
         self.throw_away(*id, &server);
         self.deleted = true;
@@ -160,7 +156,7 @@ impl ServiceTable {
     fn zero(&self, services: &Services, id: Option<&ServiceId>) {
         let zero = |service: &VirtualService| {
             service.stats.estimator().zero();
-            service.servers.iter().for_each(|server| server.stats().estimator().zero());
+            service.all_servers().for_each(|server| server.stats().estimator().zero());
         };
         match id {
             Some(id) => services.get(id).into_iter().for_each(|service| zero(service)),
@@ -240,7 +236,7 @@ impl ServiceTable {
         self.tables.total.sample();
         for service in services.iter() {
             service.stats.sample();
-            service.servers.iter().for_each(|server| server.stats().sample());
+            service.all_servers().for_each(|server| server.stats().sample());
         }
     }
 
@@ -250,6 +246,7 @@ impl ServiceTable {
     }
 }
 
+/// A closing service is open again thereby.
 fn edit_service(services: &mut Services, spec: &ServiceSpec) {
     let Some(service) = services.get(&spec.id) else { return };
     let mut scheduler = Arc::clone(&service.scheduler);
@@ -259,18 +256,19 @@ fn edit_service(services: &mut Services, spec: &ServiceSpec) {
         other.servers_changed(&service.servers, Change::Added);
         scheduler = other;
     }
-    services.insert(Arc::new(VirtualService {
-        spec: spec.clone(),
-        servers: service.servers.clone(),
-        scheduler,
-        stats: Arc::clone(&service.stats),
-    }));
+    let (spec, closing) = (spec.clone(), false);
+    services.insert(Arc::new(VirtualService { spec, scheduler, closing, ..service.another() }));
 }
 
-fn edit_server(services: &Services, id: &ServiceId, spec: &ServerSpec) {
+/// A leaving server stays thereby.
+fn edit_server(services: &mut Services, id: &ServiceId, spec: &ServerSpec) {
     let Some(service) = services.get(id) else { return };
-    if let Some(server) = service.server(spec.id) {
-        server.update(spec);
+    let Some(server) = service.server(spec.id) else { return };
+    server.update(spec);
+    if service.is_leaving(spec.id) {
+        let service = service.taking_back(spec.id);
+        services.insert(Arc::new(service));
+    } else {
         service.scheduler.servers_changed(&service.servers, Change::Edited);
     }
 }

@@ -1,5 +1,6 @@
 //! What control publishes for the workers, and the tables that they share.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -9,6 +10,7 @@ use crate::ipvs::beyond::Beyond;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::defence::{Defence, DropCounters};
 use crate::ipvs::edit::{self, Outline, Present, ServerId, ServiceId};
+use crate::ipvs::farewell::Farewells;
 use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::mark::MarkRules;
 use crate::ipvs::persistence::TemplateTable;
@@ -46,6 +48,8 @@ pub struct Snapshot {
     pub sync: SyncDaemons,
     /// What the FTP helper reads.
     pub ftp_ports: FtpPorts,
+    /// Virtual addresses that nobody may open connections to any more while those that there are go on.
+    pub closed: Vec<IpAddr>,
     /// What goes beyond IPVS.
     pub beyond: Arc<Beyond>,
     /// What their defence modes come to.
@@ -73,7 +77,7 @@ impl Snapshot {
         let mut outline = Outline::default();
         for service in self.services.iter() {
             outline.add_service(service.spec.id);
-            service.servers.iter().for_each(|server| outline.add_server(&service.spec.id, server.id()));
+            service.all_servers().for_each(|server| outline.add_server(&service.spec.id, server.id()));
         }
         self.sync.iter().for_each(|daemon| outline.add_daemon(daemon.role));
         outline
@@ -91,7 +95,7 @@ impl Present for Snapshot {
 
     fn mixes_families(&self) -> bool {
         self.services.iter().any(|service| {
-            service.servers.iter().any(|server| edit::is_foreign(&service.spec.id, server.id()))
+            service.all_servers().any(|server| edit::is_foreign(&service.spec.id, server.id()))
         })
     }
 
@@ -119,6 +123,8 @@ pub struct Tables {
     pub admission: Admission,
     /// Messages of the synchronisation.
     pub sync: Exchange,
+    /// Connections whose ends are to be told.
+    pub farewells: Farewells,
 }
 
 impl Tables {
@@ -133,6 +139,7 @@ impl Tables {
             drop_counters: DropCounters::default(),
             admission: Admission::default(),
             sync: Exchange::default(),
+            farewells: Farewells::default(),
         }
     }
 

@@ -78,7 +78,7 @@ impl Reach {
                 .flat_map(|(_, (prefix, range))| covered(own, family, prefix.as_ref(), range))
                 .collect(),
         };
-        for server in &service.servers {
+        for server in service.all_servers() {
             self.servers.extend(endpoints_of(server, &destinations, own));
         }
         self.add_ftp_data(&snapshot.ftp_ports, service, &destinations);
@@ -94,7 +94,7 @@ impl Reach {
             let Some(control) = controls.next() else { continue };
             let data = std::iter::once(tcp(PASSIVE_PORTS)).chain(below(*control));
             self.destinations.extend(data.map(|range| (*address, range)));
-            for server in &service.servers {
+            for server in service.all_servers() {
                 let ServerId { address, port } = server.id();
                 let own = if port == 0 { *control } else { port };
                 let data = std::iter::once(tcp(PASSIVE_PORTS)).chain(below(own));

@@ -1,4 +1,5 @@
-//! TCP resets (RFC 9293): the answer to a segment that nobody awaits, and the end of a connection that nobody uses.
+//! TCP resets (RFC 9293): the answer to a segment that nobody awaits, and the end of a connection. And the question that an end of
+//! one answers with the numbers that a reset needs.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -36,6 +37,20 @@ pub struct Reset {
     pub ack: Option<u32>,
     /// TOS or traffic class.
     pub tos: u8,
+}
+
+/// A segment that says nothing and does not fit: its receiver answers by an acknowledgment with the sequence number that it
+/// awaits and the one that it sends next (RFC 9293 section 3.10.7.4). So do keep-alives ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// From.
+    pub source: SocketAddr,
+    /// To; of the same family.
+    pub destination: SocketAddr,
+    /// Sequence number: any but those that the receiver takes now. Of all there are, these are one in some ten thousand.
+    pub seq: u32,
+    /// What the receiver has sent so far, as far as that is known.
+    pub ack: u32,
 }
 
 fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
@@ -77,6 +92,41 @@ impl Reset {
     /// room or the addresses are of two families.
     #[must_use]
     pub fn write(&self, frame: &mut Frame<'_>, egress: &Egress) -> bool {
+        let flags = if self.ack.is_some() { RST | ACK } else { RST };
+        let ack = self.ack.unwrap_or(0);
+        Segment {
+            source: self.source,
+            destination: self.destination,
+            seq: self.seq,
+            ack,
+            tos: self.tos,
+            flags,
+        }
+        .write(frame, egress)
+    }
+}
+
+impl Question {
+    /// Puts it into the frame, as [`Reset::write`] does.
+    #[must_use]
+    pub fn write(&self, frame: &mut Frame<'_>, egress: &Egress) -> bool {
+        let Question { source, destination, seq, ack } = *self;
+        Segment { source, destination, seq, ack, tos: 0, flags: ACK }.write(frame, egress)
+    }
+}
+
+/// A segment without data and options, with a window of 0.
+struct Segment {
+    source: SocketAddr,
+    destination: SocketAddr,
+    seq: u32,
+    ack: u32,
+    tos: u8,
+    flags: u8,
+}
+
+impl Segment {
+    fn write(&self, frame: &mut Frame<'_>, egress: &Egress) -> bool {
         let (ethertype, header) = match self.header() {
             Some(Header::V4(header)) => ([0x08, 0x00], header.to_vec()),
             Some(Header::V6(header)) => ([0x86, 0xdd], header.to_vec()),
@@ -91,7 +141,7 @@ impl Reset {
         bytes[6..12].copy_from_slice(&egress.source.0);
         bytes[12..14].copy_from_slice(&ethertype);
         bytes[14..14 + header.len()].copy_from_slice(&header);
-        bytes[14 + header.len()..].copy_from_slice(&self.segment());
+        bytes[14 + header.len()..].copy_from_slice(&self.tcp());
         true
     }
 
@@ -122,14 +172,14 @@ impl Reset {
         }
     }
 
-    fn segment(&self) -> [u8; TCP_LEN] {
+    fn tcp(&self) -> [u8; TCP_LEN] {
         let mut segment = [0; TCP_LEN];
         segment[0..2].copy_from_slice(&self.source.port().to_be_bytes());
         segment[2..4].copy_from_slice(&self.destination.port().to_be_bytes());
         segment[4..8].copy_from_slice(&self.seq.to_be_bytes());
-        segment[8..12].copy_from_slice(&self.ack.unwrap_or(0).to_be_bytes());
+        segment[8..12].copy_from_slice(&self.ack.to_be_bytes());
         segment[12] = (TCP_LEN as u8 / 4) << 4;
-        segment[13] = if self.ack.is_some() { RST | ACK } else { RST };
+        segment[13] = self.flags;
         let sum = pseudo_header(self.source.ip(), self.destination.ip(), Protocol::TCP.0, TCP_LEN);
         let checksum = sum.bytes(&segment).finish();
         segment[16..18].copy_from_slice(&checksum.to_be_bytes());

@@ -107,6 +107,41 @@ impl Daemon {
         assert!(matches!(reply, Some(Reply::Text(_))), "{reply:?}");
     }
 
+    /// Its `lvs.cf`.
+    pub fn lvs_path(&self) -> PathBuf {
+        self.path("lvs.cf")
+    }
+
+    /// Writes its `lvs.cf`, from beginning to end.
+    pub fn write_lvs(&self, text: &str) {
+        fs::write(self.lvs_path(), text).unwrap();
+    }
+
+    /// Adds lines to its settings.
+    pub fn append_settings(&self, lines: &str) {
+        let settings = fs::read_to_string(self.path("xlvs.toml")).unwrap() + lines;
+        fs::write(self.path("xlvs.toml"), settings).unwrap();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.borrow().id() as i32), signal).unwrap();
+    }
+
+    /// What it has logged so far.
+    pub fn read_log(&self) -> String {
+        self.log()
+    }
+
+    /// The exit code of `xlvs` with this command, and what it prints.
+    pub fn xlvs_code(&self, arguments: &str) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
+        command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.control_socket());
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// Edits its tables.
     pub fn ipvsadm(&self, arguments: &str) {
         self.listing(arguments);
@@ -114,11 +149,8 @@ impl Daemon {
 
     /// What `xlvs` prints to this command, and whether it went well.
     pub fn xlvs(&self, arguments: &str) -> (bool, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
-        command.args(arguments.split(' ')).env(SOCKET_VARIABLE, self.control_socket());
-        let output = command.output().unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+        let (code, text) = self.xlvs_code(arguments);
+        (code == Some(0), text)
     }
 
     /// What ipvsadm prints about it.

@@ -64,6 +64,7 @@ pub struct Router {
     books: PacketCounters,
     fast_path: Option<Fake>,
     log: Vec<String>,
+    told: Vec<Effect>,
 }
 
 impl Router {
@@ -103,6 +104,7 @@ impl Router {
             books: PacketCounters::default(),
             fast_path: None,
             log: Vec::new(),
+            told: Vec::new(),
         };
         router.command(Command::Network(router.network.clone()));
         router
@@ -122,7 +124,7 @@ impl Router {
         self.fast_path.as_ref().expect("a router with a shortcut")
     }
 
-    /// Tells the director something; what it wants done.
+    /// Tells the director something; what it asks for in return is left to the caller.
     pub fn command(&mut self, command: Command) -> Vec<Effect> {
         let effects = self.director.handle(self.now, command);
         let warnings = effects.iter().filter_map(|effect| match effect {
@@ -131,6 +133,16 @@ impl Router {
         });
         self.log.extend(warnings);
         effects
+    }
+
+    /// The director, to be asked.
+    pub fn director(&self) -> &Director {
+        &self.director
+    }
+
+    /// What the director has asked for while time passed, since this was asked last.
+    pub fn take_told(&mut self) -> Vec<Effect> {
+        mem::take(&mut self.told)
     }
 
     /// What the administrator has been warned of since this was asked last.
@@ -186,7 +198,8 @@ impl Router {
             self.datapath.advance(self.now);
             out.extend(self.take_made());
             if self.director.next_deadline() <= self.now {
-                self.command(Command::Tick);
+                let told = self.command(Command::Tick);
+                self.told.extend(told.into_iter().filter(|effect| !matches!(effect, Effect::Resolve(_))));
             }
         }
         out

@@ -65,9 +65,9 @@ fn surroundings(page: &mut Page) {
         .item(
             "1",
             "It did not work, and the reason is on standard error; a checked file has errors; \
-             `diff` has found a difference, `doctor` something bad.",
+             `diff` has found a difference, `doctor` something bad; a plan breaks more connections than it may.",
         )
-        .item("2", "The command line is wrong.");
+        .item("2", "The command line is wrong, or there is no plan.");
     page.section("ENVIRONMENT").item(&format!("`{SOCKET_VARIABLE}`"), "Path of the daemon's socket.");
     page.section("FILES")
         .item("`/etc/sysconfig/ha/lvs.cf`", "Virtual services and real servers.")
@@ -85,8 +85,12 @@ fn surroundings(page: &mut Page) {
         .example("xlvs doctor")
         .paragraph("What was changed by hand:")
         .example("xlvs diff")
-        .paragraph("Take a server out of service within a minute:")
-        .example("xlvs drain tcp 192.0.2.1:80 10.8.8.33:80 --deadline 60")
+        .paragraph(
+            "Take a server out of service within five minutes, in all its services, and see how far it is:",
+        )
+        .example("xlvs drain web-3 --deadline 5m --wait")
+        .paragraph("See what another lvs.cf would do, try it, and keep it:")
+        .example("xlvs plan new.cf\nxlvs apply new.cf --confirm 60s --install\nxlvs confirm")
         .paragraph("Keep a server out, whatever its checks say, and let them decide again:")
         .example("xlvs server down 10.8.8.33\nxlvs server auto 10.8.8.33")
         .paragraph("See servers come and go:")

@@ -1,7 +1,8 @@
 //! The command line of `xlvs`, held to the table of its commands.
 
+mod changes;
+
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use lexopt::prelude::*;
@@ -10,10 +11,11 @@ use thiserror::Error;
 use crate::admin::print::proc::ProcFile;
 use crate::admin::subcommands::{self, Subcommand};
 use crate::admin::{completion, manual};
-use crate::config::service_name::{NoServiceName, ServiceName};
+use crate::config::service_name::NoServiceName;
 use crate::director::member::Override;
 use crate::director::run::RunOptions;
-use crate::ipvs::edit::{ServerId, ServiceId};
+
+pub(super) use changes::{Drained, SiteFileNames};
 
 const SYSCTL_PREFIX: &str = "net.ipv4.vs.";
 
@@ -36,9 +38,9 @@ pub(super) enum Task {
         value: Option<String>,
     },
     Drain {
-        service: ServiceId,
-        server: ServerId,
+        drained: Drained,
         deadline: Option<u32>,
+        wait: bool,
     },
     Server {
         server: String,
@@ -48,6 +50,18 @@ pub(super) enum Task {
     Events {
         follow: bool,
     },
+    UndoDrain(Drained),
+    Plan {
+        files: SiteFileNames,
+        max_broken: Option<u64>,
+    },
+    Apply {
+        files: SiteFileNames,
+        confirm: Option<u32>,
+        install: bool,
+    },
+    Abort,
+    Confirm,
     Help,
     Version,
     /// A text that needs no daemon.
@@ -66,13 +80,20 @@ pub(super) enum UsageError {
     #[error("which of the kernel's files? xlvs proc {}", ProcFile::ALL.map(ProcFile::name).join("|"))]
     NoProcFile,
     #[error(
-        "which server of which service? xlvs drain tcp|udp|sctp ADDRESS:PORT SERVER, or xlvs drain fwmark|fwmark6 N SERVER"
+        "which server? xlvs drain SERVER, by its name in lvs.cf or its address, in all its services; of one service: xlvs drain \
+         tcp|udp|sctp ADDRESS:PORT SERVER, or xlvs drain fwmark|fwmark6 N SERVER"
     )]
     NoServer,
     #[error("which server? xlvs server down|up|auto SERVER [--virtual NAME]")]
     NoOverride,
-    #[error("--deadline takes a whole number of seconds, not `{0}'")]
-    Deadline(String),
+    #[error("{0} takes a time such as 90, 90s or 5m, not `{1}'")]
+    Time(&'static str, String),
+    #[error("--max-broken takes a number of connections, not `{0}'")]
+    Number(String),
+    #[error("which lvs.cf? xlvs {0} FILE")]
+    NoLvs(&'static str),
+    #[error("{0} and {1} do not go together")]
+    Contradiction(&'static str, &'static str),
     #[error("{0}")]
     Service(#[from] NoServiceName),
     #[error("which page? xlvs man {}", manual::NAMES.join("|"))]
@@ -134,9 +155,12 @@ pub(super) fn parse(arguments: Vec<OsString>, json: bool) -> Result<Task, UsageE
         "run" => parse_run(&mut words),
         "check" => parse_check(&mut words),
         "sysctl" => parse_sysctl(&mut words),
-        "drain" => parse_drain(&mut words),
+        "drain" => changes::parse_drain(&mut words),
         "server" => parse_server(&mut words),
         "events" => parse_events(&mut words),
+        "plan" => changes::parse_plan(&mut words),
+        "apply" => changes::parse_apply(&mut words),
+        "confirm" => alone(&mut words, Task::Confirm),
         "doctor" => parse_doctor(&mut words),
         "status" => alone(&mut words, Task::Status),
         "reload" => alone(&mut words, Task::Reload),
@@ -233,28 +257,6 @@ fn parse_sysctl(parser: &mut Words) -> Result<Task, UsageError> {
     let name = name.trim().replace('/', ".");
     let name = name.strip_prefix(SYSCTL_PREFIX).unwrap_or(&name).to_owned();
     Ok(Task::Sysctl { name, value })
-}
-
-fn parse_drain(parser: &mut Words) -> Result<Task, UsageError> {
-    let (mut words, mut deadline) = (Vec::new(), None);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Value(word) => words.push(word.string()?),
-            Long("deadline") => {
-                let text = parser.value()?.string()?;
-                deadline = Some(text.parse().map_err(|_| UsageError::Deadline(text))?);
-            }
-            Short('h') | Long("help") => return Ok(Task::Help),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    let [kind, name, server] = &words[..] else { return Err(UsageError::NoServer) };
-    let ServiceName(service) = format!("{kind} {name}").try_into()?;
-    // Without a port the server keeps the packet's own.
-    let place = server.parse().or_else(|_| server.parse().map(|address: IpAddr| SocketAddr::new(address, 0)));
-    let place: SocketAddr = place.map_err(|_| UsageError::NoServer)?;
-    let server = ServerId { address: place.ip(), port: place.port() };
-    Ok(Task::Drain { service, server, deadline })
 }
 
 fn parse_server(parser: &mut Words) -> Result<Task, UsageError> {

@@ -1,7 +1,9 @@
 //! `xlvs`: the daemon's command line and the operator's tool.
 
+mod changes;
 mod command_line;
 mod doctor;
+mod drain;
 mod events;
 mod status;
 
@@ -19,13 +21,25 @@ use super::print::proc::ProcFile;
 use super::subcommands;
 use crate::config::report::{CheckOutcome, check_file};
 use crate::director::names::with_system_names;
-use crate::director::protocol::{Reply, Request};
+use crate::director::protocol::{Reply, Request, Status};
 use crate::director::run::{self, RunOptions};
 
 /// What to print, and the exit code.
 struct Answer {
     text: String,
     code: u8,
+}
+
+/// What went wrong, and the exit code.
+struct Trouble {
+    text: String,
+    code: u8,
+}
+
+impl From<String> for Trouble {
+    fn from(text: String) -> Self {
+        Trouble { text, code: 1 }
+    }
 }
 
 impl From<String> for Answer {
@@ -51,9 +65,9 @@ pub fn main(mut arguments: Vec<OsString>) -> ExitCode {
             say(&mut std::io::stdout(), &text);
             ExitCode::from(code)
         }
-        Err(text) => {
+        Err(Trouble { text, code }) => {
             say(&mut std::io::stderr(), &format!("{}\n", text.trim_end()));
-            ExitCode::FAILURE
+            ExitCode::from(code)
         }
     }
 }
@@ -64,21 +78,21 @@ fn say(out: &mut dyn Write, text: &str) {
 }
 
 /// What to print, or what went wrong.
-fn perform(task: Task, json: bool) -> Result<Answer, String> {
+fn perform(task: Task, json: bool) -> Result<Answer, Trouble> {
     Ok(match task {
         Task::Help => subcommands::help().into(),
         Task::Print(text) => text.into(),
         Task::Version => format!("xlvs {}\n", env!("CARGO_PKG_VERSION")).into(),
         Task::Run(options) => balance(options)?.into(),
-        Task::Check(files) => return check(&files, json),
+        Task::Check(files) => check(&files, json)?,
         Task::Status => match ask(Request::Status)? {
             Reply::Status(status) if json => json::line(&status).into(),
             Reply::Status(status) => status::describe(&status).into(),
-            other => return Err(unexpected(other)),
+            other => return Err(unexpected(other).into()),
         },
-        Task::Diff => return diff(json),
-        Task::Doctor { options, interfaces } => return doctor::doctor(&options, &interfaces, json),
-        Task::Proc(file) => return Ok(show_proc(file)),
+        Task::Diff => diff(json)?,
+        Task::Doctor { options, interfaces } => doctor::doctor(&options, &interfaces, json)?,
+        Task::Proc(file) => show_proc(file),
         Task::ListSysctls => settings(&text(Request::ListSysctls)?, json).into(),
         Task::Sysctl { name, value } => settings(&text(Request::Sysctl { name, value })?, json).into(),
         Task::Server { server, virtual_server, to } => {
@@ -89,9 +103,12 @@ fn perform(task: Task, json: bool) -> Result<Answer, String> {
             String::new().into()
         }
         Task::Reload => message(text(Request::Reload)?, json).into(),
-        Task::Drain { service, server, deadline } => {
-            message(text(Request::Drain { service, server, deadline })?, json).into()
-        }
+        Task::Drain { drained, deadline, wait } => drain::drain(drained, deadline, wait, json)?,
+        Task::UndoDrain(drained) => message(text(drain::undo(drained))?, json).into(),
+        Task::Plan { files, max_broken } => return changes::plan(&files, max_broken, json),
+        Task::Apply { files, confirm, install } => changes::apply(&files, confirm, install, json)?,
+        Task::Abort => message(text(Request::Abort)?, json).into(),
+        Task::Confirm => message(text(Request::Confirm)?, json).into(),
     })
 }
 
@@ -114,16 +131,35 @@ fn diff(json: bool) -> Result<Answer, String> {
         Reply::Differences(differences) => differences,
         other => return Err(unexpected(other)),
     };
+    let source = match ask(Request::Status)? {
+        Reply::Status(status) => status.source.clone().map(|_| source_line(&status)).zip(status.source),
+        other => return Err(unexpected(other)),
+    };
     let code = u8::from(!differences.is_empty());
     let text = if json {
-        json::line(&json!({ "differences": differences }))
+        let source = source.map(|(_, name)| name);
+        json::line(&json!({ "differences": differences, "source": source }))
     } else {
-        differences
+        let (line, name) = source.unwrap_or((String::new(), "lvs.cf".to_owned()));
+        let lines = differences
             .iter()
-            .map(|difference| format!("{}: {}\n", difference.subject, difference.change()))
-            .collect()
+            .map(|difference| format!("{}: {}\n", difference.subject, difference.change_from(&name)));
+        [line].into_iter().chain(lines).collect()
     };
     Ok(Answer { text, code })
+}
+
+/// What the configuration is from, if it is not the site's file; else nothing.
+fn source_line(status: &Status) -> String {
+    match (&status.source, status.trial) {
+        (None, _) => String::new(),
+        (Some(name), None) => format!("configuration: {name}, not the site's lvs.cf\n"),
+        (Some(name), Some(seconds)) => {
+            format!(
+                "configuration: {name}, on trial: the former one comes back in {seconds} s without xlvs confirm\n"
+            )
+        }
+    }
 }
 
 /// Written as it comes, since a connection table can be long.
@@ -153,6 +189,7 @@ fn check(files: &[PathBuf], json: bool) -> Result<Answer, String> {
                 "file": file,
                 "errors": outcome.errors,
                 "warnings": outcome.warnings,
+                "notes": outcome.notes,
                 "report": outcome.text.lines().collect::<Vec<_>>(),
             })
         };

@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 
+use super::source_line;
 use crate::director::member::{Override, State};
-use crate::director::protocol::{ServerStatus, ShortcutStatus, SorryStatus, Status, VirtualStatus};
+use crate::director::protocol::{
+    DrainStatus, ServerStatus, ShortcutStatus, SorryStatus, Status, VirtualStatus,
+};
 use crate::ipvs::sync::SyncCounts;
 use crate::ipvs::verdict::PacketTotals;
 
@@ -61,6 +64,7 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
             "  lost before they were received: receive ring full {ring_full}, no free frame {no_frame}"
         )?;
     }
+    write!(text, "{}", source_line(status))?;
     write_sync(text, &status.sync)?;
     for virtual_server in &status.virtuals {
         write_virtual(text, virtual_server)?;
@@ -71,6 +75,10 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
             "runs of the notify command left out because too many waited: {}",
             status.notices_lost
         )?;
+    }
+    for drain in &status.drains {
+        let DrainStatus { service, server, cause, .. } = drain;
+        writeln!(text, "draining {server} of {service} ({}): {}", cause.words(), drain.progress())?;
     }
     Ok(())
 }

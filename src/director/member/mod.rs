@@ -101,6 +101,8 @@ pub enum Input {
     Forgotten,
     /// The configuration has been read again, which undoes what was edited by hand.
     Terms(Terms),
+    /// What hands had made of it counts again.
+    Restored(Kept),
     /// [`Member::next_step`] has come.
     Step,
 }
@@ -150,6 +152,14 @@ enum Hand {
     Deleted,
 }
 
+/// What hands have made of a member, to be brought back by [`Input::Restored`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    hand: Hand,
+    /// Its state at that time: a hand's place ends when the server comes or goes.
+    state: State,
+}
+
 /// A real server of a virtual server.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -187,6 +197,17 @@ impl Member {
             since: now,
             next_step: None,
         }
+    }
+
+    /// The same of a server that is in the table already, with connections: it needs no slow start.
+    pub fn found_in_table(self) -> Self {
+        Member { is_placed: true, ..self }
+    }
+
+    /// What hands have made of it, if they have.
+    pub fn kept(&self) -> Option<Kept> {
+        let kept = Kept { hand: self.hand.clone(), state: self.state };
+        (self.hand != Hand::Still).then_some(kept)
     }
 
     /// What the table is to have.
@@ -289,6 +310,7 @@ impl Member {
             Input::Forgotten if self.hand != Hand::Deleted => self.hand = Hand::Still,
             Input::Forgotten => {}
             Input::Terms(terms) => self.adopt(terms),
+            Input::Restored(kept) => self.restore(kept),
             Input::Step => self.step(now, &mut outcome),
         }
         outcome.turn = self.turn(now);
@@ -323,6 +345,7 @@ impl Member {
         self.next_step = None;
         match to {
             State::Up if self.forced == Override::Up => self.fill(),
+            State::Up if from == State::Unknown && self.is_placed => self.fill(),
             State::Up => self.enter(),
             State::Down | State::Unknown => {
                 self.release();
@@ -362,6 +385,14 @@ impl Member {
             Hand::Still if !self.is_climbing && former.spec.weight == full && self.terms.load_monitor => {}
             _ => self.fill(),
         }
+    }
+
+    fn restore(&mut self, kept: Kept) {
+        self.hand = kept.hand;
+        if kept.state != self.state {
+            self.release();
+        }
+        self.fill();
     }
 
     fn step(&mut self, now: Instant, outcome: &mut Outcome) {

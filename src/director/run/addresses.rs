@@ -62,15 +62,17 @@ impl Addresses {
         }
     }
 
-    /// Puts an address up and announces it.
-    pub async fn add(&mut self, network: &HostNetwork, wanted: &WantedAddress) {
+    /// Puts an address up and announces it. Returns whether it is there now.
+    pub async fn add(&mut self, network: &HostNetwork, wanted: &WantedAddress) -> bool {
         let Some(link) = find_link(network, &wanted.interface) else {
             tracing::error!("{}: no such interface for {}", wanted.interface, wanted.address);
-            return;
+            return false;
         };
         let address = IpAddr::V4(wanted.address);
         let prefix_len = wanted.prefix_len.unwrap_or_else(|| subnet_of(network, link.index, address));
-        match self.netlink.add_address(link.index, address, prefix_len, wanted.label.as_deref()).await {
+        let added = self.netlink.add_address(link.index, address, prefix_len, wanted.label.as_deref()).await;
+        let is_there = added.is_ok();
+        match added {
             Ok(Added::New) => {
                 tracing::info!("address {address}/{prefix_len} added to {}", link.name);
                 self.remember(Own { interface: link.name.clone(), address, prefix_len });
@@ -81,6 +83,7 @@ impl Addresses {
             Err(error) => tracing::error!("{}: {error}", link.name),
         }
         self.announce(link, wanted);
+        is_there
     }
 
     fn announce(&mut self, link: &Link, wanted: &WantedAddress) {
@@ -105,6 +108,30 @@ impl Addresses {
         let Some(position) = self.own.iter().position(|own| own.address == address) else { return };
         let own = self.own.remove(position);
         self.delete(network, own).await;
+    }
+
+    /// Has an address be where the second wish says, there before it goes from where the first one says. Of one that only
+    /// has another label the kernel takes no second one: it goes for a moment.
+    pub async fn relocate(&mut self, network: &HostNetwork, from: &WantedAddress, to: &WantedAddress) {
+        let address = IpAddr::V4(from.address);
+        let former = self.own.iter().find(|own| own.address == address).cloned();
+        let same = former.as_ref().is_some_and(|own| {
+            own.interface == to.interface && self.prefix(network, to) == Some(own.prefix_len)
+        });
+        if same && from.label != to.label {
+            self.remove(network, from).await;
+        }
+        let is_there = self.add(network, to).await;
+        if let Some(former) = former.filter(|_| !same && is_there) {
+            self.own.retain(|own| *own != former);
+            self.delete(network, former).await;
+        }
+    }
+
+    fn prefix(&self, network: &HostNetwork, wanted: &WantedAddress) -> Option<u8> {
+        let link = find_link(network, &wanted.interface)?;
+        let own = |prefix| wanted.prefix_len.unwrap_or(prefix);
+        Some(own(subnet_of(network, link.index, IpAddr::V4(wanted.address))))
     }
 
     async fn delete(&mut self, network: &HostNetwork, own: Own) {

@@ -17,12 +17,18 @@ impl Daemon {
             }
             Effect::AddAddress(address) => {
                 let network = Arc::clone(&self.network.borrow());
-                self.addresses.add(&network, &address).await;
+                // What did not work has been logged.
+                let _ = self.addresses.add(&network, &address).await;
             }
             Effect::RemoveAddress(address) => {
                 let network = Arc::clone(&self.network.borrow());
                 self.addresses.remove(&network, &address).await;
             }
+            Effect::MoveAddress(from, to) => {
+                let network = Arc::clone(&self.network.borrow());
+                self.addresses.relocate(&network, &from, &to).await;
+            }
+            Effect::TrialEnded(kept) => self.trial_ended(kept),
             Effect::StartCheck(check) => self.checks.start(check),
             Effect::StopCheck(check) => self.checks.stop(&check),
             Effect::Resolve(neighbours) => {

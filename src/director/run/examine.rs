@@ -32,7 +32,8 @@ pub async fn examine(
     let wanted = match named {
         Some(_) => Wanted::default(),
         None => {
-            let configuration = Files::new(options, &settings).read().map_err(RunError::Configuration)?;
+            let configuration =
+                Files::new(options.clone(), &settings).read().map_err(RunError::Configuration)?;
             Wanted::new(&configuration.lvs)
         }
     };

@@ -9,10 +9,12 @@ mod journal;
 mod overrides;
 mod ports;
 mod programs;
+mod reload;
+mod settings;
 mod sync;
+mod watcher;
 mod workers;
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,6 +28,7 @@ use super::doctor::{Grade, judge};
 use super::protocol::{Reply, Request};
 use super::socket::{Asked, ControlSocket, SocketError};
 use super::wanted::Wanted;
+use super::watch::Watch;
 use super::{ClientId, Command, Director, Port};
 use crate::config::settings::{Settings, SettingsError};
 use crate::host::clock::Clock;
@@ -45,7 +48,10 @@ use files::{Configuration, Files};
 use journal::Events;
 use overrides::OverrideFile;
 use programs::{LoadReport, Programs};
+use reload::Install;
+use settings::LogFilter;
 use sync::SyncThreads;
+use watcher::Watcher;
 use workers::Workers;
 
 /// Requests and reports that may wait for the director.
@@ -102,32 +108,30 @@ pub enum RunError {
 pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let mut signals = Signals::listen()?;
     let settings = files::read_settings(&options)?;
-    start_log(&settings);
+    let log = LogFilter::start(&settings);
     privilege::require()?;
-    let files = Files::new(&options, &settings);
+    let files = Files::new(options, &settings);
     let configuration = files.read().map_err(RunError::Configuration)?;
-    let mut daemon = Daemon::start(settings, files, &configuration).await?;
+    let mut daemon = Daemon::start(settings, files, log, &configuration).await?;
     daemon.configure(configuration).await;
+    daemon.watch_files();
     daemon.notify(NotifyState::Ready);
     let outcome = daemon.serve(&mut signals).await;
     daemon.stop().await;
     outcome
 }
 
-fn start_log(settings: &Settings) {
-    let level = tracing_subscriber::EnvFilter::new(settings.log_level.word());
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    // A second subscriber in one process (a test) is not an error: the first one goes on.
-    let _ = subscriber.with_env_filter(level).try_init();
-}
-
 /// The running daemon: the director and the hands that carry out its effects.
 struct Daemon {
     clock: Clock,
     files: Files,
+    /// What is in force: of keys that take a restart what they were at the start.
+    settings: Settings,
+    log: LogFilter,
+    watch: Watch,
+    watcher: Option<Watcher>,
+    /// What replaces the site's lvs.cf once it is confirmed.
+    install: Option<Install>,
     /// The ports, unless the settings name them: then it is for the administrator to know which are needed.
     found_ports: Option<Vec<Port>>,
     gone: Option<String>,
@@ -157,6 +161,8 @@ enum Happening {
     Load(LoadReport),
     Network,
     Reload,
+    Files(Vec<watcher::Change>),
+    FilesQuiet,
     Tick,
     PortGone(String),
     Stop(nix::sys::signal::Signal),
@@ -166,6 +172,7 @@ impl Daemon {
     async fn start(
         settings: Settings,
         files: Files,
+        log: LogFilter,
         configuration: &Configuration,
     ) -> Result<Daemon, RunError> {
         let clock = Clock::start();
@@ -196,16 +203,22 @@ impl Daemon {
         let (to_requests, requests) = mpsc::channel(INBOX);
         let (to_health, health) = mpsc::channel(INBOX);
         let (to_loads, loads) = mpsc::channel(INBOX);
+        let programs = Programs::new(&settings.notify, to_loads);
         let record = settings.control_socket.with_extension("addresses.json");
         let mut addresses = Addresses::new(netlink.clone(), record, &now_network);
         addresses.remove_leftovers(&now_network, &wanted.addresses).await;
         Ok(Daemon {
             clock,
             files,
+            log,
+            watch: Watch::default(),
+            watcher: None,
+            install: None,
             director,
             workers,
             addresses,
             found_ports: settings.ports.is_empty().then_some(ports),
+            settings,
             checks: Checks::new(clock, to_health),
             sync,
             sync_failed: None,
@@ -214,7 +227,7 @@ impl Daemon {
             requests,
             health,
             loads,
-            programs: Programs::new(&settings.notify, to_loads),
+            programs,
             events: Events::default(),
             overrides,
             socket: tokio::spawn(socket.serve(to_requests)),
@@ -238,6 +251,8 @@ impl Daemon {
                     self.command(Command::Network(network)).await;
                 }
                 Happening::Reload => drop(self.reload().await),
+                Happening::Files(changes) => self.files_changed(changes),
+                Happening::FilesQuiet => self.look_at_files().await,
                 Happening::Tick => self.tick().await,
                 Happening::PortGone(name) => return Err(RunError::PortGone(name)),
                 Happening::Stop(signal) => {
@@ -252,9 +267,11 @@ impl Daemon {
         if let Some(name) = self.gone.take() {
             return Happening::PortGone(name);
         }
+        let now = self.clock.now();
         let next = self.director.next_deadline();
         let next = self.events.next_deadline().map_or(next, |due| due.min(next));
-        let pause = next.saturating_since(self.clock.now());
+        let pause = next.saturating_since(now);
+        let quiet = self.watch.next_deadline().map(|quiet| quiet.saturating_since(now));
         tokio::select! {
             Some(asked) = self.requests.recv() => Happening::Asked(asked),
             Some(report) = self.health.recv() => Happening::Health(report),
@@ -263,6 +280,8 @@ impl Daemon {
             Some(()) = signals.reload.recv() => Happening::Reload,
             Some(()) = signals.terminate.recv() => Happening::Stop(SIGTERM),
             Some(()) = signals.interrupt.recv() => Happening::Stop(SIGINT),
+            Some(changes) = watcher::next(&mut self.watcher) => Happening::Files(changes),
+            () = tokio::time::sleep(quiet.unwrap_or_default()), if quiet.is_some() => Happening::FilesQuiet,
             () = tokio::time::sleep(pause) => Happening::Tick,
         }
     }
@@ -281,74 +300,40 @@ impl Daemon {
     }
 
     async fn serve_request(&mut self, asked: Asked) {
-        let reply = match asked.request {
+        let Asked { request, answer } = asked;
+        let reply = match request {
             Request::Reload => self.reload().await,
             Request::Events { after, wait } => {
-                return self.events.serve(self.clock.now(), after, wait, asked.answer);
+                return self.events.serve(self.clock.now(), after, wait, answer);
             }
-            request => {
-                self.command(Command::Request { client: ClientId(0), request }).await;
-                if let Some((role, text)) = self.sync_failed.take() {
-                    self.command(Command::SyncFailed(role)).await;
-                    self.answer = Some(Reply::Failed(text));
+            Request::Plan(files) => return self.plan(&files, answer),
+            Request::Apply { files, confirm, install } => self.apply(files, confirm, install).await,
+            Request::Confirm => self.confirm().await,
+            request => match self.ask(request).await {
+                Reply::Status(mut status) => {
+                    self.workers.describe(&mut status);
+                    status.notices_lost = self.programs.notices_lost();
+                    Reply::Status(status)
                 }
-                match self.answer.take() {
-                    Some(Reply::Status(mut status)) => {
-                        self.workers.describe(&mut status);
-                        status.notices_lost = self.programs.notices_lost();
-                        Reply::Status(status)
-                    }
-                    Some(reply) => reply,
-                    None => Reply::Failed("no answer".into()),
-                }
-            }
+                reply => reply,
+            },
         };
         // A client that has gone needs no answer.
-        let _ = asked.answer.send(reply);
+        let _ = answer.send(reply);
+    }
+
+    async fn ask(&mut self, request: Request) -> Reply {
+        self.command(Command::Request { client: ClientId(0), request }).await;
+        if let Some((role, text)) = self.sync_failed.take() {
+            self.command(Command::SyncFailed(role)).await;
+            self.answer = Some(Reply::Failed(text));
+        }
+        self.answer.take().unwrap_or_else(|| Reply::Failed("no answer".into()))
     }
 
     async fn take_health(&mut self, report: HealthReport) {
         let HealthReport { check, change } = report;
         self.command(Command::Health { check, up: change.up, reason: change.reason }).await;
-    }
-
-    /// Reads the files again. A fault in them, or something in them that cannot be run, changes nothing.
-    async fn reload(&mut self) -> Reply {
-        self.notify(NotifyState::Reloading);
-        let reply = match self.files.read().and_then(|configuration| self.judge(configuration)) {
-            Ok(configuration) => {
-                self.configure(configuration).await;
-                tracing::info!("configuration reloaded");
-                let mut lines = vec!["reloaded".to_owned()];
-                lines.append(&mut self.changed_by_hand);
-                Reply::Text(lines.join("\n"))
-            }
-            Err(report) => {
-                tracing::error!("reload refused, the present configuration stays:\n{report}");
-                Reply::Failed(format!("reload refused, the present configuration stays:\n{report}"))
-            }
-        };
-        self.notify(NotifyState::Ready);
-        reply
-    }
-
-    fn judge(&self, configuration: Configuration) -> Result<Configuration, String> {
-        if let Some(objection) = self.director.objection(&configuration.lvs, &configuration.marks) {
-            return Err(objection);
-        }
-        if let Some(ports) = &self.found_ports {
-            let wanted = Wanted::new(&configuration.lvs);
-            ports::check(ports, &wanted, &self.network.borrow()).map_err(|error| error.to_string())?;
-        }
-        Ok(configuration)
-    }
-
-    async fn configure(&mut self, configuration: Configuration) {
-        let Configuration { lvs, marks, warnings } = configuration;
-        for warning in warnings {
-            tracing::warn!("{warning}");
-        }
-        self.command(Command::Configure { lvs: Box::new(lvs), marks }).await;
     }
 
     async fn command(&mut self, command: Command) {
@@ -367,6 +352,7 @@ impl Daemon {
 
     async fn stop(mut self) {
         self.notify(NotifyState::Stopping);
+        self.command(Command::Withdraw).await;
         self.command(Command::Stop).await;
         self.socket.abort();
         self.checks.stop_all();

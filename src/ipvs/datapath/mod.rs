@@ -5,6 +5,7 @@ mod announce;
 mod backup;
 mod direct;
 mod expiry;
+mod farewell;
 mod fragments;
 mod ftp;
 mod icmp;
@@ -41,6 +42,7 @@ use crate::net::time::Instant;
 
 use announce::{Announcer, Occasion};
 use expiry::expire;
+pub use farewell::is_believed;
 use fragments::{FragmentIds, Origin};
 use limit::RateLimit;
 use shorten::is_lendable;
@@ -139,6 +141,7 @@ impl Engine for Datapath {
     fn advance(&mut self, now: Instant) {
         self.lapse_fragments(now);
         self.take_in_messages(now);
+        self.say_farewells();
         // One for all: those that are made under it cost next to nothing.
         let _guard = Guard::new();
         let Datapath { wheel, template_wheel, tables, snapshot, outbox, announcer, .. } = self;

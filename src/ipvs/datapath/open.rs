@@ -80,6 +80,9 @@ impl Datapath {
         if let Some(verdict) = self.originate(passage, flow) {
             return verdict;
         }
+        if is_late(&passage.packet) && self.tables.farewells.has_ended(flow, burst.now) {
+            return self.answer_by_reset(passage, DropReason::NoConnection);
+        }
         if is_stray_reply(passage, flow)
             && let Some(own) = routes.port_address(passage.frame.port(), flow.source)
         {
@@ -309,6 +312,11 @@ fn is_untranslated(passage: &Passage<'_, '_>, flow: &FlowKey) -> bool {
         && !routes.is_local(flow.destination)
 }
 
+/// Whether a packet of no connection may be of one that has ended: all but those that begin one.
+fn is_late(packet: &Packet) -> bool {
+    matches!(packet.transport, Transport::Tcp { flags, .. } if flags.ack || !flags.syn)
+}
+
 /// Whether a packet without a connection may create one (ipvs.md section 2.3).
 fn may_open(packet: &Packet, sysctls: &Sysctls) -> bool {
     match packet.transport {
@@ -344,9 +352,13 @@ impl<'a> Arrival<'a> {
     }
 }
 
-/// The service of a flow, by the mark of the packet that came, which may be an ICMP error about it.
+/// The service of a flow, by the mark of the packet that came, which may be an ICMP error about it; none at an address that is
+/// about to go.
 fn service_of<'a>(passage: &Passage<'a, '_>, flow: &FlowKey) -> Option<&'a Arc<VirtualService>> {
     let snapshot = passage.burst.snapshot;
+    if snapshot.closed.contains(&flow.destination) {
+        return None;
+    }
     let mark = if snapshot.services.has_marks() { passage.mark() } else { 0 };
     snapshot.services.find(mark, flow.protocol, flow.destination, flow.destination_port)
 }

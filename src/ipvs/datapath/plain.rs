@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::farewell::may_be_reset;
 use super::{Burst, Datapath, Seen, is_lendable};
 use crate::ipvs::connection::Connection;
 use crate::ipvs::edit::Forward;
@@ -122,7 +123,7 @@ fn usual_state(burst: &Burst<'_>, connection: &Connection, way: Direction) -> Op
         && connection.is_ordinary(way)
         && !connection.life.is_over(burst.now)
         && connection.server.is_available()
-        && !burst.snapshot.beyond.resets_on_expiry(connection.server.service());
+        && !may_be_reset(burst.snapshot, connection);
     usual.then_some(state)
 }
 

@@ -1,5 +1,6 @@
 //! Lending flows to the shortcut: those whose plain packets change nothing but counters and timers.
 
+use super::farewell::may_be_reset;
 use super::transmit::ETHERNET_LEN;
 use super::{Datapath, Passage};
 use crate::ipvs::connection::Connection;
@@ -92,6 +93,6 @@ impl Passage<'_, '_> {
             && connection.ftp().is_none()
             && !is_to_be_announced(self.burst.snapshot, connection)
             && connection.client().port() != 0
-            && !self.burst.snapshot.beyond.resets_on_expiry(connection.server.service())
+            && !may_be_reset(self.burst.snapshot, connection)
     }
 }

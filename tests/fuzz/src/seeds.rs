@@ -196,6 +196,14 @@ impl Corpora {
             serde_json::json!("status"),
             serde_json::json!({ "override": { "server": "10.8.8.33", "virtual_server": null, "to": "down" } }),
             serde_json::json!({ "events": { "after": 0, "wait": false } }),
+            serde_json::json!({"drain": {"service": id, "server": server["id"], "deadline": 60}}),
+            serde_json::json!({"drain_server": {"server": "10.8.8.33", "service": id, "deadline": null}}),
+            serde_json::json!("list_drains"),
+            serde_json::json!({"undo_drain": {"server": "10.8.8.33:80"}}),
+            serde_json::json!({"plan": {"lvs": {"name": "new.cf", "text": "primary = 10.10.1.1\n"}}}),
+            serde_json::json!({"apply": {"files": {"lvs": {"name": "new.cf", "text": ""}}, "confirm": 60, "install": false}}),
+            serde_json::json!("confirm"),
+            serde_json::json!("abort"),
             serde_json::json!({"edit": "flush"}),
         ];
         for request in &requests {

@@ -1,0 +1,257 @@
+//! Other configurations: the site's files read again, or files that somebody brings.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::sync::oneshot;
+
+use super::files::{Configuration, Others};
+use super::{Daemon, Watcher, ports, watcher};
+use crate::config::lvs::LvsConfig;
+use crate::director::protocol::{Reply, Request, SiteFiles};
+use crate::director::wanted::Wanted;
+use crate::director::watch::FileEvent;
+use crate::director::{ClientId, Command};
+
+/// A file that is to become the site's `lvs.cf`.
+#[derive(Clone, Debug)]
+pub struct Install {
+    text: String,
+    /// Whether it is that file already, so that there is nothing to write.
+    is_site: bool,
+    wanted: bool,
+}
+
+impl Daemon {
+    /// Reads the files again. A fault in them, or something in them that cannot be run, changes nothing.
+    pub(super) async fn reload(&mut self) -> Reply {
+        self.notify(NotifyState::Reloading);
+        let reply = match self.read_again() {
+            Ok((settings, files, configuration)) => {
+                self.files = files;
+                let mut lines = vec!["reloaded".to_owned()];
+                lines.extend(self.take_settings(settings).await);
+                self.configure(configuration).await;
+                tracing::info!("configuration reloaded");
+                lines.append(&mut self.changed_by_hand);
+                Reply::Text(lines.join("\n"))
+            }
+            Err(report) => {
+                tracing::error!("reload refused, the present configuration stays:\n{report}");
+                Reply::Failed(format!("reload refused, the present configuration stays:\n{report}"))
+            }
+        };
+        self.watch.has_read(watcher::contents(&self.files));
+        self.notify(NotifyState::Ready);
+        reply
+    }
+
+    fn read_again(&self) -> Result<(crate::config::settings::Settings, super::Files, Configuration), String> {
+        if let Some(why) = self.director.on_trial(self.clock.now()) {
+            return Err(why);
+        }
+        let (settings, files) = self.files.renewed()?;
+        let configuration = files.read()?;
+        if let Some(objection) = self.director.objection(&configuration.lvs, &configuration.marks) {
+            return Err(objection);
+        }
+        self.check_ports(&configuration.lvs)?;
+        Ok((settings, files, configuration))
+    }
+
+    fn check_ports(&self, lvs: &LvsConfig) -> Result<(), String> {
+        let Some(served) = &self.found_ports else { return Ok(()) };
+        ports::check(served, &Wanted::new(lvs), &self.network.borrow()).map_err(|error| error.to_string())
+    }
+
+    pub(super) async fn configure(&mut self, configuration: Configuration) {
+        let Configuration { lvs, marks, warnings } = configuration;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        self.command(Command::Configure { lvs: Box::new(lvs), marks }).await;
+    }
+
+    /// Foretells; the counting is done elsewhere, since it takes a while and needs no director.
+    pub(super) fn plan(&self, files: &SiteFiles, answer: oneshot::Sender<Reply>) {
+        let judged = self.files.read_others(files).and_then(|others| self.judge(others));
+        match judged {
+            Ok(Others { lvs, marks, .. }) => {
+                let forecast = self.director.forecast(&lvs, marks.as_deref());
+                let tables = Arc::clone(self.director.tables());
+                tokio::task::spawn_blocking(move || {
+                    // A client that has gone needs no answer.
+                    let _ = answer.send(Reply::Plan(Box::new(forecast.count(&tables))));
+                });
+            }
+            Err(report) => drop(answer.send(Reply::Failed(report))),
+        }
+    }
+
+    fn judge(&self, others: Others) -> Result<Others, String> {
+        let objection = match &others.marks {
+            Some(marks) => self.director.objection(&others.lvs, marks),
+            None => self.director.objection_to(&others.lvs),
+        };
+        match objection {
+            Some(objection) => Err(objection),
+            None => self.check_ports(&others.lvs).map(|()| others),
+        }
+    }
+
+    pub(super) async fn apply(&mut self, files: SiteFiles, confirm: Option<u32>, install: bool) -> Reply {
+        let others = match self.files.read_others(&files).and_then(|others| self.judge(others)) {
+            Ok(others) => others,
+            Err(report) => {
+                return Reply::Failed(format!("refused, the present configuration stays:\n{report}"));
+            }
+        };
+        for warning in &others.warnings {
+            tracing::warn!("{warning}");
+        }
+        let source = files.lvs.name.clone();
+        let confirm = confirm.map(|seconds| Duration::from_secs(u64::from(seconds)));
+        let Others { lvs, marks, .. } = others;
+        let command = Command::Apply {
+            client: ClientId(0),
+            lvs: Box::new(lvs),
+            marks,
+            source: source.clone(),
+            confirm,
+        };
+        self.command(command).await;
+        let reply = self.answer.take().unwrap_or_else(|| Reply::Failed("no answer".into()));
+        let Reply::Text(text) = reply else { return reply };
+        let is_site = self.files.lvs().is_some_and(|site| is_same(site, Path::new(&source)));
+        self.install = Some(Install { text: files.lvs.text, is_site, wanted: install });
+        let mut lines = vec![text];
+        if confirm.is_none() {
+            lines.extend(self.install().await);
+        }
+        lines.append(&mut self.changed_by_hand);
+        Reply::Text(lines.join("\n"))
+    }
+
+    pub(super) async fn confirm(&mut self) -> Reply {
+        match self.ask(Request::Confirm).await {
+            Reply::Text(text) => {
+                Reply::Text([text].into_iter().chain(self.install().await).collect::<Vec<_>>().join("\n"))
+            }
+            reply => reply,
+        }
+    }
+
+    /// What counts for good becomes the site's file, if that is wanted. Returns what to tell.
+    async fn install(&mut self) -> Option<String> {
+        let Install { text, is_site, wanted } = self.install.take()?;
+        let site = self.files.lvs()?.to_owned();
+        if is_site {
+            self.command(Command::Installed).await;
+            return None;
+        }
+        if !wanted {
+            let text = format!("{} is as it was: a reload or a restart follows that one", site.display());
+            tracing::warn!("{text}");
+            return Some(text);
+        }
+        let told = match replace(&site, &text) {
+            Ok(()) => {
+                self.command(Command::Installed).await;
+                self.watch.has_read(watcher::contents(&self.files));
+                format!("installed as {}", site.display())
+            }
+            Err(error) => format!("{} stays as it was: {error}; copy the file yourself", site.display()),
+        };
+        tracing::info!("{told}");
+        Some(told)
+    }
+
+    pub(super) fn trial_ended(&mut self, kept: bool) {
+        if !kept && self.install.take().is_some_and(|install| install.is_site) {
+            let site = self.files.lvs().unwrap_or(Path::new("lvs.cf")).display().to_string();
+            tracing::warn!("{site} still has what was on trial: a reload or a restart follows it");
+        }
+        // What has changed meanwhile had to wait.
+        let now = self.clock.now();
+        if self.settings.watch && self.watch.next_deadline().is_none() {
+            self.watch.happened(now, PathBuf::new(), FileEvent::Complete);
+        }
+    }
+
+    /// Begins to watch the files, or ceases to, as the settings say.
+    pub(super) fn watch_files(&mut self) {
+        self.watch.has_read(watcher::contents(&self.files));
+        self.watcher = match self.settings.watch {
+            true => Watcher::new(self.files.paths()).inspect_err(|error| tracing::warn!("{error}")).ok(),
+            false => None,
+        };
+    }
+
+    pub(super) fn files_changed(&mut self, changes: Vec<watcher::Change>) {
+        let now = self.clock.now();
+        for watcher::Change { file, event } in changes {
+            self.watch.happened(now, file, event);
+        }
+    }
+
+    /// The files have been left alone for a while: are they others?
+    pub(super) async fn look_at_files(&mut self) {
+        let now = self.clock.now();
+        if !self.watch.is_time(now) {
+            return;
+        }
+        // A trial that ends looks again.
+        if let Some(why) = self.director.on_trial(now) {
+            return tracing::warn!("the files have changed, but {why}");
+        }
+        if !self.watch.is_news(watcher::contents(&self.files)) {
+            return;
+        }
+        if self.files.ends_too_early() {
+            return tracing::error!(
+                "{}: the file has changed and ends within a block, as if it were half written; the present \
+                 configuration stays (xlvs reload follows it all the same)",
+                self.files.lvs().unwrap_or(Path::new("lvs.cf")).display()
+            );
+        }
+        tracing::info!("the files have changed");
+        // What there is to say has been logged.
+        drop(self.reload().await);
+        self.watch_files();
+    }
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Puts a file in another one's place, at once and with its owner and mode. Of a link what it points at is replaced.
+fn replace(site: &Path, text: &str) -> io::Result<()> {
+    let target = fs::canonicalize(site).unwrap_or_else(|_| site.to_owned());
+    let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let beside = folder.join(format!(".{name}.xlvs"));
+    let written =
+        write(&beside, fs::metadata(&target).ok(), text).and_then(|()| fs::rename(&beside, &target));
+    if written.is_err() {
+        // It may not have come into being.
+        let _ = fs::remove_file(&beside);
+    }
+    written?;
+    File::open(folder)?.sync_all()
+}
+
+fn write(beside: &Path, like: Option<fs::Metadata>, text: &str) -> io::Result<()> {
+    let mut file = File::create(beside)?;
+    if let Some(like) = like {
+        fchown(&file, Some(like.uid()), Some(like.gid()))?;
+        file.set_permissions(Permissions::from_mode(like.mode()))?;
+    }
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}

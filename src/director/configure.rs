@@ -258,7 +258,7 @@ impl Director {
             result = self.edit(&Edit::EditServer(id, spec));
         }
         match result {
-            Ok(()) => self.keep_neighbours(),
+            Ok(()) => self.resolve_server(server.address),
             Err(Errno::ESRCH) => {
                 let text = format!(
                     "server {server} cannot enter: its service was deleted by hand; a reload restores it"

@@ -28,6 +28,13 @@ impl Director {
         self.resolve(self.neighbours().collect());
     }
 
+    /// The same for one server that has just entered, unless it is resolved: asking for all of them each time would make
+    /// thousands of servers that enter one after the other millions of questions.
+    pub(super) fn resolve_server(&mut self, server: IpAddr) {
+        let neighbour = self.draft.routes.neighbour(server);
+        self.resolve(neighbour.filter(|it| !self.draft.routes.is_resolved(it)).into_iter().collect());
+    }
+
     /// Has the kernel ask again for directly routed servers that it does not know: their packets cannot make it ask.
     pub(super) fn ask_for_direct_servers(&mut self) {
         let routes = &self.draft.routes;

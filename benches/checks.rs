@@ -9,14 +9,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
 use xlvs::host::clock::{Clock, wall};
 use xlvs::host::descriptors;
-use xlvs::nanny::{Check, Expect, Facilities, HttpRequest, Method, Slots, Timing, run};
+use xlvs::nanny::{Check, Expect, Facilities, HttpRequest, Method, Slots, Timing, Tls, Trust, run};
 use xlvs::net::time::Instant;
 
 /// The first check of one server and that of the next one are so far apart in the daemon, too.
@@ -52,7 +55,7 @@ fn number(text: &str) -> u32 {
 }
 
 fn usage() -> ! {
-    eprintln!("options: --servers N  --hung N (of them)  --seconds N  --kind connect|tcp|http|icmp");
+    eprintln!("options: --servers N  --hung N (of them)  --seconds N  --kind connect|tcp|http|https|icmp");
     std::process::exit(2);
 }
 
@@ -61,21 +64,36 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// The servers: one port that answers and one that takes connections and says nothing, on every loopback address. Tells both ports,
-/// then the number of answers with each line that it is sent.
+/// The servers: a port that answers, one that answers inside of TLS and one that takes connections and says nothing, on every
+/// loopback address. Tells the ports, then the number of answers with each line that it is sent.
 fn serve() {
     descriptors::allow(1 << 20);
     let answers = Arc::new(AtomicU64::new(0));
     let runtime = runtime();
     let ports = runtime.block_on(async {
         let answering = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("loopback");
+        let protected = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("loopback");
         let silent = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.expect("loopback");
-        let ports = [&answering, &silent].map(|listener| listener.local_addr().expect("bound").port());
+        let ports =
+            [&answering, &protected, &silent].map(|listener| listener.local_addr().expect("bound").port());
         let counter = Arc::clone(&answers);
         tokio::spawn(async move {
             while let Ok((stream, _)) = answering.accept().await {
                 counter.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(answer(stream));
+            }
+        });
+        let (counter, acceptor) = (Arc::clone(&answers), acceptor());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = protected.accept().await {
+                counter.fetch_add(1, Ordering::Relaxed);
+                let shaking = acceptor.accept(stream);
+                tokio::spawn(async move {
+                    // A check whose time is over has gone.
+                    if let Ok(stream) = shaking.await {
+                        answer(stream).await;
+                    }
+                });
             }
         });
         tokio::spawn(async move {
@@ -86,13 +104,23 @@ fn serve() {
         });
         ports
     });
-    println!("{} {}", ports[0], ports[1]);
+    println!("{} {} {}", ports[0], ports[1], ports[2]);
     for _ in std::io::stdin().lines() {
         println!("{}", answers.load(Ordering::Relaxed));
     }
 }
 
-async fn answer(mut stream: TcpStream) {
+fn acceptor() -> TlsAcceptor {
+    let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("protocols").with_no_client_auth();
+    let config = config.with_single_cert(vec![issued.cert.der().clone()], key).expect("a pair");
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let mut question = [0; 512];
     // A check that only connects asks nothing, and no answer can be wrong here.
     if matches!(stream.read(&mut question).await, Ok(1..)) {
@@ -105,8 +133,8 @@ fn method(kind: &str) -> Method {
     match kind {
         "connect" => Method::Tcp { tls: None, send: Vec::new(), expect: None },
         "tcp" => Method::Tcp { tls: None, send: get, expect: Some(Expect::Prefix(b"HTTP".to_vec())) },
-        "http" => Method::Http(HttpRequest {
-            tls: None,
+        "http" | "https" => Method::Http(HttpRequest {
+            tls: (kind == "https").then(|| Tls { name: None, trust: Trust::Anybody, expiry_days: Some(1) }),
             http2: false,
             path: "/".to_owned(),
             host: None,
@@ -151,12 +179,12 @@ fn measure(options: &Options) {
     });
     // Reports are about changes, of which there are none now.
     runtime.spawn(async move { while reports.recv().await.is_some() {} });
-    runtime.block_on(sleep(Duration::from_secs(2)));
+    runtime.block_on(async { sleep(Duration::from_secs(2)).await });
     let before = (usage_of_cpu(), answers());
     let from = started();
     let mut most = 0;
     for _ in 0..options.seconds * 10 {
-        runtime.block_on(sleep(Duration::from_millis(100)));
+        runtime.block_on(async { sleep(Duration::from_millis(100)).await });
         most = most.max(open_descriptors());
     }
     let seconds = started().saturating_since(from).as_secs_f64();
@@ -188,7 +216,7 @@ async fn start(
     let facilities = Arc::new(Facilities::new(move || clock.now(), wall, Slots::new(slots)));
     for number in 0..options.servers {
         let [_, high, middle, low] = (number + 1).to_be_bytes();
-        let port = ports[usize::from(number < options.hung)];
+        let port = if number < options.hung { ports[2] } else { ports[usize::from(options.kind == "https")] };
         let check = Check {
             endpoint: SocketAddr::from(([127, 1 + high, middle, low], port)),
             source: None,

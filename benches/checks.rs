@@ -134,7 +134,7 @@ fn method(kind: &str) -> Method {
         "connect" => Method::Tcp { tls: None, send: Vec::new(), expect: None },
         "tcp" => Method::Tcp { tls: None, send: get, expect: Some(Expect::Prefix(b"HTTP".to_vec())) },
         "http" | "https" => Method::Http(HttpRequest {
-            tls: (kind == "https").then(|| Tls { name: None, trust: Trust::Anybody, expiry_days: Some(1) }),
+            tls: (kind == "https").then_some(Tls { name: None, trust: Trust::Anybody, expiry_days: Some(1) }),
             http2: false,
             path: "/".to_owned(),
             host: None,

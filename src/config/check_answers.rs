@@ -42,7 +42,8 @@ impl One<'_, '_> {
         if let Some(letter) = server.send_program.as_deref().and_then(for_a_shell) {
             self.warn("send_program", without_shell("send_program", letter));
         }
-        if server.reentry > 0 && server.timeout > 0 && server.reentry < server.timeout {
+        let counts = server.health.within(&self.checker.parsed.config.health).check_rise.is_none();
+        if counts && server.reentry > 0 && server.timeout > 0 && server.reentry < server.timeout {
             self.warn(
                 "reentry",
                 "reentry is shorter than timeout: a server is used again after one good check",

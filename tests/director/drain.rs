@@ -398,3 +398,26 @@ fn a_service_by_hand_beside_the_file_is_left_alone() {
     assert!(listed.contains("10.8.8.40:80"), "{listed}");
     assert_eq!(other.id, ServerId { address: "10.8.8.40".parse().unwrap(), port: 80 });
 }
+
+#[test]
+fn a_sorry_server_leaves_and_comes_back_with_its_virtual_server() {
+    let site = SITE.replacen(" persistent = 300\n", " sorry_server = 10.8.8.40\n", 1);
+    let only_tls = format!("primary = 10.10.1.1\nvirtual tls{}", SITE.split("virtual tls").nth(1).unwrap());
+    let mut live = Live::with("", &site);
+    for server in ["10.8.8.33:80", "10.8.8.34:80"] {
+        let check = live.check(server);
+        live.health(&check, false);
+    }
+    let flows = live.open(4, "tcp", "10.10.1.30:80");
+    assert_eq!(at(&flows, "10.8.8.40").len(), 4, "it stands in");
+    live.reload(&only_tls).unwrap();
+    assert_eq!(live.drains().len(), 1);
+    assert!(live.broken(&flows).is_empty(), "its connections go on");
+    live.reload(&site).unwrap();
+    // The checks of servers that were down are new, and are waited for.
+    live.pass(6);
+    assert_eq!(live.drains(), Vec::<String>::new());
+    assert_eq!(at(&live.open(4, "tcp", "10.10.1.30:80"), "10.8.8.40").len(), 4, "no check has succeeded");
+    live.pass(400);
+    assert!(live.broken(&flows).is_empty(), "the deadline is forgotten");
+}

@@ -296,6 +296,20 @@ fn a_stop_takes_addresses_back_before_the_table() {
 }
 
 #[test]
+fn inactive_cmd_is_told_once_and_before_the_addresses_go() {
+    let mut site = Site::new();
+    site.configure(&ARTICLE.replacen("service = lvs", "service = lvs\ninactive_cmd = /bin/true", 1));
+    site.effects.clear();
+    site.command(Command::Withdraw);
+    site.command(Command::Stop);
+    let runs = |effect: &Effect| matches!(effect, Effect::Run { key: "inactive_cmd", .. });
+    let told = site.effects.iter().position(runs);
+    let removed = site.effects.iter().position(|effect| matches!(effect, Effect::RemoveAddress(_)));
+    assert!(told.is_some() && told < removed, "{:#?}", site.effects);
+    assert_eq!(site.effects.iter().filter(|effect| runs(effect)).count(), 1);
+}
+
+#[test]
 fn what_cannot_be_run_is_said_and_refused_on_reload() {
     let mut site = Site::new();
     let fos: LvsConfig = load(&ARTICLE.replace("service = lvs", "service = fos"), Names::NONE).unwrap();

@@ -206,8 +206,12 @@ impl Director {
         }
     }
 
-    /// Takes the addresses back. What is in the table goes on, so that nobody is refused while they are still there.
+    /// Takes the addresses back, of which `inactive_cmd` is told first. What is in the table goes on, so that nobody is refused while
+    /// they are still there.
     pub(super) fn withdraw(&mut self) {
+        if std::mem::take(&mut self.is_active) {
+            self.run_command("inactive_cmd", self.wanted.inactive_cmd.clone().as_deref());
+        }
         for address in self.all_addresses() {
             self.effects.push(Effect::RemoveAddress(address));
         }
@@ -217,9 +221,6 @@ impl Director {
 
     /// Takes everything back in the opposite order of [`Director::configure`].
     pub(super) fn stop(&mut self) {
-        if std::mem::take(&mut self.is_active) {
-            self.run_command("inactive_cmd", self.wanted.inactive_cmd.clone().as_deref());
-        }
         self.withdraw();
         let wanted = std::mem::take(&mut self.wanted);
         self.change_checks(&wanted, &Wanted::default());

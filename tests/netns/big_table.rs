@@ -10,7 +10,7 @@ use xlvs::host::clock::Clock;
 use xlvs::net::time::Instant;
 
 use super::daemon::{Daemon, VIP};
-use super::rig::{PATIENCE, Rig};
+use super::rig::{PATIENCE, Rig, receive};
 
 const SERVICES: u32 = 10_000;
 const SERVERS: u32 = 10;
@@ -43,7 +43,7 @@ fn converse(stop: &AtomicBool, clock: Clock) -> (u32, Duration) {
         let start = clock.now();
         socket.send(&number.to_be_bytes()).unwrap();
         let mut answer = [0; 4];
-        socket.recv(&mut answer).unwrap_or_else(|error| panic!("datagram {number} is lost: {error}"));
+        receive(&socket, &mut answer).unwrap_or_else(|error| panic!("datagram {number} is lost: {error}"));
         assert_eq!(u32::from_be_bytes(answer), number);
         longest = longest.max(clock.now().saturating_since(start));
         number += 1;
@@ -55,7 +55,7 @@ fn converse(stop: &AtomicBool, clock: Clock) -> (u32, Duration) {
 fn echo(socket: &UdpSocket) {
     let mut buffer = [0; 4];
     while buffer != END {
-        let (_, client) = socket.recv_from(&mut buffer).unwrap();
+        let (_, client) = receive(socket, &mut buffer).unwrap();
         socket.send_to(&buffer, client).unwrap();
     }
 }

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use super::daemon::{Daemon, VIP};
-use super::rig::{PATIENCE, Rig, wait_until};
+use super::rig::{PATIENCE, Rig, receive, wait_until};
 
 pub const VIP6: &str = "fd00:1::30";
 const ADDRESSES6: [(&str, &str); 2] = [("front", "fd00:1::1/64"), ("back", "fd00:2::1/64")];
@@ -24,10 +24,10 @@ pub fn exchange(client: &UdpSocket, server: &UdpSocket, address: &str, len: usiz
     let sent = datagram(len);
     let mut buffer = vec![0; 65535];
     client.send_to(&sent, address).unwrap();
-    let (received, sender) = server.recv_from(&mut buffer).unwrap_or_else(|error| panic!("{len}: {error}"));
+    let (received, sender) = receive(server, &mut buffer).unwrap_or_else(|error| panic!("{len}: {error}"));
     assert!(buffer[..received] == sent, "{received} of {len} bytes arrived, or others");
     server.send_to(&sent, sender).unwrap();
-    let (received, sender) = client.recv_from(&mut buffer).unwrap_or_else(|error| panic!("{len}: {error}"));
+    let (received, sender) = receive(client, &mut buffer).unwrap_or_else(|error| panic!("{len}: {error}"));
     assert!(buffer[..received] == sent, "{received} of {len} bytes came back, or others");
     assert_eq!(sender.to_string(), address, "the answer comes from the service");
 }

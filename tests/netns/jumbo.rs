@@ -13,7 +13,7 @@ use xlvs::xdp::{AttachSetting, AttachedMode};
 
 use super::daemon::{Daemon, VIP};
 use super::fragments::{VIP6, add_ipv6, assert_balanced, bind, exchange};
-use super::rig::{Decision, PATIENCE, Rig, stop_and_check, wait_until};
+use super::rig::{self, Decision, PATIENCE, Rig, stop_and_check, wait_until};
 use super::traffic::{all_ports, bridge_steering, to};
 
 const SERVER: &str = "10.2.0.2:80";
@@ -106,7 +106,7 @@ fn a_packet_that_a_burst_ends_within_is_whole_with_the_next() {
     }
     for number in 0..40 {
         let mut received = [0; 9000];
-        let (length, _) = server.recv_from(&mut received).unwrap();
+        let (length, _) = rig::receive(&server, &mut received).unwrap();
         sent[0] = number;
         assert!(received[..length] == sent, "number {number} is another one, or changed");
     }
@@ -146,7 +146,7 @@ fn a_transmit_ring_takes_no_part_of_a_packet_that_does_not_fit() {
     assert!(totals.transmitted > 0, "{totals:?}");
     for _ in 0..totals.transmitted {
         let mut received = [0; 9000];
-        let (length, _) = server.recv_from(&mut received).unwrap();
+        let (length, _) = rig::receive(&server, &mut received).unwrap();
         assert!(received[..length] == sent, "changed");
     }
 }
@@ -352,13 +352,13 @@ fn long_packets_go_through_a_tunnel() {
 /// The client asks in a short datagram; the answer is long.
 fn ask_for(client: &UdpSocket, server: &UdpSocket, len: usize) {
     client.send_to(b"question", (VIP, 53)).unwrap();
-    let (_, from) = server.recv_from(&mut [0; 16]).unwrap();
+    let (_, from) = rig::receive(server, &mut [0; 16]).unwrap();
     server.send_to(&bytes(len), from).unwrap();
 }
 
 fn receive(client: &UdpSocket, len: usize) {
     let mut answer = [0; 9000];
-    let (length, _) = client.recv_from(&mut answer).unwrap();
+    let (length, _) = rig::receive(client, &mut answer).unwrap();
     assert!(answer[..length] == bytes(len), "{length} bytes, or others");
 }
 

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
 use super::daemon::{Daemon, VIP};
-use super::rig::{PATIENCE, Rig, wait_until};
+use super::rig::{PATIENCE, Rig, receive, wait_until};
 
 const LVS: &str = "primary = 10.1.0.1\nvirtual web {\n active = 1\n address = 10.1.0.30 front:1\n vip_nmask = 255.255.255.255\n port = 80\n server own {\n address = 10.2.0.1\n active = 1\n }\n}\n";
 
@@ -51,10 +51,10 @@ fn a_datagram_server_on_any_address_is_translated() {
     client.connect(format!("{VIP}:53")).unwrap();
     let mut buffer = [0; 3000];
     client.send(b"question").unwrap();
-    let (length, from) = server.recv_from(&mut buffer).unwrap();
+    let (length, from) = receive(&server, &mut buffer).unwrap();
     assert_eq!(&buffer[..length], b"question");
     server.send_to(b"answer", from).unwrap();
-    let length = client.recv(&mut buffer).unwrap();
+    let (length, _) = receive(&client, &mut buffer).unwrap();
     assert_eq!(&buffer[..length], b"answer");
     daemon.stop();
 }

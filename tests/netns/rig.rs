@@ -1,7 +1,7 @@
 //! A router between a client and a server, and packet processing in it.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -23,6 +23,16 @@ use super::namespace::Namespace;
 
 /// How long a connection or a packet may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A datagram. A signal, such as that a child of another test has ended, interrupts a receive that has a time limit.
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
 
 /// A router with a veth to a client and one to a server.
 ///

@@ -14,7 +14,7 @@ use xlvs::net::route::Egress;
 use xlvs::xdp::{AttachSetting, ShortcutSetting, Xdp};
 
 use super::daemon::{Daemon, VIP};
-use super::rig::{PATIENCE, Rig, stop_and_check, wait_until};
+use super::rig::{PATIENCE, Rig, receive, stop_and_check, wait_until};
 use crate::support::packet::{self, PacketSpec};
 
 const AT_ONCE: &str = "shortcut = true\nshortcut_after = 0\n";
@@ -294,9 +294,9 @@ fn an_interface_that_begins_to_refuse_redirected_frames_gets_none() {
 fn ask(client: &UdpSocket, server: &UdpSocket) -> bool {
     let mut buffer = [0; 64];
     client.send(b"there").unwrap();
-    let Ok((_, from)) = server.recv_from(&mut buffer) else { return false };
+    let Ok((_, from)) = receive(server, &mut buffer) else { return false };
     server.send_to(b"back", from).unwrap();
-    client.recv(&mut buffer).is_ok()
+    receive(client, &mut buffer).is_ok()
 }
 
 /// Asks until both directions take the shortcut: at first the daemon may not know the neighbours. Returns how often.

@@ -180,6 +180,26 @@ fn what_is_not_in_the_table_is_refused() {
         ),
         (&["sysctl", "-n"], "xlvs: invalid option '-n'\nSee `xlvs help'.\n"),
         (&["proc", "ip_vs", "--json"], "xlvs: invalid option '--json'\nSee `xlvs help'.\n"),
+        (&["plan"], "xlvs: which lvs.cf? xlvs plan FILE\nSee `xlvs help'.\n"),
+        (
+            &["plan", "a", "--max-broken", "few"],
+            "xlvs: --max-broken takes a number of connections, not `few'\nSee `xlvs help'.\n",
+        ),
+        (&["apply"], "xlvs: which lvs.cf? xlvs apply FILE\nSee `xlvs help'.\n"),
+        (
+            &["apply", "a", "--confirm", "soon"],
+            "xlvs: --confirm takes a time such as 90, 90s or 5m, not `soon'\nSee `xlvs help'.\n",
+        ),
+        (&["apply", "a", "--abort"], "xlvs: --abort and a file do not go together\nSee `xlvs help'.\n"),
+        (&["apply", "a", "b"], "xlvs: unexpected argument \"b\"\nSee `xlvs help'.\n"),
+        (
+            &["drain", "a", "--undo", "--wait"],
+            "xlvs: --undo and --wait do not go together\nSee `xlvs help'.\n",
+        ),
+        (
+            &["drain", "a", "--undo", "--deadline", "5"],
+            "xlvs: --undo and --deadline do not go together\nSee `xlvs help'.\n",
+        ),
         (&["man"], "xlvs: which page? xlvs man ipvsadm|xlvs|lvs.cf\nSee `xlvs help'.\n"),
         (&["man", "ls"], "xlvs: which page? xlvs man ipvsadm|xlvs|lvs.cf\nSee `xlvs help'.\n"),
         (

@@ -1,8 +1,10 @@
 //! xlvs.toml: documented defaults, errors with file, line and key.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use xlvs::config::settings::{Settings, Shortcut, XdpMode, parse};
+use xlvs::config::settings_change::{KEYS, Needs, changes, needs, sysctls};
 
 #[test]
 fn a_missing_or_empty_file_is_the_defaults() {
@@ -138,4 +140,44 @@ fn errors_name_file_line_and_key() {
         let message = parse("x.toml", text).unwrap_err().to_string();
         assert!(message.starts_with(expected), "{text}\ngave   {message}\nwanted {expected}");
     }
+}
+
+#[test]
+fn every_key_says_whether_a_reload_follows_it() {
+    let keys: BTreeSet<String> =
+        toml::Table::try_from(Settings::default()).unwrap().keys().cloned().collect();
+    let known: BTreeSet<String> = KEYS.iter().map(|(key, _)| (*key).to_owned()).collect();
+    assert_eq!(known, keys);
+    assert_eq!(KEYS.len(), known.len(), "each once");
+}
+
+#[test]
+fn what_takes_a_restart_stays_until_then() {
+    let running = parse("x", "queues = 2\n").unwrap();
+    let text = "queues = 4\nlog_level = 'warn'\n[sysctl]\ndrop_entry = 1\n[beyond_ipvs]\nconn_max = 9\n\
+                [[service]]\nmatch = 'tcp 192.0.2.1:80'\ntcp = 5\n";
+    let mut next = parse("x", text).unwrap();
+    let told: Vec<String> = changes(&running, &next)
+        .iter()
+        .map(|change| format!("{} {} > {} {:?}", change.key, change.before, change.now, change.needs))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "beyond_ipvs.conn_max 0 > 9 Nothing",
+            "log_level \"info\" > \"warn\" Nothing",
+            "queues 2 > 4 Restart",
+            "service [] > [{ match = \"tcp 192.0.2.1:80\", tcp = 5, tcp_fin = 0, udp = 0 }] Nothing",
+            "sysctl.drop_entry 0 > 1 Nothing",
+        ]
+    );
+    assert_eq!(sysctls(&running, &next), [("drop_entry".to_owned(), "1".to_owned())]);
+    next.keep_what_takes_a_restart(&running);
+    assert_eq!((next.queues, next.log_level.word()), (2, "warn"));
+    let left = changes(&next, &parse("x", text).unwrap());
+    assert_eq!(left.len(), 1, "it is told again: {left:?}");
+    for (key, takes) in KEYS {
+        assert_eq!(needs(key), takes);
+    }
+    assert_eq!(needs("new"), Needs::Restart, "who does not know does not promise");
 }

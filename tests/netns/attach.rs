@@ -27,7 +27,7 @@ fn a_leftover_of_ours_is_replaced() {
         let (xdp, _handed_over) = rig.start(&rig.config(AttachSetting::Auto), passing).unwrap();
         assert_eq!(xdp.port_status()[0].mode, AttachedMode::Native, "after {mode}");
         stop_and_check(xdp);
-        // A child that another test is just making has a copy of its descriptors until it runs its program.
+        // The kernel detaches with the last copy of the descriptors, and a child that another test is just making has copies.
         wait_until("nothing is attached", || !rig.router.run("ip link show dev front").contains("xdp"));
     }
 }
@@ -52,7 +52,7 @@ fn a_second_instance_is_refused_and_a_third_after_it_serves() {
     let error = rig.start(&config, passing).err().unwrap();
     assert!(matches!(error, XdpError::AlreadyServed { .. }), "{error}");
     stop_and_check(first);
-    // A child that another test is just making has a copy of the first one's descriptors until it runs its program.
+    // The kernel detaches with the last copy of the descriptors, and a child that another test is just making has copies.
     let third = RefCell::new(None);
     wait_until("a third one serves", || {
         *third.borrow_mut() = rig.start(&config, passing).ok();

@@ -34,11 +34,6 @@ pub struct WantedAddress {
 }
 
 impl WantedAddress {
-    /// Whether it is in the same place as another one, whatever the place is called.
-    pub fn is_where(&self, other: &WantedAddress) -> bool {
-        (&self.interface, self.prefix_len) == (&other.interface, other.prefix_len)
-    }
-
     /// Whether the machine has the address.
     pub fn is_on(&self, network: &HostNetwork) -> bool {
         network.addresses.iter().any(|present| present.address == IpAddr::V4(self.address))

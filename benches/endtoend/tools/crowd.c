@@ -36,6 +36,7 @@
 #include <bpf/libbpf.h>
 
 #include "crowd.h"
+#include "process.h"
 
 #define TURN_NS 500000
 // Of one window in one turn: a veth's ring holds 256 frames.
@@ -84,24 +85,6 @@ static int out;
 static __u64 refused;
 static __u32 total;
 static const __u32 only;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "crowd: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static void enter(const char *namespace)
-{
-	char path[256];
-	int fd;
-
-	snprintf(path, sizeof(path), "/run/netns/%s", namespace);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
-		die(path);
-	close(fd);
-}
 
 static __u32 address(const char *text)
 {

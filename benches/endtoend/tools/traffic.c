@@ -33,6 +33,7 @@
 #include <bpf/libbpf.h>
 
 #include "traffic.h"
+#include "process.h"
 
 // More frames than any trial asks for: an alarm ends it.
 #define ENDLESS 0x7fffffff
@@ -46,24 +47,6 @@ static struct bpf_object *object;
 static struct settings settings;
 static __u32 source, destination;
 static const __u32 only;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "traffic: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static void enter(const char *namespace)
-{
-	char path[256];
-	int fd;
-
-	snprintf(path, sizeof(path), "/run/netns/%s", namespace);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
-		die(path);
-	close(fd);
-}
 
 static unsigned int interface(const char *name)
 {

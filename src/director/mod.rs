@@ -62,6 +62,8 @@ use crate::net::time::Instant;
 
 /// Time between two looks at the trash, at endpoints without use, and at neighbours.
 const SWEEP_PERIOD: Duration = Duration::from_secs(30);
+/// So long after a change of the network addresses are looked at that may have vanished before they were seen.
+const LOOK_DELAY: Duration = Duration::from_secs(1);
 
 /// Time between two looks for synchronised connections whose packets do not come up, while a backup runs.
 const STRANGER_PERIOD: Duration = Duration::from_millis(100);
@@ -252,6 +254,7 @@ pub struct Director {
     started: Instant,
     next_sample: Instant,
     next_sweep: Instant,
+    next_look: Option<Instant>,
     next_defence: Instant,
     next_strangers: Instant,
     /// What `conn_max` is if nobody says.
@@ -292,6 +295,7 @@ impl Director {
             started: now,
             next_sample: now + estimator::PERIOD,
             next_sweep: now + SWEEP_PERIOD,
+            next_look: None,
             next_defence: now + defence::PERIOD,
             next_strangers: now,
             conn_max: 0,
@@ -302,7 +306,13 @@ impl Director {
     /// When [`Command::Tick`] is due.
     pub fn next_deadline(&self) -> Instant {
         let next = self.next_sample.min(self.next_sweep);
-        let other = [self.drains.next(), self.parting.next(), self.trial_end(), self.next_member_deadline()];
+        let other = [
+            self.drains.next(),
+            self.parting.next(),
+            self.trial_end(),
+            self.next_member_deadline(),
+            self.next_look,
+        ];
         let next = other.into_iter().flatten().fold(next, Instant::min);
         let next = if self.watches_memory() { next.min(self.next_defence) } else { next };
         if self.watches_strangers() { next.min(self.next_strangers) } else { next }
@@ -340,7 +350,10 @@ impl Director {
                 Arc::make_mut(&mut self.draft.beyond).services = beyond.services;
                 self.publish();
             }
-            Command::Network(network) => self.take_network(network),
+            Command::Network(network) => {
+                self.take_network(network);
+                self.next_look = Some(now + LOOK_DELAY);
+            }
             Command::Sysctls(sysctls) => {
                 self.draft.sysctls = *sysctls;
                 self.defend();
@@ -420,11 +433,14 @@ impl Director {
             self.report_refusals(now);
             self.next_sample = now + estimator::PERIOD;
         }
+        if self.next_look.is_some_and(|due| due <= now) {
+            self.restore_all_addresses();
+            self.next_look = None;
+        }
         if self.next_sweep <= now {
             self.services.empty_trash(now);
             self.forget_unused();
             self.keep_neighbours();
-            self.restore_all_addresses();
             self.next_sweep = now + SWEEP_PERIOD;
         }
     }

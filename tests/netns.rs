@@ -16,6 +16,7 @@ mod netns {
     mod life;
     mod local;
     mod namespace;
+    mod pulse;
     mod queues;
     mod rig;
     mod samples;

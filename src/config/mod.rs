@@ -12,6 +12,7 @@ pub mod lvs;
 pub mod mark_command;
 pub mod marks;
 pub mod names;
+pub mod pair;
 pub mod parse;
 mod pattern;
 pub mod recover;

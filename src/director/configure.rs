@@ -49,10 +49,11 @@ impl Director {
         next.services.retain(|service| self.begin_service(&former, service));
         self.change_servers(&former, &next);
         for address in &next.addresses {
-            if !former.addresses.contains(address) || !address.is_on(&self.network) {
+            if self.active && (!former.addresses.contains(address) || !address.is_on(&self.network)) {
                 self.effects.push(Effect::AddAddress(address.clone()));
             }
         }
+        self.change_sync(former.sync.as_ref(), next.sync.as_ref());
         self.wanted = next;
         self.publish();
         self.keep_neighbours();

@@ -1,5 +1,6 @@
 //! Layer 3: the single writer. Commands in, effects out; [`run`] carries the effects out.
 
+mod activity;
 mod admission;
 mod configure;
 mod diff;
@@ -79,6 +80,13 @@ pub enum Command {
         /// Why, for the log.
         reason: String,
     },
+    /// This router has the work: steering, addresses. So it is from the start, until it is told otherwise.
+    Activate,
+    /// This router leaves the work to its partner: the tables stay and servers are checked, but there are no addresses and no
+    /// packets.
+    Deactivate,
+    /// Tell the neighbours again where the addresses are.
+    AnnounceAgain,
     /// [`Director::next_deadline`] has come.
     Tick,
     /// The end: addresses and checks are taken back.
@@ -140,6 +148,7 @@ pub struct Director {
     ports: Vec<Port>,
     network: HostNetwork,
     wanted: Wanted,
+    active: bool,
     draining: Vec<Draining>,
     health: HashMap<(ServiceId, ServerId), bool>,
     /// What was made by hand of servers that the file names, since it was last read; `None` of a deleted one.
@@ -172,6 +181,7 @@ impl Director {
             ports,
             network: HostNetwork::default(),
             wanted: Wanted::default(),
+            active: true,
             draining: Vec::new(),
             health: HashMap::new(),
             by_hand: HashMap::new(),
@@ -220,6 +230,9 @@ impl Director {
             }
             Command::FreeMemory(pages) => self.free_pages = pages,
             Command::Health { check, up, reason } => self.take_health(&check, up, &reason),
+            Command::Activate => self.activate(),
+            Command::Deactivate => self.deactivate(),
+            Command::AnnounceAgain => self.announce_all(),
             Command::Tick => self.tick(now),
             Command::Stop => self.stop(),
         }
@@ -321,7 +334,8 @@ impl Director {
     }
 
     fn give_steering(&mut self, own: Vec<IpAddr>) {
-        let steering = self.steered.steering(&own);
+        // An inactive router takes no packets, whatever its neighbours still believe.
+        let steering = if self.active { self.steered.steering(&own) } else { Steering::default() };
         if steering != self.steering {
             self.steering = steering.clone();
             self.effects.push(Effect::Steer(steering));

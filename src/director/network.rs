@@ -75,6 +75,9 @@ impl Director {
     }
 
     fn announce_again(&mut self, interface: &str) {
+        if !self.active {
+            return;
+        }
         let on_it = self.wanted.addresses.iter().filter(|address| address.interface == interface);
         self.effects.extend(on_it.cloned().map(Effect::AddAddress));
     }
@@ -94,7 +97,7 @@ impl Director {
     }
 
     fn missing_addresses(&self) -> impl Iterator<Item = &WantedAddress> {
-        self.wanted.addresses.iter().filter(|address| !address.is_on(&self.network))
+        self.wanted.addresses.iter().filter(|address| self.active && !address.is_on(&self.network))
     }
 
     fn put_back(&mut self, missing: Vec<WantedAddress>) {

@@ -36,6 +36,10 @@ pub enum Request {
     Status,
     /// Read all files again and apply the difference. Answer: [`Reply::Text`] with what changed.
     Reload,
+    /// Have this router of a pair become active. Answer: [`Reply::Text`].
+    Takeover,
+    /// Have this router of a pair leave the work to the other. Answer: [`Reply::Text`].
+    Standby,
     /// Drain a server: weight 0, its templates end, and after `deadline` seconds, if there is one, its connections.
     /// Answer: [`Reply::Text`].
     Drain {
@@ -150,6 +154,9 @@ pub struct Status {
     pub evicted: u64,
     /// Health of the configured servers.
     pub checks: Vec<CheckStatus>,
+    /// Role and state in the pair; absent without `lvs.cf`.
+    #[serde(default)]
+    pub pulse: Option<crate::pulse::Report>,
 }
 
 /// The shortcut.

@@ -46,6 +46,9 @@ impl Director {
             Request::ListSysctls => Reply::Text(self.all_sysctls()),
             Request::Sysctl { name, value } => self.sysctl(&name, value.as_deref()),
             Request::Reload => Reply::Failed("this daemon has no files to read again".into()),
+            Request::Takeover | Request::Standby => {
+                Reply::Failed("this daemon is not of a pair: it was started without lvs.cf".into())
+            }
         }
     }
 
@@ -88,7 +91,7 @@ impl Director {
         }
     }
 
-    fn warn_of_daemon(&mut self, edit: &Edit) {
+    pub(super) fn warn_of_daemon(&mut self, edit: &Edit) {
         if let Edit::StartDaemon(daemon) = edit {
             let text = format!(
                 "the {} sync daemon is only noted: this version sends and receives no connections",

@@ -67,6 +67,8 @@ pub struct Wanted {
     pub timeouts: (u32, u32, u32),
     /// Virtual addresses in file order, then the gateway address of the real servers.
     pub addresses: Vec<WantedAddress>,
+    /// Interface and number of the connection synchronisation, if it is wanted.
+    pub sync: Option<(String, u8)>,
     /// Virtual servers that cannot be run, and why.
     pub refused: Vec<String>,
     /// What else an administrator should know.
@@ -76,15 +78,13 @@ pub struct Wanted {
 impl Wanted {
     /// The wishes of a configuration.
     pub fn new(config: &LvsConfig) -> Wanted {
-        let mut wanted = Wanted { timeouts: timeouts(config), ..Wanted::default() };
+        let sync = config.syncdaemon.then(|| (config.syncd_iface.clone(), config.syncd_id));
+        let mut wanted = Wanted { timeouts: timeouts(config), sync, ..Wanted::default() };
         if config.service == Service::Fos {
-            wanted.refused.push("service = fos: failover of local services is not run, only lvs is".into());
+            let text = "service = fos: failover of local services is not run, only lvs is; put the blocks of lvs \
+                        in place, or run those services under a cluster manager";
+            wanted.refused.push(text.into());
             return wanted;
-        }
-        if config.backup_active {
-            let text =
-                "backup_active = 1: there is no failover yet; this router is active, do not start the other";
-            wanted.notes.push(text.into());
         }
         for block in config.virtuals.iter().filter(|block| block.active) {
             wanted.add_virtual(block, config.network);

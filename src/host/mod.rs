@@ -2,9 +2,12 @@
 
 pub mod announce;
 pub mod clock;
+pub mod command;
+pub mod heartbeat;
 pub mod interrupts;
 pub mod kernel;
 pub mod memory;
 pub mod netlink;
 pub mod privilege;
+pub mod probe;
 pub mod raw;

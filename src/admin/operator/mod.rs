@@ -2,6 +2,7 @@
 
 mod command_line;
 mod doctor;
+mod pair;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -76,6 +77,8 @@ fn perform(task: Task, json: bool) -> Result<Answer, String> {
             Reply::Status(status) => describe(&status).into(),
             other => return Err(unexpected(other)),
         },
+        Task::Takeover => message(text(Request::Takeover)?, json).into(),
+        Task::Standby => message(text(Request::Standby)?, json).into(),
         Task::Diff => return diff(json),
         Task::Doctor { options, interfaces } => return doctor::doctor(&options, &interfaces, json),
         Task::Proc(file) => return Ok(show_proc(file)),
@@ -185,6 +188,9 @@ fn describe(status: &Status) -> String {
 
 fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(text, "xlvs {}, running for {} s, {} worker(s)", status.version, status.uptime, status.workers)?;
+    if let Some(report) = &status.pulse {
+        pair::write_report(text, report)?;
+    }
     for port in &status.ports {
         writeln!(
             text,

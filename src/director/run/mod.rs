@@ -4,23 +4,28 @@ mod addresses;
 mod checks;
 pub mod examine;
 mod files;
+mod heart;
+mod pair;
+mod plan;
 mod ports;
 mod workers;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use nix::libc::{SIGINT, SIGTERM};
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use super::doctor::{Grade, judge};
 use super::protocol::{Reply, Request};
 use super::socket::{Asked, ControlSocket, SocketError};
 use super::wanted::Wanted;
 use super::{ClientId, Command, Director, Effect, Level, Port};
+use crate::config::pair::PulseSettings;
 use crate::config::settings::{Settings, SettingsError};
 use crate::host::clock::Clock;
 use crate::host::memory;
@@ -30,11 +35,16 @@ use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::snapshot::Tables;
 use crate::nanny::HealthReport;
 use crate::net::route::HostNetwork;
+use crate::net::time::Instant;
+use crate::pulse::Wish;
 use crate::xdp::XdpError;
 
 use addresses::Addresses;
 use checks::Checks;
 use files::{Configuration, Files};
+use heart::{Heart, Order};
+use pair::{Answers, next_order, resting_heart};
+use plan::Plan;
 use workers::Workers;
 
 /// Requests and reports that may wait for the director.
@@ -53,6 +63,8 @@ pub struct RunOptions {
     pub settings: Option<PathBuf>,
     /// Start with empty tables and no `lvs.cf`.
     pub bare: bool,
+    /// Become active at once, whatever the partner does.
+    pub force_active: bool,
 }
 
 /// Why the daemon does not run.
@@ -76,6 +88,12 @@ pub enum RunError {
     /// A port went away.
     #[error("interface {0} has gone; xlvs stops, start it again when the interface is back")]
     PortGone(String),
+    /// A worker ended.
+    #[error("a packet thread has ended by itself; xlvs stops, start it again")]
+    WorkerGone,
+    /// The pair; the text is the whole report.
+    #[error("{0}")]
+    Pair(String),
     /// AF_XDP.
     #[error("{0}")]
     Xdp(#[from] XdpError),
@@ -95,12 +113,15 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     privilege::require()?;
     let files = Files::new(&options, &settings);
     let configuration = files.read().map_err(RunError::Configuration)?;
-    let mut daemon = Daemon::start(settings, files, &configuration).await?;
+    let mut daemon = Daemon::start(settings, files, &configuration, &options).await?;
     daemon.configure(configuration).await;
+    if options.force_active {
+        daemon.settle().await;
+    }
     daemon.notify(NotifyState::Ready);
     let outcome = daemon.serve(&mut signals).await;
-    daemon.stop().await;
-    outcome
+    daemon.stop(*outcome.as_ref().unwrap_or(&SIGTERM), outcome.is_err()).await;
+    outcome.map(drop)
 }
 
 fn start_log(settings: &Settings) {
@@ -131,6 +152,10 @@ struct Daemon {
     socket: tokio::task::JoinHandle<()>,
     answer: Option<Reply>,
     changed_by_hand: Vec<String>,
+    /// None without `lvs.cf`: then this router is active all the time.
+    heart: Option<Heart>,
+    pulse_settings: PulseSettings,
+    answers: mpsc::UnboundedReceiver<Answers>,
 }
 
 /// What the daemon waits for.
@@ -140,8 +165,11 @@ enum Happening {
     Network,
     Reload,
     Tick,
+    Order(Order),
+    Answers(Answers),
     PortGone(String),
-    Stop(&'static str),
+    WorkerGone,
+    Stop(&'static str, i32),
 }
 
 impl Daemon {
@@ -149,6 +177,7 @@ impl Daemon {
         settings: Settings,
         files: Files,
         configuration: &Configuration,
+        options: &RunOptions,
     ) -> Result<Daemon, RunError> {
         let clock = Clock::start();
         let socket = ControlSocket::bind(&settings.control_socket).await?;
@@ -159,23 +188,30 @@ impl Daemon {
         if wanted.services.is_empty() && !wanted.refused.is_empty() {
             return Err(RunError::Configuration(wanted.refused.join("\n")));
         }
+        let heart = resting_heart(&settings, options, configuration, &now_network)?;
         let ports = ports::choose(&settings.ports, &wanted, &now_network)?;
         let queues = workers::queues(&settings, &ports)?;
         let shares = workers::shares(queues);
         let tables = Arc::new(Tables::new(shares));
         let workers = Workers::start(&settings, &ports, &tables, clock)?;
-        advise(&settings, &ports, &workers, &netlink).await;
-        let mut director = Director::new(clock.now(), tables, shares, ports.clone())
-            .with_memory(memory::total_bytes().unwrap_or(0))
-            .with_beyond(settings.beyond());
-        director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
-        director.handle(clock.now(), Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
-        director.handle(clock.now(), Command::Network((*now_network).clone()));
+        examine::advise(&settings, &ports, &workers, &netlink).await;
+        let mut director =
+            new_director(clock.now(), &settings, (tables, shares), ports.clone(), &now_network);
         let (to_requests, requests) = mpsc::channel(INBOX);
         let (to_health, health) = mpsc::channel(INBOX);
         let record = settings.control_socket.with_extension("addresses.json");
-        let mut addresses = Addresses::new(netlink.clone(), record, &now_network);
-        addresses.remove_leftovers(&now_network, &wanted.addresses).await;
+        let (to_answers, answers) = mpsc::unbounded_channel();
+        let mut addresses = Addresses::new(netlink.clone(), record, &now_network, clock, to_answers);
+        let mut kept = &wanted.addresses[..];
+        if heart.is_some() {
+            director.handle(clock.now(), Command::Deactivate);
+            addresses.wait_for_partner(configuration.lvs.deadtime);
+            // An inactive router has no addresses, whatever an earlier run has left.
+            kept = if options.force_active { kept } else { &[] };
+        }
+        addresses.remove_leftovers(&now_network, kept).await;
+        let carriers = netlink::watch_carriers().await?;
+        let heart = heart.map(|heart| heart.start(clock, options.force_active, carriers));
         Ok(Daemon {
             clock,
             files,
@@ -192,10 +228,14 @@ impl Daemon {
             answer: None,
             changed_by_hand: Vec::new(),
             gone: None,
+            heart,
+            pulse_settings: settings.pulse.clone(),
+            answers,
         })
     }
 
-    async fn serve(&mut self, signals: &mut Signals) -> Result<(), RunError> {
+    /// Returns the signal that ended it.
+    async fn serve(&mut self, signals: &mut Signals) -> Result<i32, RunError> {
         loop {
             match self.next(signals).await {
                 Happening::Asked(asked) => self.serve_request(asked).await,
@@ -207,10 +247,13 @@ impl Daemon {
                 }
                 Happening::Reload => drop(self.reload().await),
                 Happening::Tick => self.tick().await,
+                Happening::Order(order) => self.obey(order).await,
+                Happening::Answers(answers) => self.take_answers(answers).await,
                 Happening::PortGone(name) => return Err(RunError::PortGone(name)),
-                Happening::Stop(name) => {
+                Happening::WorkerGone => return Err(RunError::WorkerGone),
+                Happening::Stop(name, signal) => {
                     tracing::info!("stopping on {name}");
-                    return Ok(());
+                    return Ok(signal);
                 }
             }
         }
@@ -220,14 +263,19 @@ impl Daemon {
         if let Some(name) = self.gone.take() {
             return Happening::PortGone(name);
         }
+        if self.workers.have_lost_one() {
+            return Happening::WorkerGone;
+        }
         let pause = self.director.next_deadline().saturating_since(self.clock.now());
         tokio::select! {
             Some(asked) = self.requests.recv() => Happening::Asked(asked),
             Some(report) = self.health.recv() => Happening::Health(report),
             Ok(()) = self.network.changed() => Happening::Network,
             Some(()) = signals.reload.recv() => Happening::Reload,
-            Some(()) = signals.terminate.recv() => Happening::Stop("SIGTERM"),
-            Some(()) = signals.interrupt.recv() => Happening::Stop("SIGINT"),
+            Some(()) = signals.terminate.recv() => Happening::Stop("SIGTERM", SIGTERM),
+            Some(()) = signals.interrupt.recv() => Happening::Stop("SIGINT", SIGINT),
+            order = next_order(self.heart.as_mut()) => Happening::Order(order),
+            Some(answers) = self.answers.recv() => Happening::Answers(answers),
             () = tokio::time::sleep(pause) => Happening::Tick,
         }
     }
@@ -242,13 +290,20 @@ impl Daemon {
     }
 
     async fn serve_request(&mut self, asked: Asked) {
+        let wish = match asked.request {
+            Request::Takeover => self.wish(Wish::Takeover).await,
+            Request::Standby => self.wish(Wish::Standby).await,
+            _ => None,
+        };
         let reply = match asked.request {
+            _ if wish.is_some() => wish.unwrap_or(Reply::Done),
             Request::Reload => self.reload().await,
             request => {
                 self.command(Command::Request { client: ClientId(0), request }).await;
                 match self.answer.take() {
                     Some(Reply::Status(mut status)) => {
                         self.workers.describe(&mut status);
+                        status.pulse = self.heart.as_ref().map(Heart::report);
                         Reply::Status(status)
                     }
                     Some(reply) => reply,
@@ -286,6 +341,9 @@ impl Daemon {
     }
 
     fn judge(&self, configuration: Configuration) -> Result<Configuration, String> {
+        if self.heart.is_some() {
+            Plan::new(&configuration.lvs, &self.pulse_settings, &self.network.borrow())?;
+        }
         if let Some(objection) = self.director.objection(&configuration.lvs, &configuration.marks) {
             return Err(objection);
         }
@@ -301,6 +359,11 @@ impl Daemon {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
+        if let Some(heart) = &self.heart
+            && let Ok(plan) = Plan::new(&lvs, &self.pulse_settings, &self.network.borrow())
+        {
+            heart.follow(plan);
+        }
         self.command(Command::Configure { lvs: Box::new(lvs), marks }).await;
     }
 
@@ -308,6 +371,8 @@ impl Daemon {
         for effect in self.director.handle(self.clock.now(), command) {
             self.carry_out(effect).await;
         }
+        let network = Arc::clone(&self.network.borrow());
+        self.addresses.ask(&network, Duration::ZERO);
     }
 
     async fn carry_out(&mut self, effect: Effect) {
@@ -353,14 +418,32 @@ impl Daemon {
         }
     }
 
-    async fn stop(mut self) {
+    async fn stop(mut self, signal: i32, failed: bool) {
         self.notify(NotifyState::Stopping);
+        self.leave_pair(signal, failed).await;
         self.command(Command::Stop).await;
         self.socket.abort();
         self.checks.stop_all();
         self.workers.stop();
         tracing::info!("stopped");
     }
+}
+
+/// With all that the settings and the network say.
+fn new_director(
+    now: Instant,
+    settings: &Settings,
+    (tables, shares): (Arc<Tables>, usize),
+    ports: Vec<Port>,
+    network: &HostNetwork,
+) -> Director {
+    let mut director = Director::new(now, tables, shares, ports)
+        .with_memory(memory::total_bytes().unwrap_or(0))
+        .with_beyond(settings.beyond());
+    director.handle(now, Command::Sysctls(Box::new(settings.sysctls())));
+    director.handle(now, Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
+    director.handle(now, Command::Network(network.clone()));
+    director
 }
 
 struct Signals {
@@ -378,16 +461,5 @@ impl Signals {
             terminate: hook(SignalKind::terminate(), "listen for SIGTERM")?,
             interrupt: hook(SignalKind::interrupt(), "listen for SIGINT")?,
         })
-    }
-}
-
-/// Logs what the administrator should not overlook; `xlvs doctor` says the rest.
-async fn advise(settings: &Settings, ports: &[Port], workers: &Workers, netlink: &Netlink) {
-    match examine::facts(settings, ports, &workers.ports(), netlink).await {
-        Ok(facts) => judge(&facts)
-            .iter()
-            .filter(|finding| finding.grade == Grade::Bad)
-            .for_each(|finding| tracing::warn!("{}", finding.line())),
-        Err(error) => tracing::debug!("{error}"),
     }
 }

@@ -24,6 +24,7 @@ test: tools-test check ## run every test, those in network namespaces as well (D
 	cargo test --doc
 	tests/fuzz.sh
 	cargo test --test netns $(if $(ROOT),--config 'target."cfg(unix)".runner="$(ROOT)"')
+	@$(ROOT) tests/mixed.sh --programs "$(PROGRAMS)/debug"
 ifdef DEMO
 	@$(ROOT) tests/demo.sh --programs "$(PROGRAMS)/debug"
 endif
@@ -31,7 +32,7 @@ endif
 test-guest: tools-guest build ## what needs other kernels or devices: virtual machines with Linux 6.12 and 6.1, two queues, VLANs, bonds (4 minutes)
 	@$(ROOT) tests/guest/test.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
-test-mixed: build ## a router with Linux's IPVS (user-mode-linux) and one with xlvs take over each other's connections (OPTIONS="--uml DIR": see tests/mixed.sh)
+test-mixed: tools-test build ## a router with Linux's IPVS (user-mode-linux) and one with xlvs take over each other's connections (OPTIONS="--connections N": see tests/mixed.sh)
 	@$(ROOT) tests/mixed.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
 fuzz: tools-fuzz ## fuzz for 15 seconds a target (SECONDS=N for longer, TARGET=NAME for one: see tests/fuzz/targets)

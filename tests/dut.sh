@@ -6,13 +6,15 @@
 #   run    one command line on stdin: ipvsadm, iptables or ip6tables with a mark, sysctl net.ipv4.vs.NAME=N, ip
 #   dump   ipvsadm's listings, each below a heading: conns Ln stats thresholds persistent-conn timeout
 #   down   end the daemon, remove the namespaces
+# XLVS_DUT=NAME has another device beside it, in namespaces xlvs-dut-NAME and xlvs-rig-NAME.
 # XLVS_PROGRAMS says where xlvs and ipvsadm are (default target/release), XLVS_QUEUES how many queues each interface
 # has, and so how many workers there are (default 1). With two, clients' packets come by the first and servers' by the
 # second, so that each side's keep their order; with XLVS_SPREAD=hash by either, and packets sent at once may overtake. With XLVS_SHORTCUT=1 at the reset, established connections take the
 # shortcut from their first packet on; else none does.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-RUN=/run/xlvs-dut
+DUT=xlvs-dut${XLVS_DUT:+-$XLVS_DUT} RIG=xlvs-rig${XLVS_DUT:+-$XLVS_DUT}
+RUN=/run/$DUT
 PROGRAMS=${XLVS_PROGRAMS:-$HERE/../target/release}
 QUEUES=${XLVS_QUEUES:-1}
 . "$HERE/lab/processes.sh"
@@ -27,27 +29,27 @@ CLIENT_SIDE_MAC=02:00:00:00:0c:fe
 SERVER_SIDE_MAC=02:00:00:00:05:fe
 
 make_network() {
-  ip netns add xlvs-dut
-  ip netns add xlvs-rig
+  ip netns add "$DUT"
+  ip netns add "$RIG"
   # The harness answers ARP and neighbour solicitations itself; the kernel there has to keep silent.
-  ip netns exec xlvs-rig sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
-  ip netns exec xlvs-dut sysctl -qw \
+  ip netns exec "$RIG" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+  ip netns exec "$DUT" sysctl -qw \
     net.ipv6.conf.{all,default}.{accept_dad,router_solicitations,accept_ra}=0 \
     net.ipv4.conf.{all,default}.{rp_filter,send_redirects,accept_redirects}=0 \
     net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0
   cable eth0 02:00:00:00:0c:01 tapc $CLIENT_SIDE_MAC
   cable eth1 02:00:00:00:05:01 taps $SERVER_SIDE_MAC
-  configure_device | ip -n xlvs-dut -batch -
+  configure_device | ip -n "$DUT" -batch -
 }
 
 # cable INTERFACE MAC RIG_INTERFACE RIG_MAC: neither end leaves checksums half-made.
 cable() {
   local queues="numrxqueues $QUEUES numtxqueues $QUEUES"
   # shellcheck disable=SC2086
-  ip -n xlvs-dut link add "$1" address "$2" $queues type veth peer name "$3" address "$4" $queues netns xlvs-rig
-  ip netns exec xlvs-dut ethtool -K "$1" tx off >/dev/null
-  ip netns exec xlvs-rig ethtool -K "$3" tx off >/dev/null
-  ip -n xlvs-rig link set "$3" arp off up
+  ip -n "$DUT" link add "$1" address "$2" $queues type veth peer name "$3" address "$4" $queues netns "$RIG"
+  ip netns exec "$DUT" ethtool -K "$1" tx off >/dev/null
+  ip netns exec "$RIG" ethtool -K "$3" tx off >/dev/null
+  ip -n "$RIG" link set "$3" arp off up
   [[ $QUEUES = 1 || ${XLVS_SPREAD-} = hash ]] || send_by_queue "$3"
 }
 
@@ -56,7 +58,7 @@ send_by_queue() {
   local queue=0
   [[ $1 != taps ]] || queue=1
   printf '%x' $(((1 << $(nproc --all)) - 1)) |
-    ip netns exec xlvs-rig tee "/sys/class/net/$1/queues/tx-$queue/xps_cpus" >/dev/null
+    ip netns exec "$RIG" tee "/sys/class/net/$1/queues/tx-$queue/xps_cpus" >/dev/null
 }
 
 # Lets the rig's ends take redirected frames. A veth does with an XDP program at its other end; merged frames would be no
@@ -66,8 +68,8 @@ open_for_shortcut() {
     clang -O2 -target bpf -x c -c - -o "$RUN/pass.o"
   local interface
   for interface in tapc taps; do
-    ip -n xlvs-rig link set "$interface" xdp object "$RUN/pass.o" section xdp
-    ip netns exec xlvs-rig ethtool -K "$interface" gro off
+    ip -n "$RIG" link set "$interface" xdp object "$RUN/pass.o" section xdp
+    ip netns exec "$RIG" ethtool -K "$interface" gro off
   done
 }
 
@@ -122,7 +124,7 @@ start_daemon() {
     printf 'ports = ["eth0", "eth1"]\ncontrol_socket = "%s"\n' "$XLVS_SOCKET"
     shortcut_settings
   } >"$RUN/xlvs.toml"
-  spawn xlvs-dut xlvs "$PROGRAMS/xlvs" run --bare --marks "$RUN/iptables" --marks6 "$RUN/ip6tables" \
+  spawn "$DUT" xlvs "$PROGRAMS/xlvs" run --bare --marks "$RUN/iptables" --marks6 "$RUN/ip6tables" \
     --settings "$RUN/xlvs.toml"
   within 5 ready && running xlvs && return
   tail -n 20 "$RUN/xlvs.log" >&2
@@ -137,16 +139,16 @@ reset() {
   mkdir -p "$RUN"
   stop xlvs || echo 'dut: the daemon had to be killed' >&2
   has_network || { remove_network && make_network; }
-  restore_device | ip -n xlvs-dut -batch -
+  restore_device | ip -n "$DUT" -batch -
   [[ -z ${XLVS_SHORTCUT-} || -e $RUN/pass.o ]] || open_for_shortcut
   start_daemon
 }
 
 # Whether the namespaces are there, with as many queues as are asked for.
 has_network() {
-  [[ -e /run/netns/xlvs-dut && -e /run/netns/xlvs-rig ]] || return
+  [[ -e /run/netns/$DUT && -e /run/netns/$RIG ]] || return
   local present
-  present=$(ip -n xlvs-dut -d link show dev eth0) && [[ $present == *" numrxqueues $QUEUES "* ]]
+  present=$(ip -n "$DUT" -d link show dev eth0) && [[ $present == *" numrxqueues $QUEUES "* ]]
 }
 
 # add_mark FILE RULE: as typed after "-A PREROUTING", written where the saved rules are.
@@ -184,7 +186,7 @@ run_line() {
     change_setting "${words[@]:1}"
     ;;
   'ip '*)
-    ip -n xlvs-dut "${words[@]:1}"
+    ip -n "$DUT" "${words[@]:1}"
     # The daemon gathers changes of the network for up to 100 ms.
     sleep 0.2
     ;;
@@ -215,7 +217,7 @@ dump() {
 
 remove_network() {
   local namespace
-  for namespace in xlvs-dut xlvs-rig; do
+  for namespace in "$DUT" "$RIG"; do
     [[ ! -e /run/netns/$namespace ]] || ip netns del "$namespace"
   done
 }

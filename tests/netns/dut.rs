@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use xlvs::host::clock::Clock;
@@ -14,24 +14,26 @@ use super::wire::Wire;
 use crate::support::device::{CommandOutput, Departure, Device, Side};
 use crate::support::ethernet::Neighbours;
 
-/// Whose turn it is to have the one device of the machine.
-static TURN: Mutex<()> = Mutex::new(());
+/// Names of devices that are free. Each has namespaces and a directory of its own.
+static FREE: LazyLock<Mutex<Vec<&str>>> = LazyLock::new(|| Mutex::new(vec!["a", "b", "c", "d", "e", "f"]));
+static FREED: Condvar = Condvar::new();
 
-/// The namespaces and the daemon in them, removed when dropped. There is one of it on a machine.
+/// The namespaces and the daemon in them, removed when dropped.
 pub struct Dut {
-    #[expect(dead_code, reason = "held until the device is removed")]
-    turn: MutexGuard<'static, ()>,
+    name: &'static str,
     shortcut: &'static str,
 }
 
 impl Dut {
-    /// Waits until no other test has it. Nothing is set up before the first reset.
+    /// Waits until a device is free. Nothing is set up before the first reset.
     pub fn new() -> Self {
         Self::with_switch("")
     }
 
     fn with_switch(shortcut: &'static str) -> Self {
-        Dut { turn: TURN.lock().unwrap_or_else(PoisonError::into_inner), shortcut }
+        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = FREED.wait_while(free, |free| free.is_empty()).unwrap_or_else(PoisonError::into_inner);
+        Dut { name: free.pop().unwrap(), shortcut }
     }
 
     /// The same, and established connections take the shortcut.
@@ -39,34 +41,43 @@ impl Dut {
         Self::with_switch("1")
     }
 
+    /// The daemon's namespace, and its directory below `/run`.
+    pub fn namespace(&self) -> String {
+        format!("xlvs-dut-{}", self.name)
+    }
+
     /// A fresh daemon without services, which takes the place of the one before.
     pub fn reset(&self, neighbours: Neighbours) -> Box<dyn Device> {
         let apart = if neighbours == Neighbours::Apart { "1" } else { "" };
-        let output = dut_with(&["reset"], "", &[("REPLAY_L2", apart), ("XLVS_SHORTCUT", self.shortcut)]);
+        let environment = [("REPLAY_L2", apart), ("XLVS_SHORTCUT", self.shortcut)];
+        let output = dut_with(self.name, &["reset"], "", &environment);
         assert!(output.status.success(), "{}", text(&[output.stdout, output.stderr].concat()));
-        let wire = Wire::open(&Namespace::named("xlvs-rig"));
-        Box::new(Router { clock: Clock::start(), wire })
+        let wire = Wire::open(&Namespace::named(&format!("xlvs-rig-{}", self.name)));
+        Box::new(Router { name: self.name, clock: Clock::start(), wire })
     }
 }
 
 impl Drop for Dut {
     fn drop(&mut self) {
-        let output = dut(&["down"], "");
+        let output = dut(self.name, &["down"], "");
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.name);
+        FREED.notify_one();
         if !output.status.success() {
             eprintln!("dut.sh down: {}", text(&output.stderr));
         }
     }
 }
 
-/// `tests/dut.sh` with these arguments, and `input` to read.
-fn dut(arguments: &[&str], input: &str) -> Output {
-    dut_with(arguments, input, &[])
+/// `tests/dut.sh` for this device with these arguments, and `input` to read.
+fn dut(name: &str, arguments: &[&str], input: &str) -> Output {
+    dut_with(name, arguments, input, &[])
 }
 
-fn dut_with(arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> Output {
+fn dut_with(name: &str, arguments: &[&str], input: &str, environment: &[(&str, &str)]) -> Output {
     let mut script = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dut.sh"))
         .args(arguments)
         .envs(environment.iter().copied())
+        .env("XLVS_DUT", name)
         .env("XLVS_PROGRAMS", Path::new(env!("CARGO_BIN_EXE_xlvs")).parent().unwrap())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -83,13 +94,14 @@ fn text(bytes: &[u8]) -> String {
 }
 
 struct Router {
+    name: &'static str,
     clock: Clock,
     wire: Wire,
 }
 
 impl Device for Router {
     fn run(&mut self, command: &str) -> CommandOutput {
-        let Output { status, stdout, stderr } = dut(&["run"], command);
+        let Output { status, stdout, stderr } = dut(self.name, &["run"], command);
         CommandOutput { code: status.code().unwrap_or(-1), stdout: text(&stdout), stderr: text(&stderr) }
     }
 
@@ -118,7 +130,7 @@ impl Device for Router {
 
     fn dump(&mut self, sections: &[String]) -> String {
         let sections = sections.iter().map(String::as_str);
-        let output = dut(&std::iter::once("dump").chain(sections).collect::<Vec<_>>(), "");
+        let output = dut(self.name, &std::iter::once("dump").chain(sections).collect::<Vec<_>>(), "");
         assert!(output.status.success(), "{}", text(&output.stderr));
         text(&output.stdout)
     }

@@ -113,7 +113,7 @@ fn sampled(file: &str) -> Vec<Sample> {
 }
 
 /// A shell beside the daemon, with the names of the network that the samples were recorded in.
-fn run(lines: &[String], directory: &Path) -> Vec<Sample> {
+fn run(dut: &Dut, lines: &[String], directory: &Path) -> Vec<Sample> {
     let hosts = HOSTS.iter().fold(String::new(), |text, (address, name)| format!("{text}{address} {name}\n"));
     let ports = PORTS.iter().fold(String::new(), |mut text, (name, port, protocols)| {
         for protocol in *protocols {
@@ -138,10 +138,10 @@ fn run(lines: &[String], directory: &Path) -> Vec<Sample> {
         done <lines"#;
     let programs = Path::new(env!("CARGO_BIN_EXE_xlvs")).parent().unwrap().display();
     let output = Command::new("ip")
-        .args(["netns", "exec", "xlvs-dut", "unshare", "--mount", "bash", "-c", script, "shell"])
+        .args(["netns", "exec", &dut.namespace(), "unshare", "--mount", "bash", "-c", script, "shell"])
         .arg(directory)
         .env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap()))
-        .env("XLVS_SOCKET", "/run/xlvs-dut/control.sock")
+        .env("XLVS_SOCKET", format!("/run/{}/control.sock", dut.namespace()))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
@@ -219,14 +219,16 @@ fn sampled_command_lines_give_the_same_against_the_daemon() {
     for (files, setup) in STORIES {
         drop(dut.reset(Neighbours::Shared));
         let directory = tempfile::tempdir().unwrap();
-        for made in run(&setup.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>(), directory.path()) {
+        for made in
+            run(&dut, &setup.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>(), directory.path())
+        {
             assert_eq!((made.stderr.as_str(), made.code), ("", 0), "{}", made.command);
         }
         for file in *files {
             let mut wanted = sampled(file);
             wanted.retain(|sample| !LEFT_OUT.iter().any(|(text, _)| sample.command.starts_with(text)));
             let lines: Vec<String> = wanted.iter().map(|sample| put(&sample.command)).collect();
-            let got = run(&lines, directory.path());
+            let got = run(&dut, &lines, directory.path());
             assert_eq!(got.len(), wanted.len(), "{file}: the shell broke off");
             for (wanted, got) in wanted.iter().zip(&got) {
                 let got = Sample { command: wanted.command.clone(), ..got.clone() };

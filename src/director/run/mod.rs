@@ -111,9 +111,11 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let log = LogFilter::start(&settings);
     privilege::require()?;
     let files = Files::new(options, &settings);
+    let seen = watcher::contents(&files);
     let configuration = files.read().map_err(RunError::Configuration)?;
     let mut daemon = Daemon::start(settings, files, log, &configuration).await?;
     daemon.configure(configuration).await;
+    daemon.watch.has_read(seen);
     daemon.watch_files();
     daemon.notify(NotifyState::Ready);
     let outcome = daemon.serve(&mut signals).await;

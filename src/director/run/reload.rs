@@ -1,5 +1,6 @@
 //! Other configurations: the site's files read again, or files that somebody brings.
 
+use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
@@ -10,9 +11,10 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
-use super::files::{Configuration, Others};
+use super::files::{Configuration, Files, Others};
 use super::{Daemon, Watcher, ports, watcher};
 use crate::config::lvs::LvsConfig;
+use crate::config::settings::Settings;
 use crate::director::protocol::{Reply, Request, SiteFiles};
 use crate::director::wanted::Wanted;
 use crate::director::watch::FileEvent;
@@ -27,41 +29,59 @@ pub struct Install {
     wanted: bool,
 }
 
+/// What was read again. What is in the files is looked at before they are read: a change between the two is news then.
+struct Renewed {
+    settings: Settings,
+    files: Files,
+    seen: HashMap<PathBuf, Option<u64>>,
+    configuration: Configuration,
+}
+
 impl Daemon {
     /// Reads the files again. A fault in them, or something in them that cannot be run, changes nothing.
     pub(super) async fn reload(&mut self) -> Reply {
         self.notify(NotifyState::Reloading);
+        let seen = watcher::contents(&self.files);
         let reply = match self.read_again() {
-            Ok((settings, files, configuration)) => {
+            Ok(Renewed { settings, files, seen, configuration }) => {
+                let moved = !files.paths().eq(self.files.paths());
                 self.files = files;
+                self.watch.has_read(seen);
                 let mut lines = vec!["reloaded".to_owned()];
                 lines.extend(self.take_settings(settings).await);
+                if moved {
+                    self.watch_files();
+                }
                 self.configure(configuration).await;
                 tracing::info!("configuration reloaded");
                 lines.append(&mut self.changed_by_hand);
                 Reply::Text(lines.join("\n"))
             }
             Err(report) => {
+                // A trial that ends looks again.
+                if self.director.on_trial(self.clock.now()).is_none() {
+                    self.watch.has_read(seen);
+                }
                 tracing::error!("reload refused, the present configuration stays:\n{report}");
                 Reply::Failed(format!("reload refused, the present configuration stays:\n{report}"))
             }
         };
-        self.watch.has_read(watcher::contents(&self.files));
         self.notify(NotifyState::Ready);
         reply
     }
 
-    fn read_again(&self) -> Result<(crate::config::settings::Settings, super::Files, Configuration), String> {
+    fn read_again(&self) -> Result<Renewed, String> {
         if let Some(why) = self.director.on_trial(self.clock.now()) {
             return Err(why);
         }
         let (settings, files) = self.files.renewed()?;
+        let seen = watcher::contents(&files);
         let configuration = files.read()?;
         if let Some(objection) = self.director.objection(&configuration.lvs, &configuration.marks) {
             return Err(objection);
         }
         self.check_ports(&configuration.lvs)?;
-        Ok((settings, files, configuration))
+        Ok(Renewed { settings, files, seen, configuration })
     }
 
     fn check_ports(&self, lvs: &LvsConfig) -> Result<(), String> {
@@ -183,13 +203,20 @@ impl Daemon {
         }
     }
 
-    /// Begins to watch the files, or ceases to, as the settings say.
+    /// Begins to watch the files, or ceases to, as the settings say. What has happened to them since they were read is looked at.
     pub(super) fn watch_files(&mut self) {
-        self.watch.has_read(watcher::contents(&self.files));
-        self.watcher = match self.settings.watch {
-            true => Watcher::new(self.files.paths()).inspect_err(|error| tracing::warn!("{error}")).ok(),
-            false => None,
-        };
+        self.watch_anew();
+        if self.watcher.is_some() {
+            self.watch.happened(self.clock.now(), PathBuf::new(), FileEvent::Complete);
+        }
+    }
+
+    fn watch_anew(&mut self) {
+        let former = self.watcher.take();
+        if self.settings.watch {
+            let watcher = Watcher::new(self.files.paths(), former);
+            self.watcher = watcher.inspect_err(|error| tracing::warn!("{error}")).ok();
+        }
     }
 
     pub(super) fn files_changed(&mut self, changes: Vec<watcher::Change>) {
@@ -209,6 +236,8 @@ impl Daemon {
         if let Some(why) = self.director.on_trial(now) {
             return tracing::warn!("the files have changed, but {why}");
         }
+        // Links may lead elsewhere now, and folders may be others.
+        self.watch_anew();
         if !self.watch.is_news(watcher::contents(&self.files)) {
             return;
         }
@@ -222,7 +251,6 @@ impl Daemon {
         tracing::info!("the files have changed");
         // What there is to say has been logged.
         drop(self.reload().await);
-        self.watch_files();
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Leaving {
 #[derive(Debug, Default)]
 pub(super) struct Parting {
     closing: Vec<Closing>,
+    /// Sorry servers that are to leave their services.
+    pub(super) sorry: Vec<Place>,
     pub(super) addresses: Vec<Leaving>,
     next_look: Option<Instant>,
 }
@@ -88,6 +90,9 @@ impl Director {
                 } else {
                     leaving.extend(director.retire_servers(former, service.spec.id, &service.name));
                 }
+            }
+            for (service, server) in std::mem::take(&mut director.parting.sorry) {
+                leaving.extend(director.draft.services.retire_server(&service, server));
             }
             let gone =
                 former.addresses.iter().filter(|address| director.wanted.address(address.address).is_none());
@@ -140,7 +145,9 @@ impl Director {
         let mut leaving = Vec::new();
         let known = former.service(&id).into_iter().flat_map(|service| &service.servers);
         for server in known.map(|server| server.spec.id) {
-            if self.wanted.service(&id).is_some_and(|service| service.server(server).is_none()) {
+            let stands_in = self.sorry_in(&id).is_some_and(|sorry| sorry.id == server);
+            if self.wanted.service(&id).is_some_and(|service| service.server(server).is_none()) && !stands_in
+            {
                 // Somebody may have deleted it by hand.
                 leaving.extend(self.draft.services.retire_server(&id, server));
                 self.log(Level::Info, format!("server {server} removed from {name}"));

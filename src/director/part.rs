@@ -105,13 +105,22 @@ impl Director {
             let (health, reason) = self.unseat(place);
             let removed = Removed { health, reason, held: deadline == Deadline::Held };
             server.retire();
-            self.begin_drain(server, Cause::Removed(removed), deadline.end());
+            let end = self.end_of_removed(place, deadline);
+            self.begin_drain(Level::Info, server, Cause::Removed(removed), end);
         }
         if deadline != Deadline::Held {
             self.end_templates(&leaving);
         }
         self.recall_shortcuts();
         self.forget_members(former);
+    }
+
+    /// When a removed server's connections end. An order to drain it may have made it shorter.
+    fn end_of_removed(&self, place: Place, deadline: Deadline) -> Option<Instant> {
+        match deadline {
+            Deadline::At(end) => Some(self.drains.ordered_end(place).map_or(end, |ordered| ordered.min(end))),
+            Deadline::Held => None,
+        }
     }
 
     /// Has servers leave that the file names and the table is not to have.
@@ -124,7 +133,7 @@ impl Director {
         for server in &leaving {
             server.retire();
             let removed = Removed { health: None, reason: String::new(), held: false };
-            self.begin_drain(server, Cause::Removed(removed), deadline.end());
+            self.begin_drain(Level::Info, server, Cause::Removed(removed), deadline.end());
         }
         self.end_templates(&leaving);
         self.recall_shortcuts();
@@ -298,15 +307,17 @@ impl Director {
 
     /// What a trial held back ends from now on as everything that is removed.
     pub(super) fn release_held(&mut self, deadline: Deadline) {
+        let held = |drain: &Drain| drain.removed().is_some_and(|removed| removed.held);
+        let places: Vec<Place> =
+            self.drains.going.iter().filter(|drain| held(drain)).map(Drain::place).collect();
+        let ends: Vec<_> = places.into_iter().map(|place| self.end_of_removed(place, deadline)).collect();
         let mut released = Vec::new();
-        for drain in &mut self.drains.going {
-            if let Cause::Removed(removed) = &mut drain.cause
-                && removed.held
-            {
+        for (drain, end) in self.drains.going.iter_mut().filter(|drain| held(drain)).zip(ends) {
+            if let Cause::Removed(removed) = &mut drain.cause {
                 removed.held = false;
-                drain.end = deadline.end();
-                released.push(Arc::clone(&drain.server));
             }
+            drain.end = end;
+            released.push(Arc::clone(&drain.server));
         }
         self.end_templates(&released);
         self.parting.closing.iter_mut().for_each(|closing| closing.held = false);

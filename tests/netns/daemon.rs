@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -60,7 +60,17 @@ impl Daemon {
 
     /// Starts it with these lines in its settings, which name its `lvs.cf`.
     pub fn by_settings(rig: &Rig, directory: TempDir, settings: &str) -> Self {
-        Self::launch(rig, directory, settings, &[]).answering()
+        Self::launch(rig, directory, settings, &[], None).answering()
+    }
+
+    /// Starts it with this `lvs.cf`; names are looked up as this `resolv.conf` says.
+    pub fn with_resolver(rig: &Rig, directory: TempDir, lvs: &str, resolver: &str) -> Self {
+        let path = |name| directory.path().join(name);
+        let (config, resolv) = (path("lvs.cf"), path("resolv.conf"));
+        fs::write(&config, lvs).unwrap();
+        fs::write(&resolv, resolver).unwrap();
+        let arguments = ["--config".as_ref(), config.as_os_str()];
+        Self::launch(rig, directory, "", &arguments, Some(&resolv)).answering()
     }
 
     /// Starts it with all of this, and does not wait for anything.
@@ -82,16 +92,31 @@ impl Daemon {
             }
             None => vec!["--bare".as_ref()],
         };
-        Self::launch(rig, directory, settings, &arguments)
+        Self::launch(rig, directory, settings, &arguments, None)
     }
 
-    fn launch(rig: &Rig, directory: TempDir, settings: &str, arguments: &[&OsStr]) -> Self {
+    fn launch(
+        rig: &Rig,
+        directory: TempDir,
+        settings: &str,
+        arguments: &[&OsStr],
+        resolver: Option<&Path>,
+    ) -> Self {
         rig.router.run("sysctl -qw net.ipv4.ip_forward=1");
         let path = |name| directory.path().join(name);
         let socket = path("control.sock");
         let basic = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
         fs::write(path("xlvs.toml"), basic + settings).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
+        let program = env!("CARGO_BIN_EXE_xlvs");
+        let mut command = match resolver {
+            None => Command::new(program),
+            Some(resolver) => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]);
+                command.arg(resolver).arg(program);
+                command
+            }
+        };
         command.arg("run").arg("--settings").arg(path("xlvs.toml"));
         command.arg("--marks").arg(path("iptables")).arg("--marks6").arg(path("ip6tables"));
         command.args(arguments).stderr(File::create(path("log")).unwrap());

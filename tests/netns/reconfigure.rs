@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -175,6 +175,28 @@ fn files_are_watched_where_asked() {
     wait_until("a file that is right again is followed", || shows(&daemon, "10.1.0.30:8080 sh"));
     assert_eq!(daemon.read_log().matches("unknown command: 'nonsense'").count(), 1, "{}", daemon.read_log());
     assert!(client.speaks());
+}
+
+/// A name server that does not answer delays the reload, and nothing else.
+#[test]
+fn while_names_are_looked_up_everything_goes_on() {
+    let rig = Rig::new();
+    let _ends = serve(&rig);
+    let names = rig.server.enter(|| UdpSocket::bind("10.2.0.2:53").unwrap());
+    names.set_read_timeout(Some(PATIENCE)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Daemon::with_resolver(&rig, directory, LVS, "nameserver 10.2.0.2\n");
+    await_both(&daemon);
+    daemon.write_lvs(&LVS.replace("address = 10.2.0.3", "address = two.example.net"));
+    daemon.signal(Signal::SIGHUP);
+    names.recv(&mut [0; 512]).expect("the name is looked up");
+    daemon.ipvsadm("-e -t 10.1.0.30:8080 -r 10.2.0.3 -m -w 7");
+    rig.server.run("iptables -I INPUT -d 10.2.0.2 -p tcp --dport 8080 -j REJECT --reject-with tcp-reset");
+    wait_until("a server that fails goes", || !shows(&daemon, "10.2.0.2:8080"));
+    assert!(shows(&daemon, "10.2.0.3:8080                Masq    7"), "nothing was read meanwhile");
+    assert!(!daemon.read_log().contains("reload"), "{}", daemon.read_log());
+    daemon.signal(Signal::SIGHUP);
+    daemon.stop();
 }
 
 /// What happens to the files while the daemon starts, or reads others, is not missed.

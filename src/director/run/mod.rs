@@ -23,6 +23,7 @@ use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 
 use super::doctor::{Grade, judge};
 use super::protocol::{Reply, Request};
@@ -48,7 +49,7 @@ use files::{Configuration, Files};
 use journal::Events;
 use overrides::OverrideFile;
 use programs::{LoadReport, Programs};
-use reload::Install;
+use reload::{Apply, Install, Read, Reloading};
 use settings::LogFilter;
 use sync::SyncThreads;
 use watcher::Watcher;
@@ -132,6 +133,10 @@ struct Daemon {
     log: LogFilter,
     watch: Watch,
     watcher: Option<Watcher>,
+    reading: JoinSet<Read>,
+    reloading: Reloading,
+    /// Whether what is read next was found changed.
+    is_followed: bool,
     /// What replaces the site's lvs.cf once it is confirmed.
     install: Option<Install>,
     /// The ports, unless the settings name them: then it is for the administrator to know which are needed.
@@ -163,6 +168,7 @@ enum Happening {
     Load(LoadReport),
     Network,
     Reload,
+    Read(Result<Read, JoinError>),
     Files(Vec<watcher::Change>),
     FilesQuiet,
     Tick,
@@ -215,6 +221,9 @@ impl Daemon {
             log,
             watch: Watch::default(),
             watcher: None,
+            reading: JoinSet::new(),
+            reloading: Reloading::default(),
+            is_followed: false,
             install: None,
             director,
             workers,
@@ -252,9 +261,10 @@ impl Daemon {
                     self.workers.look_at_exits();
                     self.command(Command::Network(network)).await;
                 }
-                Happening::Reload => drop(self.reload().await),
+                Happening::Reload => self.reload(Vec::new()),
+                Happening::Read(read) => self.take_read(read).await,
                 Happening::Files(changes) => self.files_changed(changes),
-                Happening::FilesQuiet => self.look_at_files().await,
+                Happening::FilesQuiet => self.look_at_files(),
                 Happening::Tick => self.tick().await,
                 Happening::PortGone(name) => return Err(RunError::PortGone(name)),
                 Happening::Stop(signal) => {
@@ -280,6 +290,7 @@ impl Daemon {
             Some(report) = self.loads.recv() => Happening::Load(report),
             Ok(()) = self.network.changed() => Happening::Network,
             Some(()) = signals.reload.recv() => Happening::Reload,
+            Some(read) = self.reading.join_next() => Happening::Read(read),
             Some(()) = signals.terminate.recv() => Happening::Stop(SIGTERM),
             Some(()) = signals.interrupt.recv() => Happening::Stop(SIGINT),
             Some(changes) = watcher::next(&mut self.watcher) => Happening::Files(changes),
@@ -304,12 +315,14 @@ impl Daemon {
     async fn serve_request(&mut self, asked: Asked) {
         let Asked { request, answer } = asked;
         let reply = match request {
-            Request::Reload => self.reload().await,
+            Request::Reload => return self.reload(vec![answer]),
             Request::Events { after, wait } => {
                 return self.events.serve(self.clock.now(), after, wait, answer);
             }
-            Request::Plan(files) => return self.plan(&files, answer),
-            Request::Apply { files, confirm, install } => self.apply(files, confirm, install).await,
+            Request::Plan(files) => return self.plan(files, answer),
+            Request::Apply { files, confirm, install } => {
+                return self.apply(Apply { files, confirm, install }, answer);
+            }
             Request::Confirm => self.confirm().await,
             request => match self.ask(request).await {
                 Reply::Status(mut status) => {

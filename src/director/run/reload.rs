@@ -1,6 +1,5 @@
 //! Other configurations: the site's files read again, or files that somebody brings.
 
-use std::collections::HashMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
@@ -10,11 +9,11 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 
-use super::files::{Configuration, Files, Others};
+use super::files::{Configuration, Others, Refused, Renewed};
 use super::{Daemon, Watcher, ports, watcher};
 use crate::config::lvs::LvsConfig;
-use crate::config::settings::Settings;
 use crate::director::protocol::{Reply, Request, SiteFiles};
 use crate::director::wanted::Wanted;
 use crate::director::watch::FileEvent;
@@ -29,21 +28,108 @@ pub struct Install {
     wanted: bool,
 }
 
-/// What was read again. What is in the files is looked at before they are read: a change between the two is news then.
-struct Renewed {
-    settings: Settings,
-    files: Files,
-    seen: HashMap<PathBuf, Option<u64>>,
-    configuration: Configuration,
+/// Who waits for the answer to a request.
+type Answer = oneshot::Sender<Reply>;
+
+/// Files that have been read, and what for. That is done beside the director: to look up the names in them may take long.
+#[derive(Debug)]
+pub enum Read {
+    /// The site's, read again; for a watcher if nobody asked.
+    Site {
+        /// Clients that wait.
+        asked: Vec<Answer>,
+        /// What was read.
+        outcome: Result<Box<Renewed>, Refused>,
+    },
+    /// Others, to tell what they would do.
+    Plan {
+        /// What was read.
+        outcome: Result<Box<Others>, String>,
+        /// Who waits.
+        answer: Answer,
+    },
+    /// Others, to be followed.
+    Apply {
+        /// What is wanted.
+        apply: Box<Apply>,
+        /// What was read.
+        outcome: Result<Box<Others>, String>,
+        /// Who waits.
+        answer: Answer,
+    },
+}
+
+/// What somebody wants to be followed.
+#[derive(Debug)]
+pub struct Apply {
+    /// The files.
+    pub files: SiteFiles,
+    /// Seconds in which that is to be confirmed; for good at once if absent.
+    pub confirm: Option<u32>,
+    /// Whether the first of them is to take the place of the site's.
+    pub install: bool,
+}
+
+/// Whether the site's files are being read.
+#[derive(Debug, Default)]
+pub enum Reloading {
+    /// They are not.
+    #[default]
+    No,
+    /// They are.
+    Now,
+    /// They are, and once more after that, for these clients.
+    Again(Vec<Answer>),
 }
 
 impl Daemon {
     /// Reads the files again. A fault in them, or something in them that cannot be run, changes nothing.
-    pub(super) async fn reload(&mut self) -> Reply {
-        self.notify(NotifyState::Reloading);
-        let seen = watcher::contents(&self.files);
-        let reply = match self.read_again() {
-            Ok(Renewed { settings, files, seen, configuration }) => {
+    pub(super) fn reload(&mut self, asked: Vec<Answer>) {
+        match &mut self.reloading {
+            Reloading::Again(waiting) => waiting.extend(asked),
+            Reloading::Now => self.reloading = Reloading::Again(asked),
+            Reloading::No => {
+                self.notify(NotifyState::Reloading);
+                self.reloading = Reloading::Now;
+                let (files, is_watched) = (self.files.clone(), asked.is_empty() && self.is_followed);
+                self.is_followed = false;
+                self.reading
+                    .spawn_blocking(move || Read::Site { asked, outcome: files.read_again(is_watched) });
+            }
+        }
+    }
+
+    /// Goes on once files have been read.
+    pub(super) async fn take_read(&mut self, read: Result<Read, JoinError>) {
+        match read {
+            Ok(Read::Site { asked, outcome }) => {
+                let reply = self.reloaded(outcome).await;
+                // Clients that have gone need no answer.
+                asked.into_iter().for_each(|answer| drop(answer.send(reply.clone())));
+                self.end_reload();
+            }
+            Ok(Read::Plan { outcome, answer }) => self.planned(outcome, answer),
+            Ok(Read::Apply { apply, outcome, answer }) => {
+                drop(answer.send(self.applied(*apply, outcome).await))
+            }
+            Err(error) => {
+                tracing::error!("the files could not be read: {error}");
+                self.end_reload();
+            }
+        }
+    }
+
+    fn end_reload(&mut self) {
+        self.notify(NotifyState::Ready);
+        if let Reloading::Again(waiting) = std::mem::take(&mut self.reloading) {
+            self.reload(waiting);
+        }
+    }
+
+    async fn reloaded(&mut self, outcome: Result<Box<Renewed>, Refused>) -> Reply {
+        match outcome.and_then(|renewed| self.judge_site(renewed)) {
+            Ok(renewed) => {
+                let Renewed { settings, files, seen, configuration } = *renewed;
                 let moved = !files.paths().eq(self.files.paths());
                 self.files = files;
                 self.watch.has_read(seen);
@@ -57,7 +143,7 @@ impl Daemon {
                 lines.append(&mut self.changed_by_hand);
                 Reply::Text(lines.join("\n"))
             }
-            Err(report) => {
+            Err(Refused { report, seen }) => {
                 // A trial that ends looks again.
                 if self.director.on_trial(self.clock.now()).is_none() {
                     self.watch.has_read(seen);
@@ -65,23 +151,17 @@ impl Daemon {
                 tracing::error!("reload refused, the present configuration stays:\n{report}");
                 Reply::Failed(format!("reload refused, the present configuration stays:\n{report}"))
             }
-        };
-        self.notify(NotifyState::Ready);
-        reply
+        }
     }
 
-    fn read_again(&self) -> Result<Renewed, String> {
-        if let Some(why) = self.director.on_trial(self.clock.now()) {
-            return Err(why);
+    fn judge_site(&self, renewed: Box<Renewed>) -> Result<Box<Renewed>, Refused> {
+        let Configuration { lvs, marks, .. } = &renewed.configuration;
+        let trial = self.director.on_trial(self.clock.now());
+        let objection = trial.or_else(|| self.director.objection(lvs, marks));
+        match objection.or_else(|| self.check_ports(lvs).err()) {
+            Some(report) => Err(Refused { report, seen: renewed.seen }),
+            None => Ok(renewed),
         }
-        let (settings, files) = self.files.renewed()?;
-        let seen = watcher::contents(&files);
-        let configuration = files.read()?;
-        if let Some(objection) = self.director.objection(&configuration.lvs, &configuration.marks) {
-            return Err(objection);
-        }
-        self.check_ports(&configuration.lvs)?;
-        Ok(Renewed { settings, files, seen, configuration })
     }
 
     fn check_ports(&self, lvs: &LvsConfig) -> Result<(), String> {
@@ -98,9 +178,14 @@ impl Daemon {
     }
 
     /// Foretells; the counting is done elsewhere, since it takes a while and needs no director.
-    pub(super) fn plan(&self, files: &SiteFiles, answer: oneshot::Sender<Reply>) {
-        let judged = self.files.read_others(files).and_then(|others| self.judge(others));
-        match judged {
+    pub(super) fn plan(&mut self, files: SiteFiles, answer: Answer) {
+        let site = self.files.clone();
+        self.reading
+            .spawn_blocking(move || Read::Plan { outcome: site.read_others(&files).map(Box::new), answer });
+    }
+
+    fn planned(&self, outcome: Result<Box<Others>, String>, answer: Answer) {
+        match outcome.and_then(|others| self.judge(*others)) {
             Ok(Others { lvs, marks, .. }) => {
                 let forecast = self.director.forecast(&lvs, marks.as_deref());
                 let tables = Arc::clone(self.director.tables());
@@ -124,8 +209,18 @@ impl Daemon {
         }
     }
 
-    pub(super) async fn apply(&mut self, files: SiteFiles, confirm: Option<u32>, install: bool) -> Reply {
-        let others = match self.files.read_others(&files).and_then(|others| self.judge(others)) {
+    /// Reads files to follow them.
+    pub(super) fn apply(&mut self, apply: Apply, answer: Answer) {
+        let (site, apply) = (self.files.clone(), Box::new(apply));
+        self.reading.spawn_blocking(move || {
+            let outcome = site.read_others(&apply.files).map(Box::new);
+            Read::Apply { apply, outcome, answer }
+        });
+    }
+
+    async fn applied(&mut self, apply: Apply, outcome: Result<Box<Others>, String>) -> Reply {
+        let Apply { files, confirm, install } = apply;
+        let others = match outcome.and_then(|others| self.judge(*others)) {
             Ok(others) => others,
             Err(report) => {
                 return Reply::Failed(format!("refused, the present configuration stays:\n{report}"));
@@ -227,7 +322,7 @@ impl Daemon {
     }
 
     /// The files have been left alone for a while: are they others?
-    pub(super) async fn look_at_files(&mut self) {
+    pub(super) fn look_at_files(&mut self) {
         let now = self.clock.now();
         if !self.watch.is_time(now) {
             return;
@@ -241,16 +336,8 @@ impl Daemon {
         if !self.watch.is_news(watcher::contents(&self.files)) {
             return;
         }
-        if self.files.ends_too_early() {
-            return tracing::error!(
-                "{}: the file has changed and ends within a block, as if it were half written; the present \
-                 configuration stays (xlvs reload follows it all the same)",
-                self.files.lvs().unwrap_or(Path::new("lvs.cf")).display()
-            );
-        }
-        tracing::info!("the files have changed");
-        // What there is to say has been logged.
-        drop(self.reload().await);
+        self.is_followed = true;
+        self.reload(Vec::new());
     }
 }
 

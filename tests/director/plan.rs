@@ -232,21 +232,18 @@ fn templates(live: &Live) -> u64 {
     valid
 }
 
-/// Some servers are found well, the others not.
-fn look(live: &mut Live, down: &BTreeSet<SocketAddr>) {
+/// These servers are found well, all others not.
+fn look(live: &mut Live, well: &BTreeSet<SocketAddr>) {
     for check in live.running().to_vec() {
-        live.health(&check, !down.contains(&check.endpoint));
+        live.health(&check, well.contains(&check.endpoint));
     }
 }
 
-/// Some of the servers, whole virtual servers among them.
+/// Some of the servers; of some virtual servers none.
 fn some(live: &Live, dice: &mut Dice) -> BTreeSet<SocketAddr> {
-    if dice.below(3) == 0 {
-        return BTreeSet::new();
-    }
-    let share = dice.of(&[2, 3, 9]);
+    let share = dice.of(&[1, 2, 2, 3, 9, usize::MAX, usize::MAX]);
     let endpoints = live.running().iter().map(|check| check.endpoint);
-    endpoints.filter(|_| dice.below(share) == 0).collect()
+    endpoints.filter(|_| dice.below(share) != 0).collect()
 }
 
 #[test]
@@ -258,6 +255,10 @@ fn two_hundred_random_changes_do_what_was_foretold() {
         let mut before = Site::new();
         (0..dice.below(4)).for_each(|_| before.change(&mut dice));
         before.network = "nat";
+        for block in &mut before.virtuals {
+            block.sorry = dice.of(&[None, Some(43), Some(44)]);
+            block.quiesce = dice.below(2) == 0;
+        }
         let mut live = Live::new(if at_once { "drain_removed = 0" } else { "drain_removed = 60" });
         if live.reload(&before.text()).is_err() {
             refused += 1;
@@ -265,8 +266,8 @@ fn two_hundred_random_changes_do_what_was_foretold() {
         }
         live.heal();
         let mut flows = open_all(&mut live, &before);
-        let down = some(&live, &mut dice);
-        look(&mut live, &down);
+        let well = some(&live, &mut dice);
+        look(&mut live, &well);
         live.pass(10);
         flows.extend(open_all(&mut live, &before));
         // Those of servers that have failed are cut off already.
@@ -274,7 +275,7 @@ fn two_hundred_random_changes_do_what_was_foretold() {
         flows.retain(|flow| !cut.contains(flow));
         let mut after = before.clone();
         (0..1 + dice.below(3)).for_each(|_| after.change(&mut dice));
-        let story = || format!("case {case}, down {down:?}\n{}\nbecomes\n{}", before.text(), after.text());
+        let story = || format!("case {case}, well {well:?}\n{}\nbecomes\n{}", before.text(), after.text());
         let (plan, drained, broken) = foretold(&mut live, &after.text());
         let known = templates(&live);
         if live.reload(&after.text()).is_err() {
@@ -292,7 +293,8 @@ fn two_hundred_random_changes_do_what_was_foretold() {
         if !at_once {
             assert_eq!(at_first, broken, "at once: {}\n{plan:#?}", story());
         }
-        look(&mut live, &down);
+        // Servers that come are not well yet: nobody makes room for them.
+        look(&mut live, &well);
         let same_keys = plan.changes.iter().all(|change| !change.subject.starts_with("virtual"));
         if same_keys {
             assert_eq!(templates(&live), known - plan.total.templates, "{}\n{plan:#?}", story());
@@ -416,8 +418,7 @@ fn a_sorry_server_and_a_server_that_is_quiesced_are_part_of_it() {
     (site.virtuals[0].sorry, site.virtuals[1].quiesce) = (Some(43), true);
     let mut live = Live::with("", &site.text());
     live.open(4, "tcp", "10.10.1.50:25");
-    let down = ["10.8.8.33:80", "10.8.8.34:80", "10.8.8.35:80", "10.8.8.36:25"].map(|it| it.parse().unwrap());
-    look(&mut live, &down.into());
+    look(&mut live, &["10.8.8.33:25".parse().unwrap()].into());
     let sorry = live.open(5, "tcp", "10.10.1.30:80");
     let mut next = site.clone();
     (next.virtuals[0].sorry, next.virtuals[1].quiesce) = (Some(44), false);

@@ -38,14 +38,14 @@ impl Director {
 
     /// What is new comes first, in the table and at once, so that no packet meets a half; then its addresses, so that none attracts
     /// packets that nobody takes. What leaves goes in the opposite order, when its connections have gone. What was changed by hand
-    /// meanwhile is brought back to the wish, but for what `by_hand` keeps.
+    /// meanwhile is brought back to the wish, but for what is `kept`.
     pub(super) fn go_over_to(
         &mut self,
         now: Instant,
         mut next: Wanted,
         marks: Arc<MarkRules>,
         deadline: Deadline,
-        by_hand: HashMap<MemberId, Kept>,
+        kept: HashMap<MemberId, Kept>,
     ) {
         let former = std::mem::take(&mut self.wanted);
         next.adopt_checks(&former);
@@ -56,7 +56,7 @@ impl Director {
             next.services.retain(|service| director.begin_service(service));
             director.change_checks(&former, &next);
             let told = director.told_anew(&former, &next);
-            director.begin_servers(&former, &next, by_hand);
+            director.begin_servers(&former, &next, kept);
             director.wanted = next;
             told.into_iter().for_each(|(id, health)| director.tell_member(id, health));
             director.note_overrides(&former);
@@ -120,13 +120,13 @@ impl Director {
         edited.is_ok()
     }
 
-    fn begin_servers(&mut self, former: &Wanted, next: &Wanted, mut by_hand: HashMap<MemberId, Kept>) {
+    fn begin_servers(&mut self, former: &Wanted, next: &Wanted, mut kept: HashMap<MemberId, Kept>) {
         for (service, server) in next.servers() {
             let id = (service.spec.id, server.spec.id);
             if former.service(&id.0).and_then(|known| known.server(id.1)).is_none() {
                 self.log_start(service, server);
             }
-            self.seat(service, server, by_hand.remove(&id));
+            self.seat(service, server, kept.remove(&id));
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ending::asking_time;
+use super::member::State;
 use super::protocol::{DrainCause, DrainStatus, Reply};
 use super::{Director, Level};
 use crate::ipvs::edit::{Edit, Errno, ServerId, ServerSpec, ServiceId};
@@ -115,6 +116,16 @@ impl Drains {
         self.orders.get(&place).copied()
     }
 
+    /// Whether a server is drained by order.
+    pub(super) fn is_ordered(&self, place: Place) -> bool {
+        self.orders.contains_key(&place)
+    }
+
+    /// When the connections of a server end by order.
+    pub(super) fn ordered_end(&self, place: Place) -> Option<Instant> {
+        self.order(place)?.end
+    }
+
     /// Somebody has taken the server back, or it has gone for good.
     pub(super) fn forget_order(&mut self, place: Place) -> Option<Order> {
         self.orders.remove(&place)
@@ -171,16 +182,11 @@ impl Director {
         };
         let mut told = Vec::new();
         for (service, server) in places {
-            let Some(order) = self.drains.orders.remove(&(service, server)) else { continue };
-            self.drains.going.retain(|drain| drain.place() != (service, server) || drain.removed().is_some());
-            let staying = self.draft.services.get(&service).filter(|found| !found.is_leaving(server));
-            let present = staying.and_then(|found| found.server(server)).cloned();
-            if let Some(present) = present.filter(|present| present.is_draining()) {
-                // Weight 0 would not end it.
-                present.end_drain();
-                if let Err(errno) = self.give_weight_back((service, server), present.spec(), order) {
-                    return Reply::Refused(errno);
-                }
+            let Some((order, present)) = self.undo_order((service, server)) else { continue };
+            if let Some(present) = present
+                && let Err(errno) = self.give_weight_back((service, server), present, order)
+            {
+                return Reply::Refused(errno);
             }
             let text = format!("{server} of {service} takes new connections again");
             self.log(Level::Info, text.clone());
@@ -190,6 +196,18 @@ impl Director {
             true => Reply::Failed(format!("{name} is not drained by anybody's order; see xlvs status")),
             false => Reply::Text(told.join("\n")),
         }
+    }
+
+    /// Ends an order. What there was; and the server, if it was drained by it and is still to get a weight.
+    pub(super) fn undo_order(&mut self, place: Place) -> Option<(Order, Option<ServerSpec>)> {
+        let order = self.drains.orders.remove(&place)?;
+        self.drains.going.retain(|drain| drain.place() != place || drain.removed().is_some());
+        let (service, server) = place;
+        let staying = self.draft.services.get(&service).filter(|found| !found.is_leaving(server));
+        let present = staying.and_then(|found| found.server(server)).filter(|present| present.is_draining());
+        // Weight 0 would not end it.
+        present.into_iter().for_each(|present| present.end_drain());
+        Some((order, present.map(|present| present.spec())))
     }
 
     /// The weight that its state, the hand or the file gives it, else the one that it had.
@@ -263,7 +281,7 @@ impl Director {
                 Ok(self.status_of(now, &present, DrainCause::Order, end))
             }
             Some(present) => {
-                self.begin_drain(&present, Cause::Order, end);
+                self.begin_drain(Level::Info, &present, Cause::Order, end);
                 self.end_templates(std::slice::from_ref(&present));
                 self.recall_shortcuts();
                 Ok(self.status_of(now, &present, DrainCause::Order, end))
@@ -298,11 +316,17 @@ impl Director {
     }
 
     /// Templates are the caller's to end.
-    pub(super) fn begin_drain(&mut self, server: &Arc<RealServer>, cause: Cause, end: Option<Instant>) {
+    pub(super) fn begin_drain(
+        &mut self,
+        level: Level,
+        server: &Arc<RealServer>,
+        cause: Cause,
+        end: Option<Instant>,
+    ) {
         server.drain();
         self.drains.going.retain(|known| !Arc::ptr_eq(&known.server, server));
         self.drains.going.push(Drain::new(server, cause, end));
-        self.log(Level::Info, format!("draining {} of {}", server.id(), server.service()));
+        self.log(level, format!("draining {} of {}", server.id(), server.service()));
     }
 
     /// Begins with every server that has got weight 0, if asked to.
@@ -316,7 +340,12 @@ impl Director {
         let quiesced: Vec<_> = quiesced.cloned().collect();
         let seconds = Duration::from_secs(u64::from(switches.drain_deadline));
         let end = (switches.drain_deadline != 0).then(|| now + seconds);
-        quiesced.iter().for_each(|server| self.begin_drain(server, Cause::Quiesced, end));
+        for server in &quiesced {
+            // What its check does has been told, as often as that is to be told.
+            let seat = self.members.get(&(*server.service(), server.id()));
+            let is_down = seat.is_some_and(|seat| seat.member.state() == State::Down);
+            self.begin_drain(if is_down { Level::Debug } else { Level::Info }, server, Cause::Quiesced, end);
+        }
         self.end_templates(&quiesced);
         if !quiesced.is_empty() {
             self.recall_shortcuts();

@@ -65,7 +65,8 @@ impl Director {
         });
         let undrained: Vec<_> = undrained.collect();
         for (server, end) in undrained {
-            self.begin_drain(&server, Cause::Order, end);
+            // The order has been told; the server may come and go often.
+            self.begin_drain(Level::Debug, &server, Cause::Order, end);
             self.end_templates(&[server]);
             self.recall_shortcuts();
         }

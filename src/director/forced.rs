@@ -63,6 +63,10 @@ impl Director {
             let event = seat.event(Happened::forced(to));
             self.effects.push(Effect::Event(event));
         }
+        if to == Override::Up {
+            // The last word of a hand counts.
+            self.undo_order(id);
+        }
         self.tell_member(id, Input::Override(to));
         let seat = self.members.get(&id)?;
         let member = &seat.member;
@@ -74,6 +78,9 @@ impl Director {
             _ => format!("{} by hand", member.state().word()),
         };
         let place = match member.place() {
+            Place::Present(_) if self.drains.is_ordered(id) => {
+                "in the table with weight 0, since it is drained by order".into()
+            }
             Place::Present(spec) => format!("in the table with weight {}", spec.weight),
             Place::Absent if member.is_deleted() => {
                 "not in the table: it was deleted by hand, a reload restores it".into()

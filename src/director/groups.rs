@@ -33,7 +33,20 @@ impl Director {
         self.groups.retain(|id, _| wanted.service(id).is_some());
         for id in self.service_ids() {
             self.judge_group(&id);
+            self.release_sorry(&id);
             self.settle_sorry(&id);
+        }
+    }
+
+    /// A sorry server that the file does not name any more is in the table still, until it leaves as all that is removed does; or
+    /// for good, if it is one of the servers now.
+    fn release_sorry(&mut self, id: &ServiceId) {
+        let Some(service) = self.wanted.service(id) else { return };
+        let Some(post) = self.groups.get_mut(id) else { return };
+        let wish = service.sorry.as_ref().map(|sorry| sorry.id);
+        let Some(former) = post.sorry.take_if(|sorry| Some(sorry.id) != wish) else { return };
+        if service.server(former.id).is_none() {
+            self.parting.sorry.push((*id, former.id));
         }
     }
 
@@ -78,6 +91,8 @@ impl Director {
         let edit = match self.present(id, wish.id) {
             None if self.is_leaving(id, wish.id) => Edit::EditServer(*id, wish.clone()),
             None => Edit::AddServer(*id, wish.clone()),
+            // It was one of the servers until now.
+            Some(_) if self.members.contains_key(&(*id, wish.id)) => Edit::EditServer(*id, wish.clone()),
             Some(_) if goes_on => Edit::EditServer(*id, wish.clone()),
             Some(_) => return,
         };

@@ -44,6 +44,8 @@ pub(super) struct Leaving {
 #[derive(Debug, Default)]
 pub(super) struct Parting {
     closing: Vec<Closing>,
+    /// Sorry servers that are to leave their services.
+    pub(super) sorry: Vec<Place>,
     pub(super) addresses: Vec<Leaving>,
     next_look: Option<Instant>,
 }
@@ -89,6 +91,9 @@ impl Director {
                     leaving.extend(director.retire_servers(former, service.spec.id, &service.name));
                 }
             }
+            for (service, server) in std::mem::take(&mut director.parting.sorry) {
+                leaving.extend(director.draft.services.retire_server(&service, server));
+            }
             let gone =
                 former.addresses.iter().filter(|address| director.wanted.address(address.address).is_none());
             let gone: Vec<_> = gone.map(|address| director.leaving(former, address, now, deadline)).collect();
@@ -100,13 +105,22 @@ impl Director {
             let (health, reason) = self.unseat(place);
             let removed = Removed { health, reason, held: deadline == Deadline::Held };
             server.retire();
-            self.begin_drain(server, Cause::Removed(removed), deadline.end());
+            let end = self.end_of_removed(place, deadline);
+            self.begin_drain(Level::Info, server, Cause::Removed(removed), end);
         }
         if deadline != Deadline::Held {
             self.end_templates(&leaving);
         }
         self.recall_shortcuts();
         self.forget_members(former);
+    }
+
+    /// When a removed server's connections end. An order to drain it may have made it shorter.
+    fn end_of_removed(&self, place: Place, deadline: Deadline) -> Option<Instant> {
+        match deadline {
+            Deadline::At(end) => Some(self.drains.ordered_end(place).map_or(end, |ordered| ordered.min(end))),
+            Deadline::Held => None,
+        }
     }
 
     /// Has servers leave that the file names and the table is not to have.
@@ -119,7 +133,7 @@ impl Director {
         for server in &leaving {
             server.retire();
             let removed = Removed { health: None, reason: String::new(), held: false };
-            self.begin_drain(server, Cause::Removed(removed), deadline.end());
+            self.begin_drain(Level::Info, server, Cause::Removed(removed), deadline.end());
         }
         self.end_templates(&leaving);
         self.recall_shortcuts();
@@ -140,7 +154,9 @@ impl Director {
         let mut leaving = Vec::new();
         let known = former.service(&id).into_iter().flat_map(|service| &service.servers);
         for server in known.map(|server| server.spec.id) {
-            if self.wanted.service(&id).is_some_and(|service| service.server(server).is_none()) {
+            let stands_in = self.sorry_in(&id).is_some_and(|sorry| sorry.id == server);
+            if self.wanted.service(&id).is_some_and(|service| service.server(server).is_none()) && !stands_in
+            {
                 // Somebody may have deleted it by hand.
                 leaving.extend(self.draft.services.retire_server(&id, server));
                 self.log(Level::Info, format!("server {server} removed from {name}"));
@@ -291,15 +307,17 @@ impl Director {
 
     /// What a trial held back ends from now on as everything that is removed.
     pub(super) fn release_held(&mut self, deadline: Deadline) {
+        let held = |drain: &Drain| drain.removed().is_some_and(|removed| removed.held);
+        let places: Vec<Place> =
+            self.drains.going.iter().filter(|drain| held(drain)).map(Drain::place).collect();
+        let ends: Vec<_> = places.into_iter().map(|place| self.end_of_removed(place, deadline)).collect();
         let mut released = Vec::new();
-        for drain in &mut self.drains.going {
-            if let Cause::Removed(removed) = &mut drain.cause
-                && removed.held
-            {
+        for (drain, end) in self.drains.going.iter_mut().filter(|drain| held(drain)).zip(ends) {
+            if let Cause::Removed(removed) = &mut drain.cause {
                 removed.held = false;
-                drain.end = deadline.end();
-                released.push(Arc::clone(&drain.server));
             }
+            drain.end = end;
+            released.push(Arc::clone(&drain.server));
         }
         self.end_templates(&released);
         self.parting.closing.iter_mut().for_each(|closing| closing.held = false);

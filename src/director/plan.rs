@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Director;
-use super::member::{Input, Place, State};
+use super::member::{Input, Member, Place, State};
 use super::wanted::{Wanted, WantedServer, WantedService};
 use crate::config::lvs::LvsConfig;
 use crate::ipvs::connection::Connection;
@@ -18,6 +18,7 @@ use crate::ipvs::mark::MarkRules;
 use crate::ipvs::persistence::{PersistenceTemplate, Walk};
 use crate::ipvs::server::RealServer;
 use crate::ipvs::snapshot::Tables;
+use crate::nanny::Check;
 
 /// What happens to something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,10 +150,20 @@ impl Director {
         for server in &service.servers {
             self.foresee_server(forecast, service, server);
         }
+        self.foresee_sorry(forecast, service);
         let known = self.wanted.service(&id).into_iter().flat_map(|known| &known.servers);
         for server in known.filter(|server| service.server(server.spec.id).is_none()) {
             let staying = present.filter(|present| !present.is_leaving(server.spec.id));
             let present = staying.and_then(|present| present.server(server.spec.id));
+            let sorry = service.sorry.as_ref().filter(|sorry| sorry.id == server.spec.id);
+            if let (Some(sorry), Some(present)) = (sorry.filter(|_| !self.will_serve(service)), present) {
+                let terms = [present.spec().terms(), sorry.terms()].map(Some);
+                let [from, to] = terms;
+                if let Some(change) = forecast.note(format!("server {} of {id}", server.spec.id), from, to) {
+                    forecast.concern(present, change, Fate::Kept, false);
+                }
+                continue;
+            }
             let from = present.map_or("not in the table".into(), |present| present.spec().terms());
             let change = forecast.note(format!("server {} of {id}", server.spec.id), Some(from), None);
             if let (Some(change), Some(present)) = (change, present) {
@@ -180,13 +191,15 @@ impl Director {
         if let (Some(change), Some(present)) = (change, present) {
             let drains = self.draft.beyond.switches.drain_quiesced
                 && staying.is_some_and(|staying| !staying.is_draining())
-                && to.is_some_and(|spec| spec.weight == 0);
+                && to.as_ref().is_some_and(|spec| spec.weight == 0);
             // Without a deadline only its templates end.
-            match (drains, self.draft.beyond.switches.drain_deadline) {
-                (true, 0) => forecast.concern(present, change, Fate::Kept, true),
-                (true, _) => forecast.concern(present, change, Fate::Drained, true),
-                (false, _) => forecast.concern(present, change, Fate::Kept, false),
-            }
+            let fate = match (&to, drains, self.draft.beyond.switches.drain_deadline) {
+                // It is down, and nothing keeps it in the table any more.
+                (None, ..) => Fate::Broken,
+                (Some(_), true, 1..) => Fate::Drained,
+                _ => Fate::Kept,
+            };
+            forecast.concern(present, change, fate, drains);
         }
         if known.is_some_and(|known| !Arc::ptr_eq(&known.check, &server.check)) {
             let subject = format!("health check of {} in virtual {}", server.spec.id, service.name);
@@ -203,33 +216,80 @@ impl Director {
         present: bool,
     ) -> Option<ServerSpec> {
         let place = (service.spec.id, server.spec.id);
-        let spec = self.as_ordered(place.0, server.spec.clone());
-        if let Some(seat) = self.members.get(&place)
-            && seat.member.state() != State::Unknown
-        {
-            let mut member = seat.member.clone();
-            member.handle(self.now, Input::Terms(self.terms(service, server)));
-            return match member.place() {
-                Place::Present(spec) => Some(self.as_ordered(place.0, spec)),
-                Place::Absent => None,
-            };
-        }
-        let by_check = || {
-            let same = self.wanted.servers().find(|(_, known)| Arc::ptr_eq(&known.check, &server.check));
-            let (known, same) = same?;
-            match self.members.get(&(known.spec.id, same.spec.id))?.member.health() {
-                State::Unknown => None,
-                health => Some(health == State::Up),
+        let member = self.foreseen_member(service, server);
+        let spec = match member.place() {
+            Place::Present(spec) if self.members.contains_key(&place) => spec,
+            Place::Present(_) if member.state() == State::Up => member.full().clone(),
+            Place::Present(spec) => spec,
+            Place::Absent if present && member.state() == State::Unknown => server.spec.clone(),
+            Place::Absent => return None,
+        };
+        Some(self.as_ordered(place.0, spec))
+    }
+
+    /// What will be known of a server right after the change.
+    fn foreseen_member(&self, service: &WantedService, server: &WantedServer) -> Member {
+        let place = (service.spec.id, server.spec.id);
+        let terms = self.terms(service, server);
+        let told = |up| Input::Health { up, reason: String::new() };
+        let mut member = match self.members.get(&place) {
+            Some(seat) => {
+                let mut member = seat.member.clone();
+                member.handle(self.now, Input::Terms(terms));
+                member
+            }
+            None => {
+                let mut member = Member::new(self.now, terms);
+                if self.is_leaving(&place.0, place.1) {
+                    member = member.found_in_table();
+                }
+                let removed = self.drains.going.iter().find(|drain| drain.place() == place);
+                if let Some(up) = removed.and_then(|drain| drain.removed()?.health) {
+                    member.handle(self.now, told(up));
+                }
+                if let Some(known) = self.overrides.iter().find(|known| known.is_of(service, server)) {
+                    member.handle(self.now, Input::Override(known.to));
+                }
+                member
             }
         };
-        let removed = self.drains.going.iter().find(|drain| drain.place() == place);
-        let removed = removed.and_then(|drain| drain.removed()).and_then(|removed| removed.health);
-        match removed.or_else(by_check) {
-            Some(true) => Some(spec),
-            Some(false) if service.quiesce && present => Some(ServerSpec { weight: 0, ..spec }),
-            Some(false) => None,
-            None => present.then_some(spec),
+        let known = self.wanted.service(&place.0).and_then(|known| known.server(place.1));
+        if known.is_none_or(|known| !Arc::ptr_eq(&known.check, &server.check))
+            && let Some(up) = self.said_by(&server.check)
+        {
+            member.handle(self.now, told(up));
         }
+        member
+    }
+
+    /// What a running check has said; `None` if nothing yet, or if it does not run.
+    fn said_by(&self, check: &Arc<Check>) -> Option<bool> {
+        let (known, same) = self.wanted.servers().find(|(_, known)| Arc::ptr_eq(&known.check, check))?;
+        match self.members.get(&(known.spec.id, same.spec.id))?.member.health() {
+            State::Unknown => None,
+            health => Some(health == State::Up),
+        }
+    }
+
+    fn will_serve(&self, service: &WantedService) -> bool {
+        service.servers.iter().any(|server| self.foreseen_member(service, server).state() == State::Up)
+    }
+
+    /// A sorry server that stands in: it is drained if the file does not name it any more, and cut off if a server takes over.
+    fn foresee_sorry(&self, forecast: &mut Forecast, service: &WantedService) {
+        let id = service.spec.id;
+        let own = self.sorry_in(&id).filter(|own| service.server(own.id).is_none());
+        let present = own.and_then(|own| self.draft.services.get(&id)?.server(own.id));
+        let Some(present) = present else { return };
+        let is_named = service.sorry.as_ref().is_some_and(|sorry| sorry.id == present.id());
+        let takes_over = self.will_serve(service);
+        if is_named && !takes_over {
+            return;
+        }
+        let subject = format!("sorry server {} of {id}", present.id());
+        let Some(change) = forecast.note(subject, Some(present.spec().terms()), None) else { return };
+        let fate = if takes_over { Fate::Broken } else { forecast.removal };
+        forecast.concern(present, change, fate, true);
     }
 
     fn foresee_end(&self, forecast: &mut Forecast, service: &WantedService) {

@@ -32,7 +32,7 @@ struct Before {
     wanted: Wanted,
     marks: Arc<MarkRules>,
     source: Option<String>,
-    by_hand: HashMap<Place, Kept>,
+    members: HashMap<Place, Kept>,
     table: Table,
     /// Servers that were leaving, and when their connections were to end.
     leaving: HashMap<Place, Option<Instant>>,
@@ -167,7 +167,7 @@ impl Director {
             wanted: self.wanted.clone(),
             marks: Arc::clone(&self.draft.marks),
             source: self.source.clone(),
-            by_hand: self.kept_by_hand(),
+            members: self.members.iter().map(|(id, seat)| (*id, seat.member.kept())).collect(),
             table: self.table(),
             leaving: leaving.map(|drain| (drain.place(), drain.end)).collect(),
             addresses: self.parting.addresses.clone(),
@@ -189,10 +189,11 @@ impl Director {
         let known = |(service, server): &Place| {
             before.wanted.service(service).is_some_and(|service| service.server(*server).is_some())
         };
-        let mut by_hand = before.by_hand;
-        by_hand.extend(self.kept_by_hand().into_iter().filter(|(place, _)| known(place)));
+        let by_hand = self.members.iter().map(|(id, seat)| (*id, seat.member.kept()));
+        let mut kept = before.members;
+        kept.extend(by_hand.filter(|(place, kept)| kept.is_by_hand() && known(place)));
         let deadline = self.removal_deadline(now);
-        self.go_over_to(now, before.wanted, before.marks, deadline, by_hand);
+        self.go_over_to(now, before.wanted, before.marks, deadline, kept);
         self.source = before.source;
         self.together(|director| director.restore_services(&before.table, &after, &present));
         self.retire_deleted(now);
@@ -223,10 +224,6 @@ impl Director {
             let (tcp, tcp_fin, udp) = before.timeouts;
             let _ = self.edit(&Edit::SetTimeouts { tcp, tcp_fin, udp });
         }
-    }
-
-    fn kept_by_hand(&self) -> HashMap<Place, Kept> {
-        self.members.iter().filter_map(|(id, seat)| Some((*id, seat.member.kept()?))).collect()
     }
 
     /// One that the trial took out or changed. What the file names, its sorry server included, is back by itself.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
@@ -121,11 +120,13 @@ impl ProcessGroup {
     }
 
     async fn finish(&mut self, leftovers: Leftovers) -> io::Result<(Vec<u8>, ExitStatus)> {
-        let mut output = Vec::new();
-        if let Some(stdout) = self.child.stdout.take() {
-            // One byte more than allowed tells that it is too long; the pipe is closed then, which ends the program.
-            stdout.take(OUTPUT_LIMIT as u64 + 1).read_to_end(&mut output).await?;
-        }
+        let output = match self.child.stdout.take() {
+            // Closed again at once: that ends a program that prints too much.
+            Some(stdout) => {
+                read(&pipe::Receiver::from_owned_fd(stdout.into_owned_fd()?)?, &self.ended).await?
+            }
+            None => Vec::new(),
+        };
         self.ended.readable().await?;
         if leftovers == Leftovers::Killed {
             self.kill();
@@ -142,6 +143,43 @@ impl ProcessGroup {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
     }
+}
+
+/// Reads until the program has ended, and not for as long as something that it has left behind has the pipe open; or until it has
+/// printed a byte more than allowed, which tells that it is too much.
+async fn read(pipe: &pipe::Receiver, ended: &pipe::Receiver) -> io::Result<Vec<u8>> {
+    let mut output = Vec::new();
+    loop {
+        let is_over = tokio::select! {
+            biased;
+            over = ended.readable() => over.map(|()| true)?,
+            more = pipe.readable() => more.map(|()| false)?,
+        };
+        if is_over {
+            // What a program has printed is in the pipe when it ends, whether or not tokio has heard of it.
+            take(&mut output, |room| Ok(rustix::io::read(pipe, room)?))?;
+            return Ok(output);
+        }
+        if take(&mut output, |room| pipe.try_read(room))? {
+            return Ok(output);
+        }
+    }
+}
+
+/// Takes what is there. Whether nothing more can come, or is wanted.
+fn take(output: &mut Vec<u8>, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<bool> {
+    let mut room = [0; OUTPUT_LIMIT + 1];
+    while output.len() <= OUTPUT_LIMIT {
+        let left = room.len() - output.len();
+        match read(&mut room[..left]) {
+            Ok(0) => return Ok(true),
+            Ok(count) => output.extend_from_slice(&room[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 impl Drop for ProcessGroup {

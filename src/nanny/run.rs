@@ -18,7 +18,7 @@ use crate::net::time::Instant;
 pub struct HealthReport {
     /// The check that was given to [`run`]; `Arc::ptr_eq` tells a report of a check that has been replaced.
     pub check: Arc<Check>,
-    /// The first result ever, and every change after it.
+    /// The first result ever, and every change after it, also of why a server is down.
     pub change: HealthChange,
 }
 

@@ -32,7 +32,7 @@ pub enum Action {
     Warn(String),
 }
 
-/// A server's health has become known or has changed.
+/// A server's health has become known or has changed, or it is down for another reason than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthChange {
     /// Whether the server is to get traffic.
@@ -49,6 +49,8 @@ pub struct Nanny {
     successes: u32,
     failures: u32,
     up: Option<bool>,
+    /// Why it is down, as it was told last.
+    why: String,
     due: Option<Instant>,
     warned: Option<String>,
     /// State of the generator of jitter.
@@ -65,6 +67,7 @@ impl Nanny {
             successes: timing.rise,
             failures: 0,
             up: None,
+            why: String::new(),
             due: Some(first),
             warned: None,
             chance: 0,
@@ -129,8 +132,9 @@ impl Nanny {
                 }
             }
         };
-        let changed = self.up.replace(up) != Some(up);
-        changed.then_some(HealthChange { up, reason })
+        let is_news = self.up.replace(up) != Some(up) || (!up && self.why != reason);
+        self.why.clone_from(&reason);
+        is_news.then_some(HealthChange { up, reason })
     }
 
     /// A warning is told when it is new or says something else than the last one.

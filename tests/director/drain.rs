@@ -1,5 +1,6 @@
 //! Servers that are drained: by order, and because a file does not name them any more.
 
+use xlvs::director::member::Override;
 use xlvs::director::protocol::{DrainCause, DrainStatus, Reply, Request};
 use xlvs::ipvs::edit::{Edit, ServerId, ServerSpec};
 
@@ -420,4 +421,45 @@ fn a_sorry_server_leaves_and_comes_back_with_its_virtual_server() {
     assert_eq!(at(&live.open(4, "tcp", "10.10.1.30:80"), "10.8.8.40").len(), 4, "no check has succeeded");
     live.pass(400);
     assert!(live.broken(&flows).is_empty(), "the deadline is forgotten");
+}
+
+#[test]
+fn an_earlier_deadline_by_order_holds_when_the_file_removes_the_server_too() {
+    for on_trial in [false, true] {
+        let mut live = Live::with("", SITE);
+        let flows = live.open(8, "tcp", "10.10.1.30:80");
+        let mine = at(&flows, "10.8.8.33");
+        drain(&mut live, "one", Some(60));
+        live.pass(10);
+        if on_trial {
+            live.apply(&without_one(), Some(60));
+            assert_eq!(live.ask(Request::Confirm), Reply::Text("confirmed /tmp/new.cf".into()));
+        } else {
+            live.reload(&without_one()).unwrap();
+        }
+        live.pass(48);
+        assert!(live.broken(&flows).is_empty(), "{:#?}", live.drains());
+        live.pass(4);
+        assert_eq!(live.broken(&flows).into_iter().collect::<Vec<_>>(), mine, "{:#?}", live.drains());
+    }
+}
+
+#[test]
+fn a_server_that_is_put_up_by_hand_is_no_longer_drained() {
+    let mut live = Live::with("", SITE);
+    let over = |to| Request::Override { server: "one".into(), virtual_server: Some("web".into()), to };
+    live.pass(SLOW_START);
+    drain(&mut live, "10.8.8.33:80", None);
+    let told = |reply| match reply {
+        Reply::Text(text) => text,
+        other => panic!("refused: {other:?}"),
+    };
+    let text = told(live.ask(over(Override::Auto)));
+    assert!(text.ends_with("says up; in the table with weight 0, since it is drained by order"), "{text}");
+    let text = told(live.ask(over(Override::Up)));
+    assert!(text.ends_with("up by hand; in the table with weight 3"), "{text}");
+    assert_eq!(live.drains(), Vec::<String>::new());
+    let mut all = weights(&mut live);
+    all.sort();
+    assert_eq!(all, [1, 1, 1, 3]);
 }

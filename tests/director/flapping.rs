@@ -10,9 +10,11 @@ use xlvs::config::parse::load;
 use xlvs::director::event::{Event, Happened};
 use xlvs::director::member::State;
 use xlvs::director::notices::Notice;
-use xlvs::director::{Command, Effect};
+use xlvs::director::protocol::{Reply, Request};
+use xlvs::director::{Command, Effect, Level};
 use xlvs::nanny::Check;
 
+use super::live::Live;
 use super::{ARTICLE, MARKS, Site};
 use crate::support::audit;
 use crate::support::decode::decode;
@@ -217,4 +219,41 @@ fn connections_and_templates_of_a_flapping_server_are_its_own_all_along() {
         line.split_whitespace().nth(4).unwrap().parse().unwrap()
     };
     assert_eq!(active("10.8.8.33:80"), at_first, "{listing}");
+}
+
+/// A server that is drained is drained anew each time that it comes back; once is enough to tell.
+#[test]
+fn a_drained_server_that_flaps_is_told_as_seldom() {
+    let one = |more: &str| {
+        format!(
+            "primary = 10.10.1.1\nvirtual web {{\n active = 1\n address = 10.10.1.30 eth0:1\n \
+             vip_nmask = 255.255.255.255\n {more}\n server one {{\n  address = 10.8.8.33\n  active = 1\n }}\n}}\n"
+        )
+    };
+    let order = || Request::DrainServer { server: "one".into(), service: None, deadline: None };
+    for (beyond, lvs, order) in [
+        ("", one(""), Some(order())),
+        ("drain_quiesced = true\ndrain_deadline = 5", one("quiesce_server = 1"), None),
+    ] {
+        let mut live = Live::with(beyond, &lvs);
+        live.open(2, "tcp", "10.10.1.30:80");
+        if let Some(order) = order {
+            assert!(matches!(live.ask(order), Reply::Drains(_)));
+        }
+        let check = live.check("10.8.8.33:80");
+        live.effects.clear();
+        for _ in 0..FLAPS {
+            live.health(&check, false);
+            live.router.pass(Duration::from_millis(300), Duration::from_millis(300));
+            live.health(&check, true);
+            live.router.pass(Duration::from_millis(300), Duration::from_millis(300));
+        }
+        live.pass(61);
+        let told = |effect: &&Effect| match effect {
+            Effect::Log(level, _) => *level != Level::Debug,
+            effect => matches!(effect, Effect::Event(_)),
+        };
+        let told: Vec<&Effect> = live.effects.iter().filter(told).collect();
+        assert!(told.len() < 20, "{beyond}: {} lines: {told:#?}", told.len());
+    }
 }

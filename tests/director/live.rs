@@ -103,6 +103,24 @@ impl Live {
         Ok(())
     }
 
+    /// Follows this file in place of the site's, on trial for so many seconds, or for good.
+    pub fn apply(&mut self, lvs: &str, confirm: Option<u64>) -> Reply {
+        let lvs = Box::new(load(lvs, Names::NONE).unwrap());
+        self.command(Command::Apply {
+            client: ClientId(7),
+            lvs,
+            marks: None,
+            source: "/tmp/new.cf".into(),
+            confirm: confirm.map(Duration::from_secs),
+        });
+        let is_answer = |effect: &Effect| matches!(effect, Effect::Reply(ClientId(7), _));
+        let reply = self.effects.iter().rposition(is_answer).expect("it is answered");
+        match self.effects.remove(reply) {
+            Effect::Reply(_, reply) => reply,
+            _ => unreachable!(),
+        }
+    }
+
     pub fn command(&mut self, command: Command) {
         let effects = self.router.command(command);
         self.carry_out(effects);

@@ -246,3 +246,14 @@ fn two_virtual_servers_hear_of_one_check() {
     }
     assert_eq!(site.servers().len(), 4);
 }
+
+#[test]
+fn why_a_server_is_down_now_is_seen_and_no_event() {
+    let mut site = Site::article();
+    let check = site.new_check(0);
+    site.health(&check, false);
+    site.effects.clear();
+    site.command(Command::Health { check, up: false, reason: "another one".into() });
+    assert_eq!(site.standing().reason, "another one");
+    assert_eq!(site.effects, []);
+}

@@ -5,6 +5,7 @@ use xlvs::director::protocol::{Reply, Request};
 use xlvs::ipvs::edit::{Edit, Forward};
 
 use super::by_hand::{FIRST, article_service, by_weight, server_id};
+use super::live::Live;
 use super::{ARTICLE, Site};
 
 fn sorry_text() -> String {
@@ -166,4 +167,59 @@ fn without_one_the_loss_of_the_last_server_is_told_all_the_same() {
     let down = Request::Override { server: "lvs-04".into(), virtual_server: None, to: Override::Down };
     assert!(matches!(site.ask(down), Reply::Text(_)));
     assert!(told(&site), "{:#?}", site.told());
+}
+
+/// One server, and one that stands in for it.
+fn live_text(server: &str, sorry: &str) -> String {
+    format!(
+        "primary = 10.10.1.1\nvirtual web {{\n active = 1\n address = 10.10.1.30 eth0:1\n vip_nmask = 255.255.255.255\n \
+         {sorry}\n server one {{\n  address = {server}\n  active = 1\n }}\n}}\n"
+    )
+}
+
+fn weights(live: &mut Live) -> Vec<String> {
+    let world = live.world();
+    let servers = world.iter().filter_map(|line| line.strip_prefix("server "));
+    servers.map(|line| line.replace(" of TCP 10.10.1.30:80: Masq weight", "")).collect()
+}
+
+#[test]
+fn one_that_the_file_replaces_is_drained_like_a_server() {
+    let mut live = Live::with("", &live_text("10.8.8.33", "sorry_server = 10.8.8.42"));
+    let check = live.check("10.8.8.33:80");
+    live.health(&check, false);
+    let flows = live.open(5, "tcp", "10.10.1.30:80");
+    live.reload(&live_text("10.8.8.33", "sorry_server = 10.8.8.43")).unwrap();
+    assert!(live.broken(&flows).is_empty(), "{:#?}", live.drains());
+    assert_eq!(
+        live.drains(),
+        ["10.8.8.42:80 of TCP 10.10.1.30:80 (removed): 5 connections left, which end in 300 s"]
+    );
+    let new = live.open(4, "tcp", "10.10.1.30:80");
+    assert!(new.iter().all(|flow| flow.server.ip().octets()[3] == 43));
+    live.reload(&live_text("10.8.8.33", "")).unwrap();
+    assert!(live.broken(&new).is_empty());
+    live.pass(302);
+    assert_eq!((live.broken(&flows).len(), live.broken(&new).len()), (5, 4));
+    assert_eq!(weights(&mut live), Vec::<String>::new());
+}
+
+#[test]
+fn a_server_becomes_the_sorry_server_and_the_other_way_round() {
+    for quiesce in ["quiesce_server = 0", "quiesce_server = 1"] {
+        let mut live = Live::with("", &live_text("10.8.8.33", quiesce));
+        let check = live.check("10.8.8.33:80");
+        live.health(&check, false);
+        live.reload(&live_text("10.8.8.34", &format!("{quiesce}\n sorry_server = 10.8.8.33"))).unwrap();
+        live.pass(6);
+        assert_eq!(weights(&mut live), ["10.8.8.33:80 1"], "{quiesce}: nobody else is up");
+        let flows = live.open(3, "tcp", "10.10.1.30:80");
+        live.reload(&live_text("10.8.8.33", quiesce)).unwrap();
+        assert!(live.broken(&flows).is_empty(), "{quiesce}: it stays in the table");
+        let check = live.check("10.8.8.33:80");
+        live.health(&check, true);
+        live.pass(600);
+        assert!(live.broken(&flows).is_empty(), "{quiesce}");
+        assert_eq!(weights(&mut live), ["10.8.8.33:80 1"], "{quiesce}");
+    }
 }

@@ -77,21 +77,7 @@ virtual mail {
 ";
 
 fn apply(live: &mut Live, lvs: &str, confirm: Option<u64>) -> Reply {
-    let lvs = Box::new(load(lvs, Names::NONE).unwrap());
-    let command = Command::Apply {
-        client: ClientId(7),
-        lvs,
-        marks: None,
-        source: "/tmp/new.cf".into(),
-        confirm: confirm.map(Duration::from_secs),
-    };
-    live.command(command);
-    let reply =
-        live.effects.iter().rposition(|effect| matches!(effect, Effect::Reply(ClientId(7), _))).unwrap();
-    match live.effects.remove(reply) {
-        Effect::Reply(_, reply) => reply,
-        _ => unreachable!(),
-    }
+    live.apply(lvs, confirm)
 }
 
 fn listing(live: &mut Live) -> String {
@@ -271,4 +257,28 @@ fn marks_go_there_and_back_too() {
     live.ask(Request::Abort);
     assert!(live.open_one("tcp", "10.10.1.40:1234").is_none());
     assert!(live.open_one("tcp", "10.10.1.40:8000").is_some());
+}
+
+/// Steps of the slow start, and places of servers that are down.
+#[test]
+fn weights_on_their_way_and_quiesced_servers_come_back_as_they_were() {
+    let quiescing = SITE.replace("scheduler = wlc", "scheduler = wlc\n quiesce_server = 1");
+    let site = quiescing.replace("address = 10.8.8.33\n", "address = 10.8.8.33\n  weight = 100\n");
+    let mut live = Live::with("", &site);
+    let flows = live.open(30, "tcp", "10.10.1.30:80");
+    live.pass(25);
+    let down = live.check("10.8.8.35:80");
+    live.health(&down, false);
+    let before = listing(&mut live);
+    assert!(before.contains("10.8.8.33:80                 Masq    6"), "slow start: {before}");
+    assert!(before.contains("10.8.8.35:80                 Masq    0"), "quiesced: {before}");
+    for other in
+        [SITE.to_owned(), site.replace("weight = 100", "weight = 4").replace("quiesce_server = 1", "")]
+    {
+        apply(&mut live, &other, Some(60));
+        assert_ne!(listing(&mut live), before);
+        live.ask(Request::Abort);
+        assert_eq!(listing(&mut live), before);
+        assert!(live.broken(&flows).is_empty());
+    }
 }

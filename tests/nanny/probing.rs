@@ -244,6 +244,37 @@ async fn a_program_leaves_nothing_behind() {
     until_gone(std::fs::read_to_string(pid).expect("the script ran").trim()).await;
 }
 
+/// What a program leaves in the background may have its pipe; it has ended all the same, and what it printed counts.
+#[tokio::test]
+async fn a_program_ends_when_it_ends_whoever_has_its_pipe() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pid = directory.path().join("pid");
+    for (name, child) in [("group", "sleep 1000"), ("session", "setsid sleep 1000")] {
+        let script = directory.path().join(name);
+        let text = format!("{child} &\necho $! >{}\necho OK\n", pid.display());
+        std::fs::write(&script, text).expect("a script");
+        let program = format!("sh {}", script.display());
+        let check = running(&program, Some("OK"));
+        assert_eq!(verdict(check, ([127, 0, 0, 1], 4711).into()).await, "good", "{name}");
+        let pid = std::fs::read_to_string(&pid).expect("the script ran");
+        if name == "session" {
+            // It has a group of its own, and goes on.
+            let pid = nix::unistd::Pid::from_raw(pid.trim().parse().expect("a number"));
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        } else {
+            until_gone(pid.trim()).await;
+        }
+    }
+}
+
+/// Also if it has ended before anybody was told that there is something in its pipe.
+#[tokio::test]
+async fn what_a_program_printed_is_never_missed() {
+    for _ in 0..300 {
+        assert_eq!(verdict(running("echo OK", Some("OK")), ([127, 0, 0, 1], 4711).into()).await, "good");
+    }
+}
+
 /// Waits until the process has ended; a zombie has.
 async fn until_gone(pid: &str) {
     let running = || {

@@ -80,6 +80,26 @@ fn a_report_carries_the_reason() {
     assert_eq!(nanny.health(), Some(false));
 }
 
+/// Who looks at a server that is down wants to know what is wrong with it now.
+#[test]
+fn another_reason_is_told_once() {
+    let mut now = Instant::START;
+    let mut nanny = Nanny::new(now, Timing::piranha(6, 15));
+    let mut told = Vec::new();
+    for result in [Err("refused"), Err("refused"), Err("timed out"), Err("timed out"), Ok(()), Err("refused")]
+    {
+        now = nanny.next_deadline().expect("a pause has an end");
+        nanny.handle(now, Event::Due);
+        let done = Event::ProbeDone(result.map(|()| Passed::default()).map_err(str::to_owned));
+        told.extend(nanny.handle(now, done).into_iter().map(|action| match action {
+            Action::Report(change) => (change.up, change.reason),
+            other => panic!("not a report: {other:?}"),
+        }));
+    }
+    let down = |reason: &str| (false, reason.to_owned());
+    assert_eq!(told, [down("refused"), down("timed out"), down("refused")]);
+}
+
 #[test]
 fn early_and_unexpected_events_have_no_effect() {
     let mut nanny = Nanny::new(Instant::START + Duration::from_secs(5), Timing::piranha(6, 15));

@@ -1,9 +1,10 @@
 //! The daemon itself, serving the router of a rig.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -84,31 +85,74 @@ impl Daemon {
         kill(Pid::from_raw(self.process.borrow().id() as i32), Signal::SIGTERM).unwrap();
     }
 
-    fn spawn_with(rig: &Rig, directory: TempDir, lvs: Option<&str>, rules: &[&str], settings: &str) -> Self {
-        rig.router.run("sysctl -qw net.ipv4.ip_forward=1");
+    /// Starts it with these lines in its settings, which name its `lvs.cf`.
+    pub fn by_settings(rig: &Rig, directory: TempDir, settings: &str) -> Self {
+        Self::launch(rig, directory, settings, &["--forceactive".as_ref()], None).answering()
+    }
+
+    /// Starts it with this `lvs.cf`; names are looked up as this `resolv.conf` says.
+    pub fn with_resolver(rig: &Rig, directory: TempDir, lvs: &str, resolver: &str) -> Self {
+        let path = |name| directory.path().join(name);
+        let (config, resolv) = (path("lvs.cf"), path("resolv.conf"));
+        fs::write(&config, lvs).unwrap();
+        fs::write(&resolv, resolver).unwrap();
+        let arguments = ["--forceactive".as_ref(), "--config".as_ref(), config.as_os_str()];
+        Self::launch(rig, directory, "", &arguments, Some(&resolv)).answering()
+    }
+
+    /// Starts it with all of this, and does not wait for anything.
+    pub fn spawn_with(
+        rig: &Rig,
+        directory: TempDir,
+        lvs: Option<&str>,
+        rules: &[&str],
+        settings: &str,
+    ) -> Self {
         let path = |name| directory.path().join(name);
         let rules: String = rules.iter().map(|rule| format!("-A PREROUTING {rule}\n")).collect();
         fs::write(path("iptables"), format!("*mangle\n:PREROUTING ACCEPT [0:0]\n{rules}COMMIT\n")).unwrap();
+        let config = path("lvs.cf");
+        let arguments = match lvs {
+            Some(lvs) => {
+                fs::write(&config, lvs).unwrap();
+                vec!["--forceactive".as_ref(), "--config".as_ref(), config.as_os_str()]
+            }
+            None => vec!["--bare".as_ref()],
+        };
+        Self::launch(rig, directory, settings, &arguments, None)
+    }
+
+    fn launch(
+        rig: &Rig,
+        directory: TempDir,
+        settings: &str,
+        arguments: &[&OsStr],
+        resolver: Option<&Path>,
+    ) -> Self {
+        rig.router.run("sysctl -qw net.ipv4.ip_forward=1");
+        let path = |name| directory.path().join(name);
         let socket = path("control.sock");
         let basic = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
-        let settings = basic + settings;
-        fs::write(path("xlvs.toml"), settings).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
+        fs::write(path("xlvs.toml"), basic + settings).unwrap();
+        let program = env!("CARGO_BIN_EXE_xlvs");
+        let mut command = match resolver {
+            None => Command::new(program),
+            Some(resolver) => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]);
+                command.arg(resolver).arg(program);
+                command
+            }
+        };
         command.arg("run").arg("--settings").arg(path("xlvs.toml"));
         command.arg("--marks").arg(path("iptables")).arg("--marks6").arg(path("ip6tables"));
-        match lvs {
-            Some(lvs) => {
-                fs::write(path("lvs.cf"), lvs).unwrap();
-                command.arg("--config").arg(path("lvs.cf")).arg("--forceactive");
-            }
-            None => drop(command.arg("--bare")),
-        }
-        command.stderr(File::create(path("log")).unwrap());
+        command.args(arguments).stderr(File::create(path("log")).unwrap());
         let process = rig.router.enter(|| command.spawn().unwrap());
         Daemon { process: RefCell::new(process), directory: Some(directory) }
     }
 
-    fn answering(self) -> Self {
+    /// Waits until it answers.
+    pub fn answering(self) -> Self {
         wait_until("the daemon answers", || self.has_ended() || self.call(Request::Status).is_some());
         assert!(!self.has_ended(), "the daemon has ended: {}", self.log());
         self
@@ -148,6 +192,12 @@ impl Daemon {
     pub fn append_settings(&self, lines: &str) {
         let settings = fs::read_to_string(self.path("xlvs.toml")).unwrap() + lines;
         fs::write(self.path("xlvs.toml"), settings).unwrap();
+    }
+
+    /// Changes words of its settings.
+    pub fn change_settings(&self, from: &str, to: &str) {
+        let settings = fs::read_to_string(self.path("xlvs.toml")).unwrap();
+        fs::write(self.path("xlvs.toml"), settings.replace(from, to)).unwrap();
     }
 
     /// Sends it a signal.

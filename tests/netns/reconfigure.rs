@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::symlink;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
@@ -174,6 +175,68 @@ fn files_are_watched_where_asked() {
     wait_until("a file that is right again is followed", || shows(&daemon, "10.1.0.30:8080 sh"));
     assert_eq!(daemon.read_log().matches("unknown command: 'nonsense'").count(), 1, "{}", daemon.read_log());
     assert!(client.speaks());
+}
+
+/// A name server that does not answer delays the reload, and nothing else.
+#[test]
+fn while_names_are_looked_up_everything_goes_on() {
+    let rig = Rig::new();
+    let _ends = serve(&rig);
+    let names = rig.server.enter(|| UdpSocket::bind("10.2.0.2:53").unwrap());
+    names.set_read_timeout(Some(PATIENCE)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Daemon::with_resolver(&rig, directory, LVS, "nameserver 10.2.0.2\n");
+    await_both(&daemon);
+    daemon.write_lvs(&LVS.replace("address = 10.2.0.3", "address = two.example.net"));
+    daemon.signal(Signal::SIGHUP);
+    names.recv(&mut [0; 512]).expect("the name is looked up");
+    daemon.ipvsadm("-e -t 10.1.0.30:8080 -r 10.2.0.3 -m -w 7");
+    rig.server.run("iptables -I INPUT -d 10.2.0.2 -p tcp --dport 8080 -j REJECT --reject-with tcp-reset");
+    wait_until("a server that fails goes", || !shows(&daemon, "10.2.0.2:8080"));
+    assert!(shows(&daemon, "10.2.0.3:8080                Masq    7"), "nothing was read meanwhile");
+    assert!(!daemon.read_log().contains("reload"), "{}", daemon.read_log());
+    daemon.signal(Signal::SIGHUP);
+    daemon.stop();
+}
+
+/// What happens to the files while the daemon starts, or reads others, is not missed.
+#[test]
+fn a_change_during_the_start_is_followed_and_so_is_another_file_that_a_reload_names() {
+    let rig = Rig::new();
+    let _ends = serve(&rig);
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, lvs) = (directory.path().join("control.sock"), directory.path().join("lvs.cf"));
+    let daemon = Daemon::spawn_with(&rig, directory, Some(LVS), &[], "watch = true\n");
+    wait_until("the files have been read", || socket.exists());
+    fs::write(&lvs, LVS.replace("scheduler = rr", "scheduler = wlc")).unwrap();
+    let daemon = daemon.answering();
+    wait_until("the change is followed", || shows(&daemon, "10.1.0.30:8080 wlc"));
+    drop(daemon);
+
+    // Without --config the settings name the file.
+    let directory = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|name| directory.path().join(name));
+    for folder in [&one, &two] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("lvs.cf"), LVS).unwrap();
+    }
+    let link = directory.path().join("present");
+    symlink(&one, &link).unwrap();
+    let settings = format!("watch = true\nlvs_cf = \"{}/lvs.cf\"\n", link.display());
+    let daemon = Daemon::by_settings(&rig, directory, &settings);
+    await_both(&daemon);
+    // A link on the way is replaced, as releases are switched.
+    fs::write(two.join("lvs.cf"), LVS.replace("scheduler = rr", "scheduler = lc")).unwrap();
+    let beside = link.with_extension("new");
+    symlink(&two, &beside).unwrap();
+    fs::rename(&beside, &link).unwrap();
+    wait_until("where the link leads to now", || shows(&daemon, "10.1.0.30:8080 lc"));
+    fs::write(two.join("lvs.cf"), LVS.replace("scheduler = rr", "scheduler = dh")).unwrap();
+    wait_until("a change there", || shows(&daemon, "10.1.0.30:8080 dh"));
+    daemon.change_settings("present/lvs.cf", "one/lvs.cf");
+    assert!(daemon.xlvs("reload").0 && shows(&daemon, "10.1.0.30:8080 rr"));
+    fs::write(one.join("lvs.cf"), LVS.replace("scheduler = rr", "scheduler = sh")).unwrap();
+    wait_until("the file that a reload names", || shows(&daemon, "10.1.0.30:8080 sh"));
 }
 
 #[test]

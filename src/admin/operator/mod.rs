@@ -178,6 +178,8 @@ fn balance(options: RunOptions) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| format!("xlvs: cannot start the runtime: {error}"))?;
     let outcome = runtime.block_on(run::run(options));
+    // A look-up of names may be under way, and nobody waits for it any more.
+    runtime.shutdown_background();
     outcome.map(|()| String::new()).map_err(|error| format!("xlvs: {error}"))
 }
 

@@ -101,7 +101,7 @@ pub enum Input {
     Forgotten,
     /// The configuration has been read again, which undoes what was edited by hand.
     Terms(Terms),
-    /// What hands had made of it counts again.
+    /// It is again what it was, as far as its state is.
     Restored(Kept),
     /// [`Member::next_step`] has come.
     Step,
@@ -152,12 +152,22 @@ enum Hand {
     Deleted,
 }
 
-/// What hands have made of a member, to be brought back by [`Input::Restored`].
+/// What a member was like, to be brought back by [`Input::Restored`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     hand: Hand,
-    /// Its state at that time: a hand's place ends when the server comes or goes.
+    /// Its state at that time: a hand's place, and a weight on its way, end when the server comes or goes.
     state: State,
+    weight: i32,
+    is_climbing: bool,
+    is_placed: bool,
+}
+
+impl Kept {
+    /// Whether hands have made something of it.
+    pub fn is_by_hand(&self) -> bool {
+        self.hand != Hand::Still
+    }
 }
 
 /// A real server of a virtual server.
@@ -204,10 +214,15 @@ impl Member {
         Member { is_placed: true, ..self }
     }
 
-    /// What hands have made of it, if they have.
-    pub fn kept(&self) -> Option<Kept> {
-        let kept = Kept { hand: self.hand.clone(), state: self.state };
-        (self.hand != Hand::Still).then_some(kept)
+    /// What it is like now.
+    pub fn kept(&self) -> Kept {
+        Kept {
+            hand: self.hand.clone(),
+            state: self.state,
+            weight: self.weight,
+            is_climbing: self.is_climbing,
+            is_placed: self.is_placed,
+        }
     }
 
     /// What the table is to have.
@@ -388,11 +403,17 @@ impl Member {
     }
 
     fn restore(&mut self, kept: Kept) {
-        self.hand = kept.hand;
-        if kept.state != self.state {
+        let Kept { hand, state, weight, is_climbing, is_placed } = kept;
+        self.hand = hand;
+        self.is_placed |= is_placed;
+        if state != self.state {
             self.release();
         }
-        self.fill();
+        if self.is_by_hand() {
+            self.fill();
+        } else if state == self.state && self.forced == Override::Auto {
+            (self.weight, self.is_climbing) = (weight, is_climbing);
+        }
     }
 
     fn step(&mut self, now: Instant, outcome: &mut Outcome) {

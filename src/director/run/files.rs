@@ -1,9 +1,10 @@
 //! The site's files.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{RunError, RunOptions};
+use super::{RunError, RunOptions, watcher};
 use crate::config::check::check;
 use crate::config::lvs::LvsConfig;
 use crate::config::marks::parse_marks_of;
@@ -49,6 +50,28 @@ pub struct Configuration {
     pub marks: Arc<MarkRules>,
     /// Warnings about both, for the log.
     pub warnings: Vec<String>,
+}
+
+/// What was read again. What is in the files is looked at before they are read: a change between the two is news then.
+#[derive(Debug)]
+pub struct Renewed {
+    /// `xlvs.toml`.
+    pub settings: Settings,
+    /// Where the files are by it.
+    pub files: Files,
+    /// What is in them, in short.
+    pub seen: HashMap<PathBuf, Option<u64>>,
+    /// What is in them.
+    pub configuration: Configuration,
+}
+
+/// Why files are not followed.
+#[derive(Debug)]
+pub struct Refused {
+    /// For a person.
+    pub report: String,
+    /// What is in them, in short.
+    pub seen: HashMap<PathBuf, Option<u64>>,
 }
 
 /// Reads `xlvs.toml`: the one asked for, else the usual one if it exists, else nothing but defaults.
@@ -136,8 +159,31 @@ impl Files {
         parse_lvs(&file, &text, names)
     }
 
+    /// Reads everything again, `xlvs.toml` first. A `lvs.cf` that looks half written is refused if it was only found changed, and
+    /// nobody asked for it to be read.
+    pub fn read_again(&self, is_watched: bool) -> Result<Box<Renewed>, Refused> {
+        let refused = |files: &Files, report| Refused { report, seen: watcher::contents(files) };
+        let (settings, files) = self.renewed().map_err(|report| refused(self, report))?;
+        let seen = watcher::contents(&files);
+        if is_watched && files.ends_too_early() {
+            let file = files.lvs().unwrap_or(Path::new("lvs.cf")).display();
+            let report = format!(
+                "{file}: the file has changed and ends within a block, as if it were half written (xlvs reload follows it all the \
+                 same)"
+            );
+            return Err(Refused { report, seen });
+        }
+        if is_watched {
+            tracing::info!("the files have changed");
+        }
+        match files.read() {
+            Ok(configuration) => Ok(Box::new(Renewed { settings, files, seen, configuration })),
+            Err(report) => Err(Refused { report, seen }),
+        }
+    }
+
     /// Whether `lvs.cf` ends within a block, as a file does that is half written.
-    pub fn ends_too_early(&self) -> bool {
+    fn ends_too_early(&self) -> bool {
         let text = self.lvs().and_then(|path| text::read(path).ok());
         text.is_some_and(|text| with_system_names(|names| parse(&text, names).unclosed != 0))
     }

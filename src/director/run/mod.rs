@@ -27,6 +27,7 @@ use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 
 use super::protocol::{Reply, Request};
 use super::socket::{Asked, ControlSocket, SocketError};
@@ -56,7 +57,7 @@ use overrides::OverrideFile;
 use pair::{Answers, next_order, resting_heart};
 use pair_plan::PairPlan;
 use programs::{LoadReport, Programs};
-use reload::Install;
+use reload::{Apply, Install, Read, Reloading};
 use settings::LogFilter;
 use sync::SyncThreads;
 use watcher::Watcher;
@@ -127,6 +128,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let log = LogFilter::start(&settings);
     privilege::require()?;
     let files = Files::new(options, &settings);
+    let seen = watcher::contents(&files);
     let configuration = files.read().map_err(RunError::Configuration)?;
     let forced = files.options().force_active;
     let mut daemon = Daemon::start(settings, files, log, &configuration).await?;
@@ -134,6 +136,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     if forced {
         daemon.settle().await;
     }
+    daemon.watch.has_read(seen);
     daemon.watch_files();
     daemon.notify(NotifyState::Ready);
     let outcome = daemon.serve(&mut signals).await;
@@ -150,6 +153,10 @@ struct Daemon {
     log: LogFilter,
     watch: Watch,
     watcher: Option<Watcher>,
+    reading: JoinSet<Read>,
+    reloading: Reloading,
+    /// Whether what is read next was found changed.
+    is_followed: bool,
     /// What replaces the site's lvs.cf once it is confirmed.
     install: Option<Install>,
     /// The ports, unless the settings name them: then it is for the administrator to know which are needed.
@@ -186,6 +193,7 @@ enum Happening {
     Load(LoadReport),
     Network,
     Reload,
+    Read(Result<Read, JoinError>),
     Files(Vec<watcher::Change>),
     FilesQuiet,
     Tick,
@@ -248,6 +256,9 @@ impl Daemon {
             log,
             watch: Watch::default(),
             watcher: None,
+            reading: JoinSet::new(),
+            reloading: Reloading::default(),
+            is_followed: false,
             install: None,
             director,
             workers,
@@ -289,9 +300,10 @@ impl Daemon {
                     self.workers.look_at_exits();
                     self.command(Command::Network(network)).await;
                 }
-                Happening::Reload => drop(self.reload().await),
+                Happening::Reload => self.reload(Vec::new()),
+                Happening::Read(read) => self.take_read(read).await,
                 Happening::Files(changes) => self.files_changed(changes),
-                Happening::FilesQuiet => self.look_at_files().await,
+                Happening::FilesQuiet => self.look_at_files(),
                 Happening::Tick => self.tick().await,
                 Happening::Order(order) => self.obey(order).await,
                 Happening::Answers(answers) => self.take_answers(answers).await,
@@ -323,6 +335,7 @@ impl Daemon {
             Some(report) = self.loads.recv() => Happening::Load(report),
             Ok(()) = self.network.changed() => Happening::Network,
             Some(()) = signals.reload.recv() => Happening::Reload,
+            Some(read) = self.reading.join_next() => Happening::Read(read),
             Some(()) = signals.terminate.recv() => Happening::Stop(SIGTERM),
             Some(()) = signals.interrupt.recv() => Happening::Stop(SIGINT),
             Some(changes) = watcher::next(&mut self.watcher) => Happening::Files(changes),
@@ -351,12 +364,14 @@ impl Daemon {
         let reply = match request {
             Request::Takeover => self.wish(Wish::Takeover).await,
             Request::Standby => self.wish(Wish::Standby).await,
-            Request::Reload => self.reload().await,
+            Request::Reload => return self.reload(vec![answer]),
             Request::Events { after, wait } => {
                 return self.events.serve(self.clock.now(), after, wait, answer);
             }
-            Request::Plan(files) => return self.plan(&files, answer),
-            Request::Apply { files, confirm, install } => self.apply(files, confirm, install).await,
+            Request::Plan(files) => return self.plan(files, answer),
+            Request::Apply { files, confirm, install } => {
+                return self.apply(Apply { files, confirm, install }, answer);
+            }
             Request::Confirm => self.confirm().await,
             request => match self.ask(request).await {
                 Reply::Status(mut status) => {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 
-use super::files::{Configuration, Others};
+use super::files::{Configuration, Others, Refused, Renewed};
 use super::pair_plan::PairPlan;
 use super::{Daemon, Watcher, ports, watcher};
 use crate::config::lvs::LvsConfig;
@@ -29,42 +30,141 @@ pub struct Install {
     wanted: bool,
 }
 
+/// Who waits for the answer to a request.
+type Answer = oneshot::Sender<Reply>;
+
+/// Files that have been read, and what for. That is done beside the director: to look up the names in them may take long.
+#[derive(Debug)]
+pub enum Read {
+    /// The site's, read again; for a watcher if nobody asked.
+    Site {
+        /// Clients that wait.
+        asked: Vec<Answer>,
+        /// What was read.
+        outcome: Result<Box<Renewed>, Refused>,
+    },
+    /// Others, to tell what they would do.
+    Plan {
+        /// What was read.
+        outcome: Result<Box<Others>, String>,
+        /// Who waits.
+        answer: Answer,
+    },
+    /// Others, to be followed.
+    Apply {
+        /// What is wanted.
+        apply: Box<Apply>,
+        /// What was read.
+        outcome: Result<Box<Others>, String>,
+        /// Who waits.
+        answer: Answer,
+    },
+}
+
+/// What somebody wants to be followed.
+#[derive(Debug)]
+pub struct Apply {
+    /// The files.
+    pub files: SiteFiles,
+    /// Seconds in which that is to be confirmed; for good at once if absent.
+    pub confirm: Option<u32>,
+    /// Whether the first of them is to take the place of the site's.
+    pub install: bool,
+}
+
+/// Whether the site's files are being read.
+#[derive(Debug, Default)]
+pub enum Reloading {
+    /// They are not.
+    #[default]
+    No,
+    /// They are.
+    Now,
+    /// They are, and once more after that, for these clients.
+    Again(Vec<Answer>),
+}
+
 impl Daemon {
     /// Reads the files again. A fault in them, or something in them that cannot be run, changes nothing.
-    pub(super) async fn reload(&mut self) -> Reply {
-        self.notify(NotifyState::Reloading);
-        let reply = match self.read_again() {
-            Ok((settings, files, configuration)) => {
+    pub(super) fn reload(&mut self, asked: Vec<Answer>) {
+        match &mut self.reloading {
+            Reloading::Again(waiting) => waiting.extend(asked),
+            Reloading::Now => self.reloading = Reloading::Again(asked),
+            Reloading::No => {
+                self.notify(NotifyState::Reloading);
+                self.reloading = Reloading::Now;
+                let (files, is_watched) = (self.files.clone(), asked.is_empty() && self.is_followed);
+                self.is_followed = false;
+                self.reading
+                    .spawn_blocking(move || Read::Site { asked, outcome: files.read_again(is_watched) });
+            }
+        }
+    }
+
+    /// Goes on once files have been read.
+    pub(super) async fn take_read(&mut self, read: Result<Read, JoinError>) {
+        match read {
+            Ok(Read::Site { asked, outcome }) => {
+                let reply = self.reloaded(outcome).await;
+                // Clients that have gone need no answer.
+                asked.into_iter().for_each(|answer| drop(answer.send(reply.clone())));
+                self.end_reload();
+            }
+            Ok(Read::Plan { outcome, answer }) => self.planned(outcome, answer),
+            Ok(Read::Apply { apply, outcome, answer }) => {
+                drop(answer.send(self.applied(*apply, outcome).await))
+            }
+            Err(error) => {
+                tracing::error!("the files could not be read: {error}");
+                self.end_reload();
+            }
+        }
+    }
+
+    fn end_reload(&mut self) {
+        self.notify(NotifyState::Ready);
+        if let Reloading::Again(waiting) = std::mem::take(&mut self.reloading) {
+            self.reload(waiting);
+        }
+    }
+
+    async fn reloaded(&mut self, outcome: Result<Box<Renewed>, Refused>) -> Reply {
+        match outcome.and_then(|renewed| self.judge_site(renewed)) {
+            Ok(renewed) => {
+                let Renewed { settings, files, seen, configuration } = *renewed;
+                let moved = !files.paths().eq(self.files.paths());
                 self.files = files;
+                self.watch.has_read(seen);
                 let mut lines = vec!["reloaded".to_owned()];
                 lines.extend(self.take_settings(settings).await);
+                if moved {
+                    self.watch_files();
+                }
                 self.configure(configuration).await;
                 tracing::info!("configuration reloaded");
                 lines.append(&mut self.changed_by_hand);
                 Reply::Text(lines.join("\n"))
             }
-            Err(report) => {
+            Err(Refused { report, seen }) => {
+                // A trial that ends looks again.
+                if self.director.on_trial(self.clock.now()).is_none() {
+                    self.watch.has_read(seen);
+                }
                 tracing::error!("reload refused, the present configuration stays:\n{report}");
                 Reply::Failed(format!("reload refused, the present configuration stays:\n{report}"))
             }
-        };
-        self.watch.has_read(watcher::contents(&self.files));
-        self.notify(NotifyState::Ready);
-        reply
+        }
     }
 
-    fn read_again(&self) -> Result<(Settings, super::Files, Configuration), String> {
-        if let Some(why) = self.director.on_trial(self.clock.now()) {
-            return Err(why);
+    fn judge_site(&self, renewed: Box<Renewed>) -> Result<Box<Renewed>, Refused> {
+        let Configuration { lvs, marks, .. } = &renewed.configuration;
+        let trial = self.director.on_trial(self.clock.now());
+        let objection = trial.or_else(|| self.director.objection(lvs, marks));
+        let objection = objection.or_else(|| self.check_ports(lvs).err());
+        match objection.or_else(|| self.check_pair(lvs, &renewed.settings).err()) {
+            Some(report) => Err(Refused { report, seen: renewed.seen }),
+            None => Ok(renewed),
         }
-        let (settings, files) = self.files.renewed()?;
-        let configuration = files.read()?;
-        if let Some(objection) = self.director.objection(&configuration.lvs, &configuration.marks) {
-            return Err(objection);
-        }
-        self.check_ports(&configuration.lvs)?;
-        self.check_pair(&configuration.lvs, &settings)?;
-        Ok((settings, files, configuration))
     }
 
     fn check_ports(&self, lvs: &LvsConfig) -> Result<(), String> {
@@ -90,9 +190,14 @@ impl Daemon {
     }
 
     /// Foretells; the counting is done elsewhere, since it takes a while and needs no director.
-    pub(super) fn plan(&self, files: &SiteFiles, answer: oneshot::Sender<Reply>) {
-        let judged = self.files.read_others(files).and_then(|others| self.judge(others));
-        match judged {
+    pub(super) fn plan(&mut self, files: SiteFiles, answer: Answer) {
+        let site = self.files.clone();
+        self.reading
+            .spawn_blocking(move || Read::Plan { outcome: site.read_others(&files).map(Box::new), answer });
+    }
+
+    fn planned(&self, outcome: Result<Box<Others>, String>, answer: Answer) {
+        match outcome.and_then(|others| self.judge(*others)) {
             Ok(Others { lvs, marks, .. }) => {
                 let forecast = self.director.forecast(&lvs, marks.as_deref());
                 let tables = Arc::clone(self.director.tables());
@@ -119,8 +224,18 @@ impl Daemon {
         }
     }
 
-    pub(super) async fn apply(&mut self, files: SiteFiles, confirm: Option<u32>, install: bool) -> Reply {
-        let others = match self.files.read_others(&files).and_then(|others| self.judge(others)) {
+    /// Reads files to follow them.
+    pub(super) fn apply(&mut self, apply: Apply, answer: Answer) {
+        let (site, apply) = (self.files.clone(), Box::new(apply));
+        self.reading.spawn_blocking(move || {
+            let outcome = site.read_others(&apply.files).map(Box::new);
+            Read::Apply { apply, outcome, answer }
+        });
+    }
+
+    async fn applied(&mut self, apply: Apply, outcome: Result<Box<Others>, String>) -> Reply {
+        let Apply { files, confirm, install } = apply;
+        let others = match outcome.and_then(|others| self.judge(*others)) {
             Ok(others) => others,
             Err(report) => {
                 return Reply::Failed(format!("refused, the present configuration stays:\n{report}"));
@@ -204,13 +319,20 @@ impl Daemon {
         }
     }
 
-    /// Begins to watch the files, or ceases to, as the settings say.
+    /// Begins to watch the files, or ceases to, as the settings say. What has happened to them since they were read is looked at.
     pub(super) fn watch_files(&mut self) {
-        self.watch.has_read(watcher::contents(&self.files));
-        self.watcher = match self.settings.watch {
-            true => Watcher::new(self.files.paths()).inspect_err(|error| tracing::warn!("{error}")).ok(),
-            false => None,
-        };
+        self.watch_anew();
+        if self.watcher.is_some() {
+            self.watch.happened(self.clock.now(), PathBuf::new(), FileEvent::Complete);
+        }
+    }
+
+    fn watch_anew(&mut self) {
+        let former = self.watcher.take();
+        if self.settings.watch {
+            let watcher = Watcher::new(self.files.paths(), former);
+            self.watcher = watcher.inspect_err(|error| tracing::warn!("{error}")).ok();
+        }
     }
 
     pub(super) fn files_changed(&mut self, changes: Vec<watcher::Change>) {
@@ -221,7 +343,7 @@ impl Daemon {
     }
 
     /// The files have been left alone for a while: are they others?
-    pub(super) async fn look_at_files(&mut self) {
+    pub(super) fn look_at_files(&mut self) {
         let now = self.clock.now();
         if !self.watch.is_time(now) {
             return;
@@ -230,20 +352,13 @@ impl Daemon {
         if let Some(why) = self.director.on_trial(now) {
             return tracing::warn!("the files have changed, but {why}");
         }
+        // Links may lead elsewhere now, and folders may be others.
+        self.watch_anew();
         if !self.watch.is_news(watcher::contents(&self.files)) {
             return;
         }
-        if self.files.ends_too_early() {
-            return tracing::error!(
-                "{}: the file has changed and ends within a block, as if it were half written; the present \
-                 configuration stays (xlvs reload follows it all the same)",
-                self.files.lvs().unwrap_or(Path::new("lvs.cf")).display()
-            );
-        }
-        tracing::info!("the files have changed");
-        // What there is to say has been logged.
-        drop(self.reload().await);
-        self.watch_files();
+        self.is_followed = true;
+        self.reload(Vec::new());
     }
 }
 

@@ -1,7 +1,8 @@
 //! Tells of changes of files by inotify. The directories are watched, since a file can be replaced by another one; also those
 //! that links lead to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
@@ -35,11 +36,14 @@ pub struct Watcher {
     period: Interval,
     folders: HashMap<WatchDescriptor, PathBuf>,
     files: Vec<PathBuf>,
+    /// Those of which nothing is noticed.
+    unwatched: Vec<PathBuf>,
 }
 
 impl Watcher {
-    /// Watches these files, which need not exist; where their directory does not either, nothing is noticed, and that is said.
-    pub fn new<'a>(files: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
+    /// Watches these files, which need not exist; where their directory does not either, nothing is noticed, and that is said, unless
+    /// it was so with the former watcher.
+    pub fn new<'a>(files: impl Iterator<Item = &'a Path>, former: Option<Watcher>) -> io::Result<Self> {
         let queue = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let wanted = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_MODIFY
@@ -50,23 +54,28 @@ impl Watcher {
             | AddWatchFlags::IN_MOVE_SELF;
         let mut folders = HashMap::new();
         let mut places = Vec::new();
+        let (known, mut unwatched) = (former.map(|former| former.unwatched).unwrap_or_default(), Vec::new());
         for file in files {
-            places.push(file.to_owned());
-            places.extend(fs::canonicalize(file).ok().filter(|target| target != file));
+            places.extend(way_to(file)?);
         }
         for file in &places {
             let folder = file.parent().unwrap_or(Path::new("/"));
             match queue.add_watch(folder, wanted) {
                 Ok(descriptor) => drop(folders.insert(descriptor, folder.to_owned())),
-                Err(error) => tracing::warn!(
-                    "{}: changes are not noticed ({error}); after one say xlvs reload",
-                    file.display()
-                ),
+                Err(error) => {
+                    if !known.contains(file) {
+                        tracing::warn!(
+                            "{}: changes are not noticed ({error}); after one say xlvs reload",
+                            file.display()
+                        );
+                    }
+                    unwatched.push(file.clone());
+                }
             }
         }
         let mut period = interval(PERIOD);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Watcher { queue, period, folders, files: places })
+        Ok(Watcher { queue, period, folders, files: places, unwatched })
     }
 
     async fn changes(&mut self) -> io::Result<Vec<Change>> {
@@ -106,6 +115,31 @@ impl Watcher {
         };
         vec![Change { file, event }]
     }
+}
+
+/// Every link on the way to a file, and the file that they lead to; none has links before its own name.
+fn way_to(file: &Path) -> io::Result<Vec<PathBuf>> {
+    // As many as the kernel follows.
+    const LINKS: usize = 40;
+    let names = |path: &Path| path.components().map(|name| name.as_os_str().to_owned()).collect::<Vec<_>>();
+    let (mut way, mut here) = (Vec::new(), PathBuf::new());
+    let mut ahead: VecDeque<OsString> = names(&std::path::absolute(file)?).into();
+    while let Some(name) = ahead.pop_front() {
+        if name == ".." {
+            here.pop();
+            continue;
+        }
+        let next = here.join(name);
+        match fs::read_link(&next) {
+            Ok(target) if way.len() < LINKS => {
+                names(&target).into_iter().rev().for_each(|name| ahead.push_front(name));
+                way.push(next);
+            }
+            _ => here = next,
+        }
+    }
+    way.push(here);
+    Ok(way)
 }
 
 /// Whether whoever has made a file is still to close it. A link, of whatever kind, is complete at once.

@@ -12,6 +12,7 @@ mod programs;
 mod reload;
 mod settings;
 mod sync;
+mod watchdog;
 mod watcher;
 mod workers;
 
@@ -51,6 +52,7 @@ use programs::{LoadReport, Programs};
 use reload::Install;
 use settings::LogFilter;
 use sync::SyncThreads;
+use watchdog::{Watchdog, notify};
 use watcher::Watcher;
 use workers::Workers;
 
@@ -115,7 +117,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let mut daemon = Daemon::start(settings, files, log, &configuration).await?;
     daemon.configure(configuration).await;
     daemon.watch_files();
-    daemon.notify(NotifyState::Ready);
+    notify(&[NotifyState::Ready]);
     let outcome = daemon.serve(&mut signals).await;
     daemon.stop().await;
     outcome
@@ -152,6 +154,7 @@ struct Daemon {
     socket: tokio::task::JoinHandle<()>,
     answer: Option<Reply>,
     changed_by_hand: Vec<String>,
+    watchdog: Option<Watchdog>,
 }
 
 /// What the daemon waits for.
@@ -188,7 +191,7 @@ impl Daemon {
         let queues = workers::queues(&settings, &ports)?;
         let shares = workers::shares(queues);
         let tables = Arc::new(Tables::new(shares));
-        let workers = Workers::start(&settings, &ports, &tables, clock)?;
+        let workers = Workers::start(&settings, &ports, &tables, clock, false)?;
         let sync = SyncThreads::new(Arc::clone(&tables));
         advise(&settings, &ports, &workers, &netlink).await;
         let mut director = Director::new(clock.now(), tables, shares, ports.clone())
@@ -234,6 +237,7 @@ impl Daemon {
             answer: None,
             changed_by_hand: Vec::new(),
             gone: None,
+            watchdog: watchdog::of_systemd(clock.now()),
         })
     }
 
@@ -268,8 +272,8 @@ impl Daemon {
             return Happening::PortGone(name);
         }
         let now = self.clock.now();
-        let next = self.director.next_deadline();
-        let next = self.events.next_deadline().map_or(next, |due| due.min(next));
+        let others = [self.events.next_deadline(), self.watchdog.as_ref().map(Watchdog::next_deadline)];
+        let next = others.into_iter().flatten().fold(self.director.next_deadline(), Ord::min);
         let pause = next.saturating_since(now);
         let quiet = self.watch.next_deadline().map(|quiet| quiet.saturating_since(now));
         tokio::select! {
@@ -287,6 +291,7 @@ impl Daemon {
     }
 
     async fn tick(&mut self) {
+        self.give_sign_of_life();
         if self.director.watches_memory()
             && let Some(pages) = memory::free_pages()
         {
@@ -343,15 +348,8 @@ impl Daemon {
         self.events.answer(self.clock.now());
     }
 
-    /// Without systemd there is nobody to notify.
-    fn notify(&self, state: NotifyState<'_>) {
-        if let Err(error) = sd_notify::notify(&[state]) {
-            tracing::debug!("systemd: {error}");
-        }
-    }
-
     async fn stop(mut self) {
-        self.notify(NotifyState::Stopping);
+        notify(&[NotifyState::Stopping]);
         self.command(Command::Withdraw).await;
         self.command(Command::Stop).await;
         self.socket.abort();

@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
 use super::files::{Configuration, Others};
+use super::watchdog::{notify, notify_reloading};
 use super::{Daemon, Watcher, ports, watcher};
 use crate::config::lvs::LvsConfig;
 use crate::director::protocol::{Reply, Request, SiteFiles};
@@ -30,7 +31,7 @@ pub struct Install {
 impl Daemon {
     /// Reads the files again. A fault in them, or something in them that cannot be run, changes nothing.
     pub(super) async fn reload(&mut self) -> Reply {
-        self.notify(NotifyState::Reloading);
+        notify_reloading();
         let reply = match self.read_again() {
             Ok((settings, files, configuration)) => {
                 self.files = files;
@@ -47,7 +48,7 @@ impl Daemon {
             }
         };
         self.watch.has_read(watcher::contents(&self.files));
-        self.notify(NotifyState::Ready);
+        notify(&[NotifyState::Ready]);
         reply
     }
 

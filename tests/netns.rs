@@ -18,6 +18,7 @@ mod netns {
     mod life;
     mod local;
     mod namespace;
+    mod pulse;
     mod queues;
     mod reconfigure;
     mod rig;

@@ -1,5 +1,6 @@
 //! Layer 3: the single writer. Commands in, effects out; [`run`] carries the effects out.
 
+mod activity;
 mod admission;
 mod configure;
 mod diff;
@@ -27,8 +28,8 @@ mod trial;
 pub mod wanted;
 pub mod watch;
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ use crate::ipvs::sysctl::Sysctls;
 use crate::nanny::Check;
 use crate::net::route::HostNetwork;
 use crate::net::time::Instant;
+use crate::pulse::Hook;
 
 /// Time between two looks at the trash, at endpoints without use, and at neighbours.
 const SWEEP_PERIOD: Duration = Duration::from_secs(30);
@@ -136,6 +138,17 @@ pub enum Command {
     },
     /// What operators decided about servers before the daemon was started again; to come before the first configuration.
     Overrides(Vec<OverrideRecord>),
+    /// This router has the work: steering, addresses. So it is from the start, until it is told otherwise.
+    Activate,
+    /// This router leaves the work to its partner: the tables stay and servers are checked, but there are no addresses and no
+    /// packets.
+    Deactivate,
+    /// Tell the neighbours again where the addresses are.
+    AnnounceAgain,
+    /// Run one of the commands of `lvs.cf`.
+    RunHook(Hook),
+    /// An address is on its interface, after [`Effect::AddAddress`] or [`Effect::MoveAddress`].
+    AddressUp(Ipv4Addr),
     /// [`Director::next_deadline`] has come.
     Tick,
     /// The end is near: addresses are taken back, the table goes on meanwhile.
@@ -234,8 +247,10 @@ pub struct Director {
     wanted: Wanted,
     /// The moment of the present command.
     now: Instant,
-    /// Whether a configuration has been taken over, and not been given up yet.
-    is_active: bool,
+    /// Whether this router has the work.
+    active: bool,
+    /// Addresses that have been put up.
+    up: HashSet<Ipv4Addr>,
     members: HashMap<MemberId, Seat>,
     groups: HashMap<ServiceId, Post>,
     overrides: Vec<OverrideRecord>,
@@ -278,7 +293,8 @@ impl Director {
             network: HostNetwork::default(),
             wanted: Wanted::default(),
             now,
-            is_active: false,
+            active: true,
+            up: HashSet::new(),
             members: HashMap::new(),
             groups: HashMap::new(),
             overrides: Vec::new(),
@@ -371,6 +387,11 @@ impl Director {
             }
             Command::Load { service, server, printed } => self.take_load((service, server), printed),
             Command::Overrides(records) => self.take_overrides(records),
+            Command::Activate => self.activate(),
+            Command::Deactivate => self.deactivate(),
+            Command::AnnounceAgain => self.announce_all(),
+            Command::RunHook(hook) => self.run_hook(hook),
+            Command::AddressUp(address) => drop(self.up.insert(address)),
             Command::Tick => self.tick(now),
             Command::Withdraw => self.withdraw(),
             Command::Stop => self.stop(),

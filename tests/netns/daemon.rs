@@ -13,6 +13,7 @@ use xlvs::admin::client::{ControlSocket, SOCKET_VARIABLE, Transport};
 use xlvs::director::protocol::{Reply, Request, Status};
 use xlvs::ipvs::verdict::PacketTotals;
 
+use super::namespace::Namespace;
 use super::rig::{Rig, wait_until};
 
 /// Virtual address, on the router's `front`.
@@ -57,6 +58,32 @@ impl Daemon {
         Self::spawn_with(rig, directory, lvs, rules, "")
     }
 
+    /// Starts it as one of a pair in a router's namespace, and waits until it answers. It is not forced to be active.
+    pub fn of_pair(router: &Namespace, directory: TempDir, lvs: &str, settings: &str) -> Self {
+        Self::spawn_in(router, directory, lvs, settings).answering()
+    }
+
+    /// The same, and does not wait for anything.
+    pub fn spawn_in(router: &Namespace, directory: TempDir, lvs: &str, settings: &str) -> Self {
+        router.run("sysctl -qw net.ipv4.ip_forward=1");
+        let path = |name| directory.path().join(name);
+        let socket = path("control.sock");
+        let basic = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
+        fs::write(path("xlvs.toml"), basic + settings).unwrap();
+        fs::write(path("lvs.cf"), lvs).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
+        command.arg("run").arg("--settings").arg(path("xlvs.toml")).arg("--config").arg(path("lvs.cf"));
+        command.arg("--marks").arg(path("iptables")).arg("--marks6").arg(path("ip6tables"));
+        command.stderr(File::create(path("log")).unwrap());
+        let process = router.enter(|| command.spawn().unwrap());
+        Daemon { process: RefCell::new(process), directory: Some(directory) }
+    }
+
+    /// Ends it as an administrator does, and does not wait.
+    pub fn terminate(&self) {
+        kill(Pid::from_raw(self.process.borrow().id() as i32), Signal::SIGTERM).unwrap();
+    }
+
     fn spawn_with(rig: &Rig, directory: TempDir, lvs: Option<&str>, rules: &[&str], settings: &str) -> Self {
         rig.router.run("sysctl -qw net.ipv4.ip_forward=1");
         let path = |name| directory.path().join(name);
@@ -72,7 +99,7 @@ impl Daemon {
         match lvs {
             Some(lvs) => {
                 fs::write(path("lvs.cf"), lvs).unwrap();
-                command.arg("--config").arg(path("lvs.cf"));
+                command.arg("--config").arg(path("lvs.cf")).arg("--forceactive");
             }
             None => drop(command.arg("--bare")),
         }

@@ -2,14 +2,14 @@
 //!
 //! # Architecture
 //!
-//! Everything with state is a pure function of (now, input): the datapath, a health check and the director
-//! have no clock, socket, thread or log line inside. The AF_XDP loop, a recorded scenario and a benchmark call
+//! Everything with state is a pure function of (now, input): the datapath, a health check, the failover pair and the
+//! director have no clock, socket, thread or log line inside. The AF_XDP loop, a recorded scenario and a benchmark call
 //! the same functions on the same bytes.
 //!
 //! Imports go down only; siblings do not see each other:
 //!
 //! ```text
-//! net → ipvs → {xdp, host, config, nanny} → director → admin → bin
+//! net → ipvs → {xdp, host, config, nanny, pulse} → director → admin → bin
 //! ```
 //!
 //! | layer | module | what it knows |
@@ -20,6 +20,7 @@
 //! | 2 | [`host`] | this machine: the clock, netlink, raw sockets, privileges |
 //! | 2 | [`config`] | `lvs.cf`, saved iptables marks, `xlvs.toml` |
 //! | 2 | [`nanny`] | one health check: a pure state machine and the probe that does its I/O |
+//! | 2 | [`pulse`] | the failover pair: a pure state machine and its heartbeats as bytes |
 //! | 3 | [`director`] | the single writer: commands in, effects out |
 //! | 4 | [`admin`] | `ipvsadm` and the operator's tool: what was typed, what it means, what is printed |
 //!
@@ -34,4 +35,5 @@ pub mod host;
 pub mod ipvs;
 pub mod nanny;
 pub mod net;
+pub mod pulse;
 pub mod xdp;

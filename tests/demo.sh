@@ -34,7 +34,7 @@ tear_down() {
 # --- the daemon
 
 start_daemon() {
-  spawn xlvs-router xlvs "$PROGRAMS/xlvs" run --config "$RUN/lvs.cf" --marks "$RUN/iptables" \
+  spawn xlvs-router xlvs "$PROGRAMS/xlvs" run --forceactive --config "$RUN/lvs.cf" --marks "$RUN/iptables" \
     --marks6 "$RUN/ip6tables" --settings "$RUN/xlvs.toml"
   within 10 answering || expected 'xlvs status answers within 10 s of the start'
 }

@@ -31,11 +31,13 @@ use xlvs::ipvs::edit::Forward;
 use xlvs::ipvs::mark::MarkRules;
 use xlvs::ipvs::snapshot::Tables;
 use xlvs::ipvs::steering::Steering;
+use xlvs::ipvs::sync::SyncRole;
 use xlvs::ipvs::view::ServiceView;
 use xlvs::nanny::Check;
 use xlvs::net::addr::MacAddr;
 use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind};
 use xlvs::net::time::Instant;
+use xlvs::pulse::Hook;
 
 const ARTICLE: &str = include_str!("../config/lvs.cf");
 const MARKS: &str = include_str!("../config/iptables");
@@ -296,17 +298,63 @@ fn a_stop_takes_addresses_back_before_the_table() {
 }
 
 #[test]
-fn inactive_cmd_is_told_once_and_before_the_addresses_go() {
+fn commands_of_the_file_are_run_when_the_heart_says_so() {
     let mut site = Site::new();
-    site.configure(&ARTICLE.replacen("service = lvs", "service = lvs\ninactive_cmd = /bin/true", 1));
+    let top = "service = lvs\nactive_cmd = true\ninactive_cmd = /bin/true now";
+    site.configure(&ARTICLE.replacen("service = lvs", top, 1));
     site.effects.clear();
-    site.command(Command::Withdraw);
-    site.command(Command::Stop);
-    let runs = |effect: &Effect| matches!(effect, Effect::Run { key: "inactive_cmd", .. });
-    let told = site.effects.iter().position(runs);
-    let removed = site.effects.iter().position(|effect| matches!(effect, Effect::RemoveAddress(_)));
-    assert!(told.is_some() && told < removed, "{:#?}", site.effects);
-    assert_eq!(site.effects.iter().filter(|effect| runs(effect)).count(), 1);
+    site.command(Command::RunHook(Hook::Inactive));
+    let run =
+        |effect: &Effect| matches!(effect, Effect::Run { key: "inactive_cmd", words } if words[1] == "now");
+    assert!(site.effects.len() == 1 && run(&site.effects[0]), "{:#?}", site.effects);
+    site.effects.clear();
+    site.command(Command::RunHook(Hook::Active));
+    let refused = "active_cmd is not run: true does not begin with an absolute path";
+    let said = |effect: &Effect| matches!(effect, Effect::Log(Level::Warn, text) if text == refused);
+    assert!(site.effects.len() == 1 && said(&site.effects[0]), "{:#?}", site.effects);
+}
+
+#[test]
+fn an_inactive_director_is_ready_and_takes_no_client() {
+    let adds = |effect: &Effect| matches!(effect, Effect::AddAddress(_));
+    let removes = |effect: &Effect| matches!(effect, Effect::RemoveAddress(_));
+    // Servers that still send by here are translated.
+    let takes_no_client = |effect: &Effect| matches!(effect, Effect::Steer(steering) if steering.destinations.is_empty() && !steering.servers.is_empty());
+    let steers = |effect: &Effect| matches!(effect, Effect::Steer(_));
+    let mut site = Site::new();
+    site.command(Command::Deactivate);
+    site.configure(&ARTICLE.replacen(
+        "service = lvs",
+        "service = lvs\nsyncdaemon = 1\nsyncd_iface = eth1",
+        1,
+    ));
+    assert!(!site.effects.iter().any(|effect| adds(effect) || steers(effect) && !takes_no_client(effect)));
+    assert_eq!(site.services().len(), 2, "the table is there");
+    let role = |site: &Site| {
+        let started = site.effects.iter().filter_map(|effect| match effect {
+            Effect::StartSync(running, _) => Some(running.daemon.role),
+            _ => None,
+        });
+        started.rev().next()
+    };
+    assert_eq!(role(&site), Some(SyncRole::Backup));
+
+    site.effects.clear();
+    site.command(Command::Activate);
+    let first = site.effects.iter().position(adds).expect("addresses");
+    assert!(site.effects.iter().position(steers).expect("steering") < first, "{:#?}", site.effects);
+    assert_eq!(role(&site), Some(SyncRole::Master));
+
+    site.effects.clear();
+    site.command(Command::Deactivate);
+    let last = site.effects.iter().rposition(removes).expect("addresses go");
+    assert!(
+        last < site.effects.iter().position(takes_no_client).expect("steering goes"),
+        "{:#?}",
+        site.effects
+    );
+    assert_eq!(role(&site), Some(SyncRole::Backup));
+    assert_eq!(site.services().len(), 2, "the table stays");
 }
 
 #[test]

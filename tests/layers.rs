@@ -1,19 +1,20 @@
-//! Imports go down only: `net → ipvs → {xdp, host, config, nanny} → director → admin → bin`; siblings do not see each other.
+//! Imports go down only: `net → ipvs → {xdp, host, config, nanny, pulse} → director → admin → bin`; siblings do not see each other.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each layer with those it may import, itself left out.
-const MAY_IMPORT: [(&str, &[&str]); 8] = [
+const MAY_IMPORT: [(&str, &[&str]); 9] = [
     ("net", &[]),
     ("ipvs", &["net"]),
     ("xdp", &["net", "ipvs"]),
     ("host", &["net", "ipvs"]),
     ("config", &["net", "ipvs"]),
     ("nanny", &["net", "ipvs"]),
-    ("director", &["net", "ipvs", "xdp", "host", "config", "nanny"]),
-    ("admin", &["net", "ipvs", "xdp", "host", "config", "nanny", "director"]),
+    ("pulse", &["net", "ipvs"]),
+    ("director", &["net", "ipvs", "xdp", "host", "config", "nanny", "pulse"]),
+    ("admin", &["net", "ipvs", "xdp", "host", "config", "nanny", "pulse", "director"]),
 ];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {

@@ -22,6 +22,7 @@ mod marks;
 mod model;
 mod nanny;
 mod properties;
+mod pulse;
 #[path = "../benches/rig/mod.rs"]
 #[allow(dead_code, reason = "the benchmarks use more of it")]
 mod rig;

@@ -116,15 +116,39 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
                 value: None,
                 brief: "no lvs.cf: start with empty tables, for ipvsadm to fill",
             },
+            Flag {
+                name: "--forceactive",
+                value: None,
+                brief: "become active at once, whatever the other router of the pair does",
+            },
         ],
         ..plain(
             "run",
             "balance until SIGTERM; SIGHUP reads the files again",
             "Puts the virtual addresses on their devices and announces them, checks the servers, and takes \
-             the addresses back at the end.",
+             the addresses back at the end. As Piranha did, it first listens for the other router of the pair for \
+             deadtime seconds (5 if lvs.cf says nothing), also if there is none.",
         )
     },
-    Subcommand { json: true, ..plain("status", "what the daemon does: ports, packets, servers", "") },
+    Subcommand { json: true, ..plain("status", "what the daemon does: pair, ports, packets, servers", "") },
+    Subcommand {
+        json: true,
+        ..plain(
+            "takeover",
+            "have this router of the pair become active",
+            "The primary may do that at any time; the backup only while the primary is not active, since the primary \
+             would keep the work: put that on standby instead.",
+        )
+    },
+    Subcommand {
+        json: true,
+        ..plain(
+            "standby",
+            "have this router of the pair leave the work to the other, if that is heard",
+            "It stays inactive until the other has become active; if that does not happen within deadtime, it becomes \
+             active again.",
+        )
+    },
     Subcommand {
         words: "[INTERFACE...]",
         offers: &[Offer::Interface],

@@ -132,15 +132,15 @@ pub(super) const fn key(
 /// Keys of the top level.
 pub const GLOBAL: [Key; 31] = [
     key("serial_no", Takes::Long, Some("0"), Ignored, "Edition of the file, which the web tool counts up."),
-    key("primary", Takes::Director, None, NotYet, "Address of the first of two directors."),
-    key("primary_private", Takes::Director, None, NotYet, "Its address on a second path for heartbeats."),
+    key("primary", Takes::Director, None, Obeyed, "Address of the first of two directors."),
+    key("primary_private", Takes::Director, None, Obeyed, "Its address on a second path for heartbeats."),
     key("primary_shared", Takes::Word, None, Ignored, "Its shared disk, for `service = fos`."),
-    key("backup", Takes::Host, None, NotYet, "Address of the second director."),
+    key("backup", Takes::Host, None, Obeyed, "Address of the second director."),
     key(
         "backup_private",
         Takes::Host,
         None,
-        NotYet,
+        Obeyed,
         "Its address on the second path; without `primary_private` it is not looked at.",
     ),
     key("backup_shared", Takes::Word, None, Ignored, "Its shared disk, for `service = fos`."),
@@ -148,8 +148,9 @@ pub const GLOBAL: [Key; 31] = [
         "backup_active",
         Takes::Switch,
         Some("0"),
-        NotYet,
-        "Whether there are two directors. With 1 xlvs warns and is the active one: run only one.",
+        Obeyed,
+        "Whether there are two directors. Even with 0 a director waits for `deadtime` before it becomes active, unless \
+         it is started with `--forceactive`.",
     ),
     key(
         "heartbeat",
@@ -158,13 +159,13 @@ pub const GLOBAL: [Key; 31] = [
         Ignored,
         "Had none in Piranha either, where `backup_active` alone decided.",
     ),
-    key("heartbeat_port", Takes::Port, Some("539"), NotYet, "UDP port of the heartbeats."),
-    key("keepalive", Takes::Number, Some("2"), NotYet, "Seconds from one heartbeat to the next."),
+    key("heartbeat_port", Takes::Port, Some("539"), Obeyed, "UDP port of the heartbeats."),
+    key("keepalive", Takes::Number, Some("2"), Obeyed, "Seconds from one heartbeat to the next."),
     key(
         "deadtime",
         Takes::Number,
         Some("5"),
-        NotYet,
+        Obeyed,
         "Seconds without a heartbeat until the other takes over.",
     ),
     key(
@@ -212,7 +213,7 @@ pub const GLOBAL: [Key; 31] = [
         "monitor_links",
         Takes::Number,
         Some("0"),
-        NotYet,
+        Obeyed,
         "Not 0: a director whose link is down leaves the work to the other.",
     ),
     key(
@@ -244,11 +245,10 @@ pub const GLOBAL: [Key; 31] = [
         Takes::Word,
         None,
         Obeyed,
-        "Program to run when the director becomes active, at present at the start: an absolute path, with \
-         arguments in the same quotes. There is no shell, and nobody waits for it, but it is killed after a \
-         minute.",
+        "Program to run when the director becomes active: an absolute path, with arguments in the same quotes. \
+         There is no shell, and nobody waits for it, but it is killed after a minute.",
     ),
-    key("inactive_cmd", Takes::Word, None, Obeyed, "The same when it ceases to be, at present at the end."),
+    key("inactive_cmd", Takes::Word, None, Obeyed, "The same when it ceases to be."),
     key(
         "hard_shutdown",
         Takes::Switch,

@@ -19,6 +19,7 @@ pub mod mark_command;
 pub mod marks;
 pub mod migration;
 pub mod names;
+pub mod pair;
 pub mod parse;
 pub mod posix;
 pub mod recover;

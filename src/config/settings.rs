@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::config::beyond::{self, BeyondSettings, ServiceSettings};
+use crate::config::pair::PulseSettings;
 use crate::ipvs::beyond::Beyond;
 use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::sysctl::{self, SysctlError, Sysctls};
@@ -62,6 +63,8 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// Services that have something of their own.
     pub service: Vec<ServiceSettings>,
+    /// The failover pair.
+    pub pulse: PulseSettings,
     /// What goes beyond IPVS.
     pub beyond_ipvs: BeyondSettings,
     /// IPVS settings to start with, by their names without `net.ipv4.vs.`.
@@ -92,6 +95,7 @@ impl Default for Settings {
             notify: String::new(),
             log_level: LogLevel::Info,
             service: Vec::new(),
+            pulse: PulseSettings::default(),
             beyond_ipvs: BeyondSettings::default(),
             sysctl: default_sysctls(),
         }
@@ -304,7 +308,7 @@ impl Settings {
         if !self.notify.is_empty() && !self.notify.starts_with('/') {
             return Some(("notify", format!("'{}' does not begin with an absolute path", self.notify)));
         }
-        self.sysctl_fault().or_else(|| beyond::fault(&self.service))
+        self.sysctl_fault().or_else(|| beyond::fault(&self.service)).or_else(|| self.pulse.fault())
     }
 }
 
@@ -318,7 +322,7 @@ fn interface_name(name: &str) -> bool {
 /// What a key takes, for whoever has never seen a type of Rust.
 fn wanted(key: &str) -> Option<&'static str> {
     Some(match key {
-        "lvs_cf" | "marks" | "marks6" | "control_socket" => {
+        "lvs_cf" | "marks" | "marks6" | "control_socket" | "key_file" => {
             "an absolute path in quotes such as \"/etc/xlvs/file\""
         }
         "ports" => "a list of names such as [\"eth0\", \"eth1\"]",
@@ -330,8 +334,12 @@ fn wanted(key: &str) -> Option<&'static str> {
         "match" => {
             "a service such as \"tcp 192.0.2.1:80\", \"udp [2001:db8::1]:53\", \"fwmark 80\" or \"fwmark6 80\""
         }
-        "tcp" | "tcp_fin" | "udp" | "drain_deadline" | "drain_removed" => "a number of seconds",
-        "tcp_reset_no_destination"
+        "tcp" | "tcp_fin" | "udp" | "drain_deadline" | "drain_removed" | "fence_timeout" => {
+            "a number of seconds"
+        }
+        "fence" => "a program's absolute path and its arguments in quotes",
+        "fence_required"
+        | "tcp_reset_no_destination"
         | "drop_untranslated"
         | "reset_on_expiry"
         | "drain_quiesced"

@@ -12,7 +12,7 @@ pub enum Needs {
 }
 
 /// Every key with what its change takes.
-pub const KEYS: [(&str, Needs); 23] = [
+pub const KEYS: [(&str, Needs); 24] = [
     ("lvs_cf", Needs::Nothing),
     ("marks", Needs::Nothing),
     ("marks6", Needs::Nothing),
@@ -34,6 +34,7 @@ pub const KEYS: [(&str, Needs); 23] = [
     ("notify", Needs::Restart),
     ("log_level", Needs::Nothing),
     ("service", Needs::Nothing),
+    ("pulse", Needs::Restart),
     ("beyond_ipvs", Needs::Nothing),
     ("sysctl", Needs::Nothing),
 ];
@@ -122,6 +123,7 @@ impl Settings {
             shortcut_after,
             slow_start,
             notify,
+            pulse,
             ..
         } = running.clone();
         *self = Settings {
@@ -139,6 +141,7 @@ impl Settings {
             shortcut_after,
             slow_start,
             notify,
+            pulse,
             ..self.clone()
         };
     }

@@ -14,6 +14,7 @@ use crate::ipvs::edit::Edit;
 use crate::ipvs::mark::MarkRules;
 use crate::nanny::Check;
 use crate::net::time::Instant;
+use crate::pulse::Hook;
 
 impl Director {
     /// Goes over to a new configuration, and says what of what was changed by hand that has undone or left.
@@ -48,9 +49,6 @@ impl Director {
     ) {
         let former = std::mem::take(&mut self.wanted);
         next.adopt_checks(&former);
-        if !std::mem::replace(&mut self.is_active, true) {
-            self.run_command("active_cmd", next.active_cmd.as_deref());
-        }
         self.tell_news(&former, &next, &marks);
         let moved = self.together(|director| {
             director.draft.marks = marks;
@@ -71,6 +69,7 @@ impl Director {
             moved
         });
         self.effects.extend(moved);
+        self.change_sync(former.sync.as_ref());
         self.part_with(&former, now, deadline);
         self.keep_neighbours();
     }
@@ -170,6 +169,9 @@ impl Director {
     /// What brings the addresses, once the table is there. One that is in another place comes there before it goes here.
     fn move_addresses(&mut self, former: &Wanted) -> Vec<Effect> {
         let mut effects = Vec::new();
+        if !self.active {
+            return effects;
+        }
         for address in self.wanted.addresses.clone() {
             let leaving = self.take_address_back(address.address);
             let known = leaving.as_ref().or_else(|| former.address(address.address));
@@ -193,6 +195,13 @@ impl Director {
         }
     }
 
+    pub(super) fn run_hook(&mut self, hook: Hook) {
+        match hook {
+            Hook::Active => self.run_command("active_cmd", self.wanted.active_cmd.clone().as_deref()),
+            Hook::Inactive => self.run_command("inactive_cmd", self.wanted.inactive_cmd.clone().as_deref()),
+        }
+    }
+
     /// `active_cmd` or `inactive_cmd`: no shell, so it has to begin with a path (reference/piranha.md 4.8).
     fn run_command(&mut self, key: &'static str, command: Option<&str>) {
         let Some(command) = command else { return };
@@ -206,16 +215,9 @@ impl Director {
         }
     }
 
-    /// Takes the addresses back, of which `inactive_cmd` is told first. What is in the table goes on, so that nobody is refused while
-    /// they are still there.
+    /// Takes the addresses back for good. What is in the table goes on, so that nobody is refused while they are still there.
     pub(super) fn withdraw(&mut self) {
-        if std::mem::take(&mut self.is_active) {
-            self.run_command("inactive_cmd", self.wanted.inactive_cmd.clone().as_deref());
-        }
-        for address in self.all_addresses() {
-            self.effects.push(Effect::RemoveAddress(address));
-        }
-        self.parting.addresses.clear();
+        self.take_addresses_away();
         self.wanted.addresses.clear();
     }
 

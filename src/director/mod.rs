@@ -1,5 +1,6 @@
 //! Layer 3: the single writer. Commands in, effects out; [`run`] carries the effects out.
 
+mod activity;
 mod admission;
 mod configure;
 mod diff;
@@ -27,8 +28,8 @@ mod trial;
 pub mod wanted;
 pub mod watch;
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,9 +60,12 @@ use crate::ipvs::sysctl::Sysctls;
 use crate::nanny::Check;
 use crate::net::route::HostNetwork;
 use crate::net::time::Instant;
+use crate::pulse::Hook;
 
 /// Time between two looks at the trash, at endpoints without use, and at neighbours.
 const SWEEP_PERIOD: Duration = Duration::from_secs(30);
+/// So long after a change of the network addresses are looked at that may have vanished before they were seen.
+const LOOK_DELAY: Duration = Duration::from_secs(1);
 
 /// Time between two looks for synchronised connections whose packets do not come up, while a backup runs.
 const STRANGER_PERIOD: Duration = Duration::from_millis(100);
@@ -134,6 +138,17 @@ pub enum Command {
     },
     /// What operators decided about servers before the daemon was started again; to come before the first configuration.
     Overrides(Vec<OverrideRecord>),
+    /// This router has the work: steering, addresses. So it is from the start, until it is told otherwise.
+    Activate,
+    /// This router leaves the work to its partner: the tables stay and servers are checked, but there are no addresses and no
+    /// packets.
+    Deactivate,
+    /// Tell the neighbours again where the addresses are.
+    AnnounceAgain,
+    /// Run one of the commands of `lvs.cf`.
+    RunHook(Hook),
+    /// An address is on its interface, after [`Effect::AddAddress`] or [`Effect::MoveAddress`].
+    AddressUp(Ipv4Addr),
     /// [`Director::next_deadline`] has come.
     Tick,
     /// The end is near: addresses are taken back, the table goes on meanwhile.
@@ -232,8 +247,10 @@ pub struct Director {
     wanted: Wanted,
     /// The moment of the present command.
     now: Instant,
-    /// Whether a configuration has been taken over, and not been given up yet.
-    is_active: bool,
+    /// Whether this router has the work.
+    active: bool,
+    /// Addresses that have been put up.
+    up: HashSet<Ipv4Addr>,
     members: HashMap<MemberId, Seat>,
     groups: HashMap<ServiceId, Post>,
     overrides: Vec<OverrideRecord>,
@@ -252,6 +269,7 @@ pub struct Director {
     started: Instant,
     next_sample: Instant,
     next_sweep: Instant,
+    next_look: Option<Instant>,
     next_defence: Instant,
     next_strangers: Instant,
     /// What `conn_max` is if nobody says.
@@ -275,7 +293,8 @@ impl Director {
             network: HostNetwork::default(),
             wanted: Wanted::default(),
             now,
-            is_active: false,
+            active: true,
+            up: HashSet::new(),
             members: HashMap::new(),
             groups: HashMap::new(),
             overrides: Vec::new(),
@@ -292,6 +311,7 @@ impl Director {
             started: now,
             next_sample: now + estimator::PERIOD,
             next_sweep: now + SWEEP_PERIOD,
+            next_look: None,
             next_defence: now + defence::PERIOD,
             next_strangers: now,
             conn_max: 0,
@@ -302,7 +322,13 @@ impl Director {
     /// When [`Command::Tick`] is due.
     pub fn next_deadline(&self) -> Instant {
         let next = self.next_sample.min(self.next_sweep);
-        let other = [self.drains.next(), self.parting.next(), self.trial_end(), self.next_member_deadline()];
+        let other = [
+            self.drains.next(),
+            self.parting.next(),
+            self.trial_end(),
+            self.next_member_deadline(),
+            self.next_look,
+        ];
         let next = other.into_iter().flatten().fold(next, Instant::min);
         let next = if self.watches_memory() { next.min(self.next_defence) } else { next };
         if self.watches_strangers() { next.min(self.next_strangers) } else { next }
@@ -340,7 +366,10 @@ impl Director {
                 Arc::make_mut(&mut self.draft.beyond).services = beyond.services;
                 self.publish();
             }
-            Command::Network(network) => self.take_network(network),
+            Command::Network(network) => {
+                self.take_network(network);
+                self.next_look = Some(now + LOOK_DELAY);
+            }
             Command::Sysctls(sysctls) => {
                 self.draft.sysctls = *sysctls;
                 self.defend();
@@ -358,6 +387,11 @@ impl Director {
             }
             Command::Load { service, server, printed } => self.take_load((service, server), printed),
             Command::Overrides(records) => self.take_overrides(records),
+            Command::Activate => self.activate(),
+            Command::Deactivate => self.deactivate(),
+            Command::AnnounceAgain => self.announce_all(),
+            Command::RunHook(hook) => self.run_hook(hook),
+            Command::AddressUp(address) => drop(self.up.insert(address)),
             Command::Tick => self.tick(now),
             Command::Withdraw => self.withdraw(),
             Command::Stop => self.stop(),
@@ -420,11 +454,14 @@ impl Director {
             self.report_refusals(now);
             self.next_sample = now + estimator::PERIOD;
         }
+        if self.next_look.is_some_and(|due| due <= now) {
+            self.restore_all_addresses();
+            self.next_look = None;
+        }
         if self.next_sweep <= now {
             self.services.empty_trash(now);
             self.forget_unused();
             self.keep_neighbours();
-            self.restore_all_addresses();
             self.next_sweep = now + SWEEP_PERIOD;
         }
     }

@@ -89,6 +89,9 @@ impl Director {
     }
 
     fn announce_again(&mut self, interface: &str) {
+        if !self.active {
+            return;
+        }
         let on_it = self.wanted.addresses.iter().filter(|address| address.interface == interface);
         self.effects.extend(on_it.cloned().map(Effect::AddAddress));
     }
@@ -96,14 +99,15 @@ impl Director {
     /// Addresses of ours that somebody has taken away come back: a network script that flushes an interface knows nothing
     /// of them.
     fn restore_addresses(&mut self, former: &HostNetwork) {
-        let lost = |address: &&WantedAddress| address.is_on(former);
+        let lost = |address: &&WantedAddress| self.active && address.is_on(former);
         let lost: Vec<WantedAddress> = self.missing_addresses().filter(lost).cloned().collect();
         self.put_back(lost);
     }
 
     /// The same, some time later, for those that vanished too quickly to be seen.
     pub(super) fn restore_all_addresses(&mut self) {
-        let missing: Vec<WantedAddress> = self.missing_addresses().cloned().collect();
+        let was_up = |address: &&WantedAddress| self.up.contains(&address.address);
+        let missing: Vec<WantedAddress> = self.missing_addresses().filter(was_up).cloned().collect();
         self.put_back(missing);
     }
 

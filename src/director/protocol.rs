@@ -39,6 +39,10 @@ pub enum Request {
     Status,
     /// Read all files again and apply the difference. Answer: [`Reply::Text`] with what changed.
     Reload,
+    /// Have this router of a pair become active. Answer: [`Reply::Text`].
+    Takeover,
+    /// Have this router of a pair leave the work to the other. Answer: [`Reply::Text`].
+    Standby,
     /// Drain a server: weight 0, its templates end, and after `deadline` seconds, if there is one, its connections.
     /// Answer: [`Reply::Text`].
     Drain {
@@ -299,6 +303,9 @@ pub struct Status {
     pub sync: SyncCounts,
     /// Health of the configured servers.
     pub checks: Vec<CheckStatus>,
+    /// Role and state in the pair; absent without `lvs.cf`.
+    #[serde(default)]
+    pub pulse: Option<crate::pulse::Report>,
     /// The virtual servers of `lvs.cf`.
     #[serde(default)]
     pub virtuals: Vec<VirtualStatus>,

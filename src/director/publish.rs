@@ -132,6 +132,7 @@ impl Director {
 
     pub(super) fn give_steering(&mut self, own: Vec<IpAddr>) {
         let steering = self.steered.steering(&own);
+        let steering = if self.active { steering } else { steering.of_inactive() };
         if steering != self.steering {
             self.steering = steering.clone();
             self.effects.push(Effect::Steer(steering));

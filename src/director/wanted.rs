@@ -89,6 +89,8 @@ pub struct Wanted {
     pub addresses: Vec<WantedAddress>,
     /// The latter.
     pub gateway: Option<Ipv4Addr>,
+    /// Interface and number of the connection synchronisation, if it is wanted.
+    pub sync: Option<(String, u8)>,
     /// Virtual servers that cannot be run, and why.
     pub refused: Vec<String>,
     /// What else an administrator should know.
@@ -102,20 +104,19 @@ pub struct Wanted {
 impl Wanted {
     /// The wishes of a configuration.
     pub fn new(config: &LvsConfig) -> Wanted {
+        let sync = config.syncdaemon.then(|| (config.syncd_iface.clone(), config.syncd_id));
         let mut wanted = Wanted {
             timeouts: timeouts(config),
+            sync,
             active_cmd: config.active_cmd.clone(),
             inactive_cmd: config.inactive_cmd.clone(),
             ..Wanted::default()
         };
         if config.service == Service::Fos {
-            wanted.refused.push("service = fos: failover of local services is not run, only lvs is".into());
+            let text = "service = fos: failover of local services is not run, only lvs is; put the blocks of lvs \
+                        in place, or run those services under a cluster manager";
+            wanted.refused.push(text.into());
             return wanted;
-        }
-        if config.backup_active {
-            let text =
-                "backup_active = 1: there is no failover yet; this router is active, do not start the other";
-            wanted.notes.push(text.into());
         }
         for block in config.virtuals.iter().filter(|block| block.active) {
             wanted.add_virtual(block, config);

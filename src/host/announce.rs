@@ -67,7 +67,7 @@ pub async fn announce(
 
 /// The packet-socket address of an interface. It is taken from the kernel's list because a `sockaddr_ll` of one's own
 /// cannot be built without unsafe code.
-fn packet_address(link: u32) -> nix::Result<Option<LinkAddr>> {
+pub(super) fn packet_address(link: u32) -> nix::Result<Option<LinkAddr>> {
     let mut addresses = getifaddrs()?.filter_map(|interface| interface.address?.as_link_addr().copied());
     Ok(addresses.find(|address| address.ifindex() == link as usize))
 }

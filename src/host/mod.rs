@@ -3,10 +3,12 @@
 pub mod announce;
 pub mod clock;
 pub mod descriptors;
+pub mod heartbeat;
 pub mod interrupts;
 pub mod kernel;
 pub mod memory;
 pub mod multicast;
 pub mod netlink;
 pub mod privilege;
+pub mod probe;
 pub mod raw;

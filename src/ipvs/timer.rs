@@ -1,6 +1,6 @@
 //! A lazy timer wheel: a packet only stores its connection's new deadline; the wheel looks again when the old one comes.
 
-use std::ops::RangeInclusive;
+use std::ops::{Index as _, IndexMut as _, RangeInclusive};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,8 +11,11 @@ const TICK_SHIFT: u32 = 26;
 const SLOTS: u64 = 4096;
 /// Ticks of nine years.
 const UNFILED: u32 = u32::MAX;
-/// A slot that is full grows by a quarter, not by as much again: most of the memory of a wheel is in its slots.
-const SLOT_GROWTH: usize = 4;
+/// Items in a block.
+const BLOCK: usize = 60;
+/// Blocks that are kept for later: one in this many, and some.
+const SPARE_SHARE: usize = 8;
+const SPARE_MIN: usize = 16;
 /// Items that are looked at in one go of weeding, and slots.
 const WEEDED: usize = 4;
 const WEEDED_SLOTS: usize = 64;
@@ -83,12 +86,86 @@ pub enum Fate {
     Again,
 }
 
+/// What is filed for one tick, in blocks: what is filed again for another tick, as all of a large table is after a while,
+/// takes the blocks that it leaves, not memory beside them.
+#[derive(Debug)]
+struct Slot<T> {
+    /// The last block, the only one with room.
+    open: Vec<T>,
+    full: Vec<Vec<T>>,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Slot { open: Vec::new(), full: Vec::new() }
+    }
+}
+
+impl<T> Slot<T> {
+    fn len(&self) -> usize {
+        self.full.len() * BLOCK + self.open.len()
+    }
+
+    fn get(&self, place: usize) -> &T {
+        self.full.get(place / BLOCK).unwrap_or(&self.open).index(place % BLOCK)
+    }
+
+    fn push(&mut self, item: T, blocks: &mut Blocks<T>) {
+        if self.open.len() == self.open.capacity() {
+            let full = std::mem::replace(&mut self.open, blocks.take());
+            if !full.is_empty() {
+                self.full.push(full);
+            }
+        }
+        self.open.push(item);
+    }
+
+    fn pop(&mut self, blocks: &mut Blocks<T>) -> Option<T> {
+        let item = self.open.pop()?;
+        if self.open.is_empty() {
+            let next = self.full.pop().unwrap_or_default();
+            blocks.give(std::mem::replace(&mut self.open, next));
+        }
+        Some(item)
+    }
+
+    /// Takes out an item; the last one comes in its place.
+    fn swap_remove(&mut self, place: usize, blocks: &mut Blocks<T>) {
+        let Some(last) = self.pop(blocks) else { return };
+        if place < self.len() {
+            *self.full.get_mut(place / BLOCK).unwrap_or(&mut self.open).index_mut(place % BLOCK) = last;
+        }
+    }
+}
+
+/// Blocks without items, kept so that slots can have them.
+#[derive(Debug)]
+struct Blocks<T> {
+    spare: Vec<Vec<T>>,
+    used: usize,
+}
+
+impl<T> Blocks<T> {
+    fn take(&mut self) -> Vec<T> {
+        self.used += 1;
+        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK))
+    }
+
+    fn give(&mut self, block: Vec<T>) {
+        self.used -= 1;
+        if self.spare.len() < self.used / SPARE_SHARE + SPARE_MIN {
+            self.spare.push(block);
+        }
+    }
+}
+
 /// One worker's wheel. An entry counts only if it is where the item was last filed, so that filing again, here or in
 /// another worker's wheel, makes earlier entries stale.
 #[derive(Debug)]
 pub struct Wheel<T> {
     /// What is filed for tick `t` is in slot `t % SLOTS`, and no other tick's.
-    slots: Vec<Vec<T>>,
+    slots: Vec<Slot<T>>,
+    blocks: Blocks<T>,
     tick: u64,
     /// Slot and place in it where weeding goes on.
     weeded: (usize, usize),
@@ -97,7 +174,12 @@ pub struct Wheel<T> {
 impl<T: Timed> Wheel<T> {
     /// An empty wheel that stands at `now`.
     pub fn new(now: Instant) -> Self {
-        Wheel { slots: (0..SLOTS).map(|_| Vec::new()).collect(), tick: tick_of(now), weeded: (0, 0) }
+        Wheel {
+            slots: (0..SLOTS).map(|_| Slot::default()).collect(),
+            blocks: Blocks { spare: Vec::new(), used: 0 },
+            tick: tick_of(now),
+            weeded: (0, 0),
+        }
     }
 
     /// Files an item under its deadline, or as far ahead as the wheel reaches.
@@ -105,11 +187,7 @@ impl<T: Timed> Wheel<T> {
         let wanted = tick_of(item.life().deadline()) + 1;
         let tick = wanted.clamp(self.tick + 1, self.tick + SLOTS - 1);
         item.life().filed.store(tick as u32, Ordering::Relaxed);
-        let slot = &mut self.slots[(tick % SLOTS) as usize];
-        if slot.len() == slot.capacity() {
-            slot.reserve_exact(slot.len() / SLOT_GROWTH + 1);
-        }
-        slot.push(item);
+        self.slots[(tick % SLOTS) as usize].push(item, &mut self.blocks);
     }
 
     /// Takes out what has ended among a few items, each time of the next few. Called whenever an item ends long before its time,
@@ -121,17 +199,14 @@ impl<T: Timed> Wheel<T> {
             let items = &mut self.slots[slot];
             while left > 0 && place < items.len() {
                 left -= 1;
-                if has_ended(&items[place]) {
-                    items.swap_remove(place);
+                if has_ended(items.get(place)) {
+                    items.swap_remove(place, &mut self.blocks);
                 } else {
                     place += 1;
                 }
             }
             if left == 0 {
                 break;
-            }
-            if items.capacity() > 4 * items.len() {
-                items.shrink_to_fit();
             }
             (slot, place) = ((slot + 1) % SLOTS as usize, 0);
         }
@@ -148,11 +223,12 @@ impl<T: Timed> Wheel<T> {
     /// Turns to the next of the ticks that are [`Wheel::due`] at `now`. `expire` is called for each item whose deadline has come.
     pub fn turn(&mut self, tick: u64, now: Instant, mut expire: impl FnMut(&T) -> Fate) {
         self.tick = self.tick.max(tick_of(now));
-        for item in std::mem::take(&mut self.slots[(tick % SLOTS) as usize]) {
+        let mut turned = std::mem::take(&mut self.slots[(tick % SLOTS) as usize]);
+        while let Some(item) = turned.pop(&mut self.blocks) {
             let filed = u64::from(item.life().filed.load(Ordering::Relaxed));
             if filed > tick && filed % SLOTS == tick % SLOTS {
                 // Filed again by this turn of the whole wheel.
-                self.slots[(tick % SLOTS) as usize].push(item);
+                self.slots[(tick % SLOTS) as usize].push(item, &mut self.blocks);
                 continue;
             }
             if filed != tick {
@@ -176,6 +252,32 @@ mod tests {
     impl Timed for Rc<Item> {
         fn life(&self) -> &Life {
             &self.0
+        }
+    }
+
+    impl<T> Wheel<T> {
+        /// For so many items there is memory.
+        fn room(&self) -> usize {
+            let used = self.slots.iter().map(|slot| slot.full.len() * BLOCK + slot.open.capacity());
+            used.sum::<usize>() + self.blocks.spare.len() * BLOCK
+        }
+    }
+
+    #[test]
+    fn what_is_filed_again_takes_no_memory_beside() {
+        const HELD: u64 = 300_000;
+        let mut wheel = Wheel::new(Instant::START);
+        for number in 0..HELD {
+            let item = Rc::new(Item(Life::default()));
+            item.0.set_deadline(seconds(60) + Duration::from_micros(200 * number));
+            wheel.file(Rc::clone(&item));
+            item.0.set_deadline(seconds(100_000));
+        }
+        let filed = wheel.room();
+        assert!(filed < HELD as usize * 11 / 10, "room for {filed}");
+        for second in 1..600 {
+            assert_eq!(expired(&mut wheel, seconds(second)), 0);
+            assert!(wheel.room() <= filed + SLOTS as usize * 2, "room for {} at {second}", wheel.room());
         }
     }
 
@@ -225,7 +327,7 @@ mod tests {
     #[test]
     fn what_has_ended_is_weeded_out_and_the_rest_stays() {
         let mut wheel = Wheel::new(Instant::START);
-        let filed = |wheel: &Wheel<_>| wheel.slots.iter().map(Vec::len).sum::<usize>();
+        let filed = |wheel: &Wheel<_>| wheel.slots.iter().map(Slot::len).sum::<usize>();
         // One ends for each that comes, as in a table that is full.
         let mut alive = std::collections::VecDeque::new();
         for number in 0..10_000 {
@@ -240,8 +342,7 @@ mod tests {
             }
         }
         assert_eq!(alive.iter().filter(|item| Rc::strong_count(item) == 2).count(), 1000);
-        let capacity: usize = wheel.slots.iter().map(Vec::capacity).sum();
-        assert!(capacity <= 8 * alive.len(), "room for {capacity}");
+        assert!(wheel.room() <= 8 * alive.len(), "room for {}", wheel.room());
     }
 
     #[test]

@@ -259,6 +259,11 @@ pub fn start<E: Engine + 'static>(
 }
 
 impl Xdp {
+    /// Whether a worker has ended by itself.
+    pub fn has_lost_worker(&self) -> bool {
+        self.workers.iter().any(JoinHandle::is_finished)
+    }
+
     fn new(steerer: Steerer, status: Vec<PortStatus>) -> Self {
         Xdp {
             steerer,

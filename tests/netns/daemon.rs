@@ -13,10 +13,26 @@ use xlvs::admin::client::{ControlSocket, SOCKET_VARIABLE, Transport};
 use xlvs::director::protocol::{Reply, Request, Status};
 use xlvs::ipvs::verdict::PacketTotals;
 
+use super::namespace::Namespace;
 use super::rig::{Rig, wait_until};
 
 /// Virtual address, on the router's `front`.
 pub const VIP: &str = "10.1.0.30";
+
+/// How a daemon of a pair is started.
+#[derive(Clone, Copy, Default)]
+pub struct Launch<'a> {
+    /// `lvs.cf`.
+    pub lvs: &'a str,
+    /// Lines of the settings.
+    pub settings: &'a str,
+    /// More arguments of `xlvs run`.
+    pub arguments: &'a [&'a str],
+    /// The command by which it is run, such as one that takes capabilities away.
+    pub by: &'a [String],
+    /// More variables of its environment.
+    pub variables: &'a [(&'a str, String)],
+}
 
 /// The daemon; killed when dropped.
 pub struct Daemon {
@@ -57,6 +73,45 @@ impl Daemon {
         Self::spawn_with(rig, directory, lvs, rules, "")
     }
 
+    /// Starts it as one of a pair in a router's namespace, and waits until it answers. It is not forced to be active.
+    pub fn of_pair(router: &Namespace, directory: TempDir, lvs: &str, settings: &str) -> Self {
+        Self::spawn_in(router, directory, lvs, settings).answering()
+    }
+
+    /// The same, and does not wait for anything.
+    pub fn spawn_in(router: &Namespace, directory: TempDir, lvs: &str, settings: &str) -> Self {
+        Self::launch(router, directory, &Launch { lvs, settings, ..Launch::default() })
+    }
+
+    /// Starts it in any way, and does not wait for anything.
+    pub fn launch(router: &Namespace, directory: TempDir, launch: &Launch<'_>) -> Self {
+        router.run("sysctl -qw net.ipv4.ip_forward=1");
+        let path = |name| directory.path().join(name);
+        let socket = path("control.sock");
+        let basic = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
+        fs::write(path("xlvs.toml"), basic + launch.settings).unwrap();
+        fs::write(path("lvs.cf"), launch.lvs).unwrap();
+        let program = String::from(env!("CARGO_BIN_EXE_xlvs"));
+        let mut words = launch.by.iter().chain(std::iter::once(&program));
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).envs(launch.variables.iter().map(|(name, value)| (name, value)));
+        command.arg("run").arg("--settings").arg(path("xlvs.toml")).arg("--config").arg(path("lvs.cf"));
+        command.arg("--marks").arg(path("iptables")).arg("--marks6").arg(path("ip6tables"));
+        command.args(launch.arguments).stderr(File::create(path("log")).unwrap());
+        let process = router.enter(|| command.spawn().unwrap());
+        Daemon { process: RefCell::new(process), directory: Some(directory) }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.borrow().id()
+    }
+
+    /// Ends it as an administrator does, and does not wait.
+    pub fn terminate(&self) {
+        kill(Pid::from_raw(self.process.borrow().id() as i32), Signal::SIGTERM).unwrap();
+    }
+
     fn spawn_with(rig: &Rig, directory: TempDir, lvs: Option<&str>, rules: &[&str], settings: &str) -> Self {
         rig.router.run("sysctl -qw net.ipv4.ip_forward=1");
         let path = |name| directory.path().join(name);
@@ -72,7 +127,7 @@ impl Daemon {
         match lvs {
             Some(lvs) => {
                 fs::write(path("lvs.cf"), lvs).unwrap();
-                command.arg("--config").arg(path("lvs.cf"));
+                command.arg("--config").arg(path("lvs.cf")).arg("--forceactive");
             }
             None => drop(command.arg("--bare")),
         }
@@ -81,7 +136,8 @@ impl Daemon {
         Daemon { process: RefCell::new(process), directory: Some(directory) }
     }
 
-    fn answering(self) -> Self {
+    /// Waits until it answers.
+    pub fn answering(self) -> Self {
         wait_until("the daemon answers", || self.has_ended() || self.call(Request::Status).is_some());
         assert!(!self.has_ended(), "the daemon has ended: {}", self.log());
         self

@@ -24,6 +24,8 @@ const SYSCTL_PREFIX: &str = "net.ipv4.vs.";
 pub(super) enum Task {
     Run(RunOptions),
     Status,
+    Takeover,
+    Standby,
     Diff,
     Doctor {
         options: RunOptions,
@@ -163,6 +165,8 @@ pub(super) fn parse(arguments: Vec<OsString>, json: bool) -> Result<Task, UsageE
         "confirm" => alone(&mut words, Task::Confirm),
         "doctor" => parse_doctor(&mut words),
         "status" => alone(&mut words, Task::Status),
+        "takeover" => alone(&mut words, Task::Takeover),
+        "standby" => alone(&mut words, Task::Standby),
         "reload" => alone(&mut words, Task::Reload),
         "diff" => alone(&mut words, Task::Diff),
         "proc" => parse_proc(&mut words),
@@ -191,6 +195,7 @@ fn parse_run(parser: &mut Words) -> Result<Task, UsageError> {
             Long("marks6") => options.marks6 = Some(parser.value()?.into()),
             Long("settings") => options.settings = Some(parser.value()?.into()),
             Long("bare") => options.bare = true,
+            Long("forceactive") => options.force_active = true,
             Short('h') | Long("help") => return Ok(Task::Help),
             other => return Err(other.unexpected().into()),
         }

@@ -5,6 +5,7 @@ mod command_line;
 mod doctor;
 mod drain;
 mod events;
+mod pair;
 mod status;
 
 use std::ffi::OsString;
@@ -93,6 +94,8 @@ fn perform(task: Task, json: bool) -> Result<Answer, Trouble> {
         Task::Diff => diff(json)?,
         Task::Doctor { options, interfaces } => doctor::doctor(&options, &interfaces, json)?,
         Task::Proc(file) => show_proc(file),
+        Task::Takeover => message(text(Request::Takeover)?, json).into(),
+        Task::Standby => message(text(Request::Standby)?, json).into(),
         Task::ListSysctls => settings(&text(Request::ListSysctls)?, json).into(),
         Task::Sysctl { name, value } => settings(&text(Request::Sysctl { name, value })?, json).into(),
         Task::Server { server, virtual_server, to } => {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::source_line;
+use super::{pair, source_line};
 use crate::director::member::{Override, State};
 use crate::director::protocol::{
     DrainStatus, ServerStatus, ShortcutStatus, SorryStatus, Status, VirtualStatus,
@@ -20,6 +20,9 @@ pub(super) fn describe(status: &Status) -> String {
 
 fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(text, "xlvs {}, running for {} s, {} worker(s)", status.version, status.uptime, status.workers)?;
+    if let Some(report) = &status.pulse {
+        pair::write_report(text, report)?;
+    }
     for port in &status.ports {
         writeln!(
             text,

@@ -4,11 +4,11 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use super::files::{self, Files};
-use super::workers::xdp_config;
+use super::workers::{Workers, xdp_config};
 use super::{RunError, RunOptions, ports};
 use crate::config::settings::Settings;
 use crate::director::Port;
-use crate::director::doctor::{Facts, Finding, PortFacts, judge};
+use crate::director::doctor::{Facts, Finding, Grade, PortFacts, judge};
 use crate::director::protocol::PortStatus;
 use crate::director::wanted::Wanted;
 use crate::host::interrupts::{are_deferred, interrupts};
@@ -83,4 +83,15 @@ fn port_facts(port: &Port, kinds: &[LinkKind], running: &[PortStatus]) -> Result
 fn cpus() -> Vec<usize> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
     (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect()
+}
+
+/// Logs what the administrator should not overlook; `xlvs doctor` says the rest.
+pub(super) async fn advise(settings: &Settings, ports: &[Port], workers: &Workers, netlink: &Netlink) {
+    match facts(settings, ports, &workers.ports(), netlink).await {
+        Ok(facts) => judge(&facts)
+            .iter()
+            .filter(|finding| finding.grade == Grade::Bad)
+            .for_each(|finding| tracing::warn!("{}", finding.line())),
+        Err(error) => tracing::debug!("{error}"),
+    }
 }

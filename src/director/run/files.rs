@@ -78,6 +78,11 @@ impl Files {
         Ok((settings, files))
     }
 
+    /// What was asked for on the command line.
+    pub fn options(&self) -> &RunOptions {
+        &self.options
+    }
+
     /// The site's `lvs.cf`, if it has one.
     pub fn lvs(&self) -> Option<&Path> {
         self.lvs.as_deref()

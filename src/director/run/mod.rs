@@ -5,8 +5,11 @@ mod checks;
 mod effects;
 pub mod examine;
 mod files;
+mod heart;
 mod journal;
 mod overrides;
+mod pair;
+mod pair_plan;
 mod ports;
 mod programs;
 mod reload;
@@ -18,6 +21,7 @@ mod workers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::signal::Signal::{SIGINT, SIGTERM};
 use sd_notify::NotifyState;
@@ -25,7 +29,6 @@ use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use super::doctor::{Grade, judge};
 use super::protocol::{Reply, Request};
 use super::socket::{Asked, ControlSocket, SocketError};
 use super::wanted::Wanted;
@@ -41,13 +44,18 @@ use crate::ipvs::snapshot::Tables;
 use crate::ipvs::sync::SyncRole;
 use crate::nanny::HealthReport;
 use crate::net::route::HostNetwork;
+use crate::net::time::Instant;
+use crate::pulse::Wish;
 use crate::xdp::XdpError;
 
 use addresses::Addresses;
 use checks::Checks;
 use files::{Configuration, Files};
+use heart::{Heart, Order, RestingHeart};
 use journal::Events;
 use overrides::OverrideFile;
+use pair::{Answers, next_order, resting_heart};
+use pair_plan::PairPlan;
 use programs::{LoadReport, Programs};
 use reload::Install;
 use settings::LogFilter;
@@ -72,6 +80,8 @@ pub struct RunOptions {
     pub settings: Option<PathBuf>,
     /// Start with empty tables and no `lvs.cf`.
     pub bare: bool,
+    /// Become active at once, whatever the partner does.
+    pub force_active: bool,
 }
 
 /// Why the daemon does not run.
@@ -95,6 +105,12 @@ pub enum RunError {
     /// A port went away.
     #[error("interface {0} has gone; xlvs stops, start it again when the interface is back")]
     PortGone(String),
+    /// A worker ended.
+    #[error("a packet thread has ended by itself; xlvs stops, start it again")]
+    WorkerGone,
+    /// The pair; the text is the whole report.
+    #[error("{0}")]
+    Pair(String),
     /// AF_XDP.
     #[error("{0}")]
     Xdp(#[from] XdpError),
@@ -114,13 +130,17 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     privilege::require()?;
     let files = Files::new(options, &settings);
     let configuration = files.read().map_err(RunError::Configuration)?;
+    let forced = files.options().force_active;
     let mut daemon = Daemon::start(settings, files, log, &configuration).await?;
     daemon.configure(configuration).await;
+    if forced {
+        daemon.settle().await;
+    }
     daemon.watch_files();
     notify(&[NotifyState::Ready]);
     let outcome = daemon.serve(&mut signals).await;
-    daemon.stop().await;
-    outcome
+    daemon.stop(*outcome.as_ref().unwrap_or(&SIGTERM) as i32, outcome.is_err()).await;
+    outcome.map(drop)
 }
 
 /// The running daemon: the director and the hands that carry out its effects.
@@ -155,6 +175,11 @@ struct Daemon {
     answer: Option<Reply>,
     changed_by_hand: Vec<String>,
     watchdog: Option<Watchdog>,
+    /// None without `lvs.cf`: then this router is active all the time.
+    heart: Option<Heart>,
+    /// What the heart goes by again if a trial ends.
+    plan_before: Option<PairPlan>,
+    answers: mpsc::UnboundedReceiver<Answers>,
 }
 
 /// What the daemon waits for.
@@ -167,7 +192,10 @@ enum Happening {
     Files(Vec<watcher::Change>),
     FilesQuiet,
     Tick,
+    Order(Order),
+    Answers(Answers),
     PortGone(String),
+    WorkerGone,
     Stop(nix::sys::signal::Signal),
 }
 
@@ -187,29 +215,38 @@ impl Daemon {
         if wanted.services.is_empty() && !wanted.refused.is_empty() {
             return Err(RunError::Configuration(wanted.refused.join("\n")));
         }
+        let options = files.options().clone();
+        let heart = resting_heart(&settings, &options, configuration, &now_network)?;
         let ports = ports::choose(&settings.ports, &wanted, &now_network)?;
         let queues = workers::queues(&settings, &ports)?;
         let shares = workers::shares(queues);
         let tables = Arc::new(Tables::new(shares));
-        let workers = Workers::start(&settings, &ports, &tables, clock, false)?;
+        let record = settings.control_socket.with_extension("addresses.json");
+        let (to_answers, answers) = mpsc::unbounded_channel();
+        let mut addresses = Addresses::new(netlink.clone(), record, &now_network, clock, to_answers);
+        // An inactive router has no addresses, whatever an earlier run has left; and they go before what keeps the kernel from
+        // answering for them.
+        let is_inactive = heart.is_some() && !options.force_active;
+        let kept = if is_inactive { &[][..] } else { &wanted.addresses[..] };
+        addresses.remove_leftovers(&now_network, kept).await;
+        let lasting = heart.as_ref().is_some_and(RestingHeart::is_of_pair);
+        let workers = Workers::start(&settings, &ports, &tables, clock, lasting)?;
         let sync = SyncThreads::new(Arc::clone(&tables));
-        advise(&settings, &ports, &workers, &netlink).await;
-        let mut director = Director::new(clock.now(), tables, shares, ports.clone())
-            .with_memory(memory::total_bytes().unwrap_or(0))
-            .with_beyond(settings.beyond())
-            .with_slow_start(settings.slow_start);
+        examine::advise(&settings, &ports, &workers, &netlink).await;
+        let mut director =
+            new_director(clock.now(), &settings, (tables, shares), ports.clone(), &now_network);
         let overrides = OverrideFile::new(settings.control_socket.with_extension("overrides.json"));
         director.handle(clock.now(), Command::Overrides(overrides.read()));
-        director.handle(clock.now(), Command::Sysctls(Box::new(settings.sysctls())));
-        director.handle(clock.now(), Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
-        director.handle(clock.now(), Command::Network((*now_network).clone()));
         let (to_requests, requests) = mpsc::channel(INBOX);
         let (to_health, health) = mpsc::channel(INBOX);
         let (to_loads, loads) = mpsc::channel(INBOX);
         let programs = Programs::new(&settings.notify, to_loads);
-        let record = settings.control_socket.with_extension("addresses.json");
-        let mut addresses = Addresses::new(netlink.clone(), record, &now_network);
-        addresses.remove_leftovers(&now_network, &wanted.addresses).await;
+        if heart.is_some() {
+            director.handle(clock.now(), Command::Deactivate);
+            addresses.wait_for_partner(configuration.lvs.deadtime);
+        }
+        let carriers = netlink::watch_carriers().await?;
+        let heart = heart.map(|heart| heart.start(clock, options.force_active, carriers));
         Ok(Daemon {
             clock,
             files,
@@ -238,10 +275,14 @@ impl Daemon {
             changed_by_hand: Vec::new(),
             gone: None,
             watchdog: watchdog::of_systemd(clock.now()),
+            heart,
+            plan_before: None,
+            answers,
         })
     }
 
-    async fn serve(&mut self, signals: &mut Signals) -> Result<(), RunError> {
+    /// Returns the signal that ended it.
+    async fn serve(&mut self, signals: &mut Signals) -> Result<nix::sys::signal::Signal, RunError> {
         loop {
             match self.next(signals).await {
                 Happening::Asked(asked) => self.serve_request(asked).await,
@@ -258,10 +299,13 @@ impl Daemon {
                 Happening::Files(changes) => self.files_changed(changes),
                 Happening::FilesQuiet => self.look_at_files().await,
                 Happening::Tick => self.tick().await,
+                Happening::Order(order) => self.obey(order).await,
+                Happening::Answers(answers) => self.take_answers(answers).await,
                 Happening::PortGone(name) => return Err(RunError::PortGone(name)),
+                Happening::WorkerGone => return Err(RunError::WorkerGone),
                 Happening::Stop(signal) => {
                     tracing::info!("shutting down due to signal {}", signal as i32);
-                    return Ok(());
+                    return Ok(signal);
                 }
             }
         }
@@ -270,6 +314,9 @@ impl Daemon {
     async fn next(&mut self, signals: &mut Signals) -> Happening {
         if let Some(name) = self.gone.take() {
             return Happening::PortGone(name);
+        }
+        if self.workers.have_lost_one() {
+            return Happening::WorkerGone;
         }
         let now = self.clock.now();
         let others = [self.events.next_deadline(), self.watchdog.as_ref().map(Watchdog::next_deadline)];
@@ -286,6 +333,8 @@ impl Daemon {
             Some(()) = signals.interrupt.recv() => Happening::Stop(SIGINT),
             Some(changes) = watcher::next(&mut self.watcher) => Happening::Files(changes),
             () = tokio::time::sleep(quiet.unwrap_or_default()), if quiet.is_some() => Happening::FilesQuiet,
+            order = next_order(self.heart.as_mut()) => Happening::Order(order),
+            Some(answers) = self.answers.recv() => Happening::Answers(answers),
             () = tokio::time::sleep(pause) => Happening::Tick,
         }
     }
@@ -307,6 +356,8 @@ impl Daemon {
     async fn serve_request(&mut self, asked: Asked) {
         let Asked { request, answer } = asked;
         let reply = match request {
+            Request::Takeover => self.wish(Wish::Takeover).await,
+            Request::Standby => self.wish(Wish::Standby).await,
             Request::Reload => self.reload().await,
             Request::Events { after, wait } => {
                 return self.events.serve(self.clock.now(), after, wait, answer);
@@ -318,6 +369,7 @@ impl Daemon {
                 Reply::Status(mut status) => {
                     self.workers.describe(&mut status);
                     status.notices_lost = self.programs.notices_lost();
+                    status.pulse = self.heart.as_ref().map(Heart::report);
                     Reply::Status(status)
                 }
                 reply => reply,
@@ -345,11 +397,15 @@ impl Daemon {
         for effect in self.director.handle(self.clock.now(), command) {
             self.carry_out(effect).await;
         }
+        self.note_addresses();
+        let network = Arc::clone(&self.network.borrow());
+        self.addresses.ask(&network, Duration::ZERO);
         self.events.answer(self.clock.now());
     }
 
-    async fn stop(mut self) {
+    async fn stop(mut self, signal: i32, failed: bool) {
         notify(&[NotifyState::Stopping]);
+        self.leave_pair(signal, failed).await;
         self.command(Command::Withdraw).await;
         self.command(Command::Stop).await;
         self.socket.abort();
@@ -359,6 +415,23 @@ impl Daemon {
         self.programs.stop().await;
         tracing::info!("stopped");
     }
+}
+
+/// With all that the settings and the network say.
+fn new_director(
+    now: Instant,
+    settings: &Settings,
+    (tables, shares): (Arc<Tables>, usize),
+    ports: Vec<Port>,
+    network: &HostNetwork,
+) -> Director {
+    let mut director = Director::new(now, tables, shares, ports)
+        .with_memory(memory::total_bytes().unwrap_or(0))
+        .with_beyond(settings.beyond());
+    director.handle(now, Command::Sysctls(Box::new(settings.sysctls())));
+    director.handle(now, Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
+    director.handle(now, Command::Network(network.clone()));
+    director
 }
 
 struct Signals {
@@ -376,16 +449,5 @@ impl Signals {
             terminate: hook(SignalKind::terminate(), "listen for SIGTERM")?,
             interrupt: hook(SignalKind::interrupt(), "listen for SIGINT")?,
         })
-    }
-}
-
-/// Logs what the administrator should not overlook; `xlvs doctor` says the rest.
-async fn advise(settings: &Settings, ports: &[Port], workers: &Workers, netlink: &Netlink) {
-    match examine::facts(settings, ports, &workers.ports(), netlink).await {
-        Ok(facts) => judge(&facts)
-            .iter()
-            .filter(|finding| finding.grade == Grade::Bad)
-            .for_each(|finding| tracing::warn!("{}", finding.line())),
-        Err(error) => tracing::debug!("{error}"),
     }
 }

@@ -40,6 +40,7 @@ pub struct Programs {
     loads: mpsc::Sender<LoadReport>,
     load_permits: Arc<Semaphore>,
     notices: Option<mpsc::Sender<Notice>>,
+    commands: Option<mpsc::UnboundedSender<(&'static str, Vec<String>)>>,
     lost: Arc<AtomicU64>,
     running: JoinSet<()>,
 }
@@ -55,8 +56,10 @@ impl Programs {
             running.spawn(Notifier::new(words, Arc::clone(&lost)).run(inbox));
             sender
         });
+        let (commands, inbox) = mpsc::unbounded_channel();
+        running.spawn(run_commands(inbox));
         let load_permits = Arc::new(Semaphore::new(LOADS_AT_ONCE));
-        Programs { loads, load_permits, notices, lost, running }
+        Programs { loads, load_permits, notices, commands: Some(commands), lost, running }
     }
 
     /// Has a server's load told; the report comes in any case.
@@ -71,18 +74,10 @@ impl Programs {
         });
     }
 
-    /// Runs a command of `lvs.cf`. What it leaves running when it ends goes on.
-    pub fn run(&mut self, key: &'static str, words: Vec<String>) {
-        self.forget_ended();
-        self.running.spawn(async move {
-            tracing::info!("{key}: running {}", words.join(" "));
-            if let Some(problem) = problem(
-                &words,
-                run_program(words.clone(), Stdio::null(), COMMAND_TIME, Leftovers::GoOn).await,
-            ) {
-                tracing::warn!("{key}: {problem}");
-            }
-        });
+    /// Runs a command of `lvs.cf`, after those before it. What it leaves running when it ends goes on.
+    pub fn run(&self, key: &'static str, words: Vec<String>) {
+        // The task lasts as long as this.
+        let _ = self.commands.as_ref().map(|commands| commands.send((key, words)));
     }
 
     /// Has the notify command told.
@@ -105,12 +100,27 @@ impl Programs {
 
     /// Lets them end, for some seconds; what still runs then is killed.
     pub async fn stop(mut self) {
-        drop(self.notices.take());
+        drop((self.notices.take(), self.commands.take()));
         let ended = async { while self.running.join_next().await.is_some() {} };
         if timeout(LAST_TIME, ended).await.is_err() {
             tracing::warn!("programs that have not ended are killed");
         }
     }
+}
+
+/// One after the other: the last one says how things are.
+async fn run_commands(mut inbox: mpsc::UnboundedReceiver<(&'static str, Vec<String>)>) {
+    while let Some((key, words)) = inbox.recv().await {
+        tracing::info!("{key}: running {}", words.join(" "));
+        if let Some(problem) = run_command(words, COMMAND_TIME, Leftovers::GoOn).await {
+            tracing::warn!("{key}: {problem}");
+        }
+    }
+}
+
+/// Runs a program; returns what went wrong, if anything did.
+pub async fn run_command(words: Vec<String>, limit: Duration, leftovers: Leftovers) -> Option<String> {
+    problem(&words, run_program(words.clone(), Stdio::null(), limit, leftovers).await)
 }
 
 async fn read_load(words: Vec<String>, limit: Duration) -> Result<String, String> {

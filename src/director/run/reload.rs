@@ -11,9 +11,11 @@ use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
 use super::files::{Configuration, Others};
+use super::pair_plan::PairPlan;
 use super::watchdog::{notify, notify_reloading};
 use super::{Daemon, Watcher, ports, watcher};
 use crate::config::lvs::LvsConfig;
+use crate::config::settings::Settings;
 use crate::director::protocol::{Reply, Request, SiteFiles};
 use crate::director::wanted::Wanted;
 use crate::director::watch::FileEvent;
@@ -52,7 +54,7 @@ impl Daemon {
         reply
     }
 
-    fn read_again(&self) -> Result<(crate::config::settings::Settings, super::Files, Configuration), String> {
+    fn read_again(&self) -> Result<(Settings, super::Files, Configuration), String> {
         if let Some(why) = self.director.on_trial(self.clock.now()) {
             return Err(why);
         }
@@ -62,6 +64,7 @@ impl Daemon {
             return Err(objection);
         }
         self.check_ports(&configuration.lvs)?;
+        self.check_pair(&configuration.lvs, &settings)?;
         Ok((settings, files, configuration))
     }
 
@@ -70,12 +73,21 @@ impl Daemon {
         ports::check(served, &Wanted::new(lvs), &self.network.borrow()).map_err(|error| error.to_string())
     }
 
+    fn check_pair(&self, lvs: &LvsConfig, settings: &Settings) -> Result<(), String> {
+        match self.heart {
+            Some(_) => PairPlan::new(lvs, &settings.pulse, &self.network.borrow()).map(drop),
+            None => Ok(()),
+        }
+    }
+
     pub(super) async fn configure(&mut self, configuration: Configuration) {
         let Configuration { lvs, marks, warnings } = configuration;
         for warning in warnings {
             tracing::warn!("{warning}");
         }
+        self.follow(&lvs);
         self.command(Command::Configure { lvs: Box::new(lvs), marks }).await;
+        self.report_sync().await;
     }
 
     /// Foretells; the counting is done elsewhere, since it takes a while and needs no director.
@@ -101,7 +113,10 @@ impl Daemon {
         };
         match objection {
             Some(objection) => Err(objection),
-            None => self.check_ports(&others.lvs).map(|()| others),
+            None => {
+                self.check_ports(&others.lvs)?;
+                self.check_pair(&others.lvs, &self.settings).map(|()| others)
+            }
         }
     }
 
@@ -118,6 +133,8 @@ impl Daemon {
         let source = files.lvs.name.clone();
         let confirm = confirm.map(|seconds| Duration::from_secs(u64::from(seconds)));
         let Others { lvs, marks, .. } = others;
+        let plan_before = self.follow(&lvs);
+        self.plan_before = plan_before.filter(|_| confirm.is_some());
         let command = Command::Apply {
             client: ClientId(0),
             lvs: Box::new(lvs),
@@ -126,6 +143,7 @@ impl Daemon {
             confirm,
         };
         self.command(command).await;
+        self.report_sync().await;
         let reply = self.answer.take().unwrap_or_else(|| Reply::Failed("no answer".into()));
         let Reply::Text(text) = reply else { return reply };
         let is_site = self.files.lvs().is_some_and(|site| is_same(site, Path::new(&source)));
@@ -176,6 +194,9 @@ impl Daemon {
         if !kept && self.install.take().is_some_and(|install| install.is_site) {
             let site = self.files.lvs().unwrap_or(Path::new("lvs.cf")).display().to_string();
             tracing::warn!("{site} still has what was on trial: a reload or a restart follows it");
+        }
+        if let (Some(heart), Some(plan)) = (&mut self.heart, self.plan_before.take().filter(|_| !kept)) {
+            heart.follow(plan);
         }
         // What has changed meanwhile had to wait.
         let now = self.clock.now();

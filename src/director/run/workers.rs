@@ -132,6 +132,11 @@ impl Workers {
         self.xdp.as_mut().map_or(Ok(()), |xdp| xdp.apply_steering(steering))
     }
 
+    /// Whether a packet thread has ended by itself.
+    pub fn have_lost_one(&self) -> bool {
+        self.xdp.as_ref().is_some_and(Xdp::has_lost_worker)
+    }
+
     /// What each port got.
     pub fn ports(&self) -> Vec<PortStatus> {
         self.xdp.iter().flat_map(Xdp::port_status).map(describe).collect()

@@ -1,5 +1,6 @@
 //! The kernel's network configuration over rtnetlink: read it, watch it, resolve neighbours, hold addresses.
 
+mod carrier;
 mod kind;
 mod read;
 mod watch;
@@ -18,6 +19,7 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::{AddressFamily, route::RouteType};
 use thiserror::Error;
 
+pub use carrier::{Carriers, watch_carriers};
 pub use kind::{CableEnd, LinkKind};
 pub use watch::watch;
 

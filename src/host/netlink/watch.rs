@@ -31,7 +31,7 @@ type Publisher = watch::Sender<Arc<HostNetwork>>;
 
 /// Reads the kernel's network and keeps the reading fresh from a task of the current tokio runtime, which ends when all
 /// receivers are gone. Only real changes are published, bursts as one: a neighbour that goes stale and comes back with
-/// the same hardware address is none. Errors of the first reading are returned, later ones are logged and retried.
+/// the same hardware address is none; an address that came and went is one. Errors of the first reading are returned, later ones are logged and retried.
 pub async fn watch() -> Result<watch::Receiver<Arc<HostNetwork>>, NetlinkError> {
     let netlink = Netlink::open()?;
     // Subscribed before the reading, so that no change falls between the two.
@@ -97,6 +97,7 @@ async fn follow(netlink: &Netlink, notifications: &mut Notifications, publisher:
         overrun |= burst.overrun;
         if burst.matters || overrun {
             match netlink.read().await {
+                Ok(network) if burst.lost_address => drop(publisher.send_replace(Arc::new(network))),
                 Ok(network) => publish(publisher, network),
                 Err(error) => return error,
             }
@@ -121,6 +122,8 @@ fn publish(publisher: &Publisher, network: HostNetwork) {
 struct Burst {
     /// Something that is not known yet.
     matters: bool,
+    /// An address was taken away: also news if it came within the same burst, and nothing has changed.
+    lost_address: bool,
     /// Notifications were lost.
     overrun: bool,
     /// The burst ended by itself.
@@ -130,7 +133,10 @@ struct Burst {
 impl Burst {
     fn add(&mut self, message: &NetlinkMessage<RouteNetlinkMessage>, known: &HostNetwork) {
         match &message.payload {
-            NetlinkPayload::InnerMessage(message) => self.matters |= matters(message, known),
+            NetlinkPayload::InnerMessage(message) => {
+                self.matters |= matters(message, known);
+                self.lost_address |= matches!(message, RouteNetlinkMessage::DelAddress(_));
+            }
             NetlinkPayload::Overrun(_) => self.overrun = true,
             _ => {}
         }

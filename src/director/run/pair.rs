@@ -1,0 +1,179 @@
+//! The daemon as one of a pair: it does what its heart orders.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::files::Configuration;
+use super::heart::{Heart, Order, RestingHeart};
+use super::pair_plan::{PairPlan, read_key};
+use super::{Daemon, RunError, RunOptions};
+use crate::config::lvs::LvsConfig;
+use crate::config::settings::Settings;
+use crate::director::Command;
+use crate::director::protocol::Reply;
+use crate::net::addr::MacAddr;
+use crate::net::route::HostNetwork;
+use crate::pulse::{Event, Wish};
+
+/// How long the end may take: addresses go, and the partner is told.
+const END: Duration = Duration::from_secs(5);
+/// How long a forced start is waited for before anybody is served.
+const FORCED_START: Duration = Duration::from_secs(10);
+
+/// How long packets that still come this way are translated after the partner has been told: it asks whether the addresses are free,
+/// puts them up and tells the neighbours, all of which takes less.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Who answered a round of probes.
+pub type Answers = BTreeMap<IpAddr, Option<MacAddr>>;
+
+/// The heart of a router that has an `lvs.cf`, in a pair or not.
+pub fn resting_heart(
+    settings: &Settings,
+    options: &RunOptions,
+    configuration: &Configuration,
+    network: &HostNetwork,
+) -> Result<Option<RestingHeart>, RunError> {
+    if options.bare {
+        return Ok(None);
+    }
+    let plan = PairPlan::new(&configuration.lvs, &settings.pulse, network).map_err(RunError::Pair)?;
+    let pulse = &plan.settings;
+    if !pulse.pair && !options.force_active {
+        let wait = pulse.deadtime.as_secs();
+        tracing::info!(
+            "no partner, and active in {wait} s (deadtime) as with Piranha; --forceactive: at once"
+        );
+    }
+    let key = read_key(&settings.pulse).map_err(RunError::Pair)?;
+    let boot = boot_number().map_err(|error| RunError::System("read /dev/urandom", error))?;
+    RestingHeart::new(plan, key.as_ref(), boot).map(Some).map_err(RunError::Pair)
+}
+
+/// A number by which this run can be told from others.
+fn boot_number() -> std::io::Result<u64> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes) | 1)
+}
+
+/// The next order; none ever comes without a heart.
+pub async fn next_order(heart: Option<&mut Heart>) -> Order {
+    match heart {
+        Some(heart) => heart.order().await,
+        None => pending().await,
+    }
+}
+
+impl Daemon {
+    pub(super) async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Activate => {
+                self.command(Command::Activate).await;
+                self.report_sync().await;
+                self.tell_if_activated();
+            }
+            Order::Deactivate => {
+                self.command(Command::Deactivate).await;
+                self.report_sync().await;
+                self.tell(Event::Deactivated);
+            }
+            Order::Run(hook) => self.command(Command::RunHook(hook)).await,
+            Order::AnnounceAgain => self.command(Command::AnnounceAgain).await,
+            Order::Exit => {}
+        }
+    }
+
+    /// Has the heart go by another `lvs.cf`, which has been found usable. Returns the plan to go back to.
+    pub(super) fn follow(&mut self, lvs: &LvsConfig) -> Option<PairPlan> {
+        let heart = self.heart.as_mut()?;
+        let plan = PairPlan::new(lvs, &self.settings.pulse, &self.network.borrow()).ok()?;
+        let former = heart.plan().clone();
+        heart.follow(plan);
+        Some(former)
+    }
+
+    /// A synchronisation daemon of `lvs.cf` that does not start is no reason to stop.
+    pub(super) async fn report_sync(&mut self) {
+        if let Some((role, text)) = self.sync_failed.take() {
+            tracing::error!("syncdaemon of lvs.cf: {text}");
+            self.command(Command::SyncFailed(role)).await;
+        }
+    }
+
+    pub(super) fn note_addresses(&mut self) {
+        for address in self.addresses.take_put() {
+            self.director.handle(self.clock.now(), Command::AddressUp(address));
+        }
+    }
+
+    pub(super) async fn take_answers(&mut self, answers: Answers) {
+        let network = Arc::clone(&self.network.borrow());
+        let partner_active = self.heart.as_ref().is_some_and(Heart::partner_is_active);
+        self.addresses.judge(&network, answers, partner_active).await;
+        self.note_addresses();
+        self.tell_if_activated();
+    }
+
+    fn tell_if_activated(&self) {
+        if self.addresses.are_settled() {
+            self.tell(Event::Activated);
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        self.heart.iter().for_each(|heart| heart.tell(event.clone()));
+    }
+
+    pub(super) async fn wish(&self, wish: Wish) -> Reply {
+        let Some(heart) = &self.heart else {
+            return Reply::Failed("this daemon is not of a pair: it was started without lvs.cf".into());
+        };
+        heart.wish(wish).await.map_or_else(|why| Reply::Failed(format!("xlvs: {why}")), Reply::Text)
+    }
+
+    /// A forced start serves nobody before it is active.
+    pub(super) async fn settle(&mut self) {
+        let settling = async {
+            while self.heart.as_ref().is_some_and(|heart| !heart.is_settled()) {
+                tokio::select! {
+                    order = next_order(self.heart.as_mut()) => self.obey(order).await,
+                    Some(answers) = self.answers.recv() => self.take_answers(answers).await,
+                    () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                }
+            }
+        };
+        if timeout(FORCED_START, settling).await.is_err() {
+            tracing::warn!("not all addresses are up yet");
+        }
+    }
+
+    /// Takes the addresses away, and tells the partner, which takes over at once.
+    pub(super) async fn leave_pair(&mut self, signal: i32, failed: bool) {
+        let Some(heart) = &self.heart else { return };
+        let is_handed_over = heart.is_active() && heart.report().partner.is_some_and(|partner| partner.heard);
+        if failed {
+            self.tell(Event::LocalFailure);
+        }
+        self.tell(Event::Terminate(signal));
+        let leaving = async {
+            loop {
+                match next_order(self.heart.as_mut()).await {
+                    Order::Exit => return,
+                    order => self.obey(order).await,
+                }
+            }
+        };
+        if timeout(END, leaving).await.is_err() {
+            tracing::error!("the partner is not told of the end within {} s", END.as_secs());
+        } else if is_handed_over && !failed {
+            tokio::time::sleep(LINGER).await;
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Connections that never end, between a client and two servers, while the routers between them take over from each other.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use xlvs::pulse::State;
+
+use super::daemon::Daemon;
+use super::lab::{DEADTIME, LVS, Lab, VIP, states};
+use super::load::Load;
+use super::rig::wait_until;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// How long no client may get an answer when the work moves on purpose.
+const HAND_OVER: Duration = Duration::from_millis(200);
+/// The long form of these tests (`make test-pair`): as many connections, and as many takeovers in a row.
+const CONNECTIONS: &str = "XLVS_PAIR_CONNECTIONS";
+const TAKEOVERS: &str = "XLVS_PAIR_TAKEOVERS";
+
+fn number(name: &str, usual: usize) -> usize {
+    std::env::var(name).map_or(usual, |value| value.parse().unwrap())
+}
+
+/// The routers tell each other of connections by IPVS's own protocol, often enough for one that has just been started.
+fn lab() -> Lab {
+    let mut lab = Lab::new();
+    let another = " server two {\n  address = 10.2.0.101\n  active = 1\n }\n}\n";
+    let daemon = "syncdaemon = 1\nsyncd_iface = back\nsyncd_id = 7\n";
+    lab.lvs = daemon.to_owned() + LVS.strip_suffix("}\n").unwrap() + another;
+    lab.settings = "[sysctl]\nsync_threshold = \"2 6\"\n".to_owned();
+    // A client that can reach the servers directly would reset what it gets from them by mistake, and be heard.
+    lab.client.ip(&format!("route add 10.2.0.0/24 via {VIP}"));
+    lab
+}
+
+fn load(lab: &Lab, connections: usize) -> Load {
+    let service: SocketAddr = format!("{VIP}:80").parse().unwrap();
+    Load::start(&lab.client, service, connections, Duration::from_millis(connections as u64))
+}
+
+fn await_active(daemons: &[Daemon; 2], active: usize) {
+    let wanted = [0, 1].map(|router| if router == active { State::Active } else { State::Inactive });
+    wait_until("the work has moved", || states(daemons) == wanted);
+}
+
+/// Waits until a router knows all connections.
+fn await_synchronised(daemon: &Daemon, connections: usize, load: &Load) {
+    wait_until("the backup knows all connections", || {
+        load.check();
+        daemon.status().connections as usize >= connections
+    });
+}
+
+/// Waits until router `next` is active and every client has been answered by way of it; returns the longest silence.
+fn settle(load: &Load, what: &str, next: &Daemon) -> Duration {
+    wait_until("the other router is active", || {
+        next.status().pulse.is_some_and(|pulse| pulse.state == State::Active)
+    });
+    load.await_all(load.now(), "every client is answered by way of the other router");
+    let silence = load.silence();
+    println!("{what}: no answer for {} ms", silence.as_millis());
+    silence
+}
+
+#[test]
+fn connections_outlive_every_kind_of_takeover() {
+    let connections = number(CONNECTIONS, 500);
+    let lab = lab();
+    let [a, b] = lab.start_both();
+    let load = load(&lab, connections);
+    await_synchronised(&b, connections, &load);
+
+    load.mark();
+    a.terminate();
+    let silence = settle(&load, "SIGTERM", &b);
+    let (success, log) = a.wait();
+    assert!(success, "{log}");
+    assert!(silence < HAND_OVER, "{silence:?}");
+
+    let a = lab.start(0);
+    await_synchronised(&a, connections, &load);
+    load.mark();
+    let left = b.kill();
+    let silence = settle(&load, "kill -9", &a);
+    assert!(silence < DEADTIME + SECOND, "{silence:?}");
+
+    let b = lab.start_in(1, left);
+    await_synchronised(&b, connections, &load);
+    load.mark();
+    let [front, _] = Lab::ports(0);
+    lab.switch.ip(&format!("link set {front} down"));
+    let silence = settle(&load, "link down", &b);
+    assert!(silence < SECOND, "{silence:?}");
+
+    lab.switch.ip(&format!("link set {front} up"));
+    wait_until("it hears again", || a.log().contains("Local NIC link(s) restored: Pulse enabled"));
+    await_synchronised(&a, connections, &load);
+    load.mark();
+    lab.set_cables(1, "down");
+    drop(b.kill());
+    let silence = settle(&load, "power-off", &a);
+    assert!(silence < DEADTIME + SECOND, "{silence:?}");
+
+    let answers = load.finish();
+    println!("{connections} connections, {answers} answers, none broke");
+    a.stop();
+}
+
+/// What a daemon holds of the machine.
+#[derive(Debug, PartialEq, Eq)]
+struct Holdings {
+    descriptors: usize,
+    /// BPF programs and maps.
+    bpf: usize,
+    threads: usize,
+    addresses: String,
+}
+
+fn holdings(lab: &Lab, router: usize, daemon: &Daemon) -> Holdings {
+    let of_process = |what: &str| fs::read_dir(format!("/proc/{}/{what}", daemon.pid())).unwrap();
+    let link = |entry: fs::DirEntry| fs::read_link(entry.path()).unwrap_or_default();
+    let links: Vec<_> = of_process("fd").map(|entry| link(entry.unwrap())).collect();
+    let is_bpf = |link: &&std::path::PathBuf| link.to_string_lossy().contains("bpf");
+    Holdings {
+        descriptors: links.len(),
+        bpf: links.iter().filter(is_bpf).count(),
+        threads: of_process("task").count(),
+        addresses: lab.routers[router].ip("-4 -brief address show"),
+    }
+}
+
+/// Resident memory in kilobytes.
+fn memory(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn many_takeovers_in_a_row_lose_and_leak_nothing() {
+    const MOST_GROWTH: u64 = 8 * 1024;
+    let (connections, takeovers) = (number(CONNECTIONS, 200), number(TAKEOVERS, 10));
+    let lab = lab();
+    let daemons = lab.start_both();
+    let load = load(&lab, connections);
+    await_synchronised(&daemons[1], connections, &load);
+    let move_to = |next: usize| {
+        load.mark();
+        let (done, said) = daemons[1 - next].xlvs("standby");
+        assert!(done, "{said}");
+        await_active(&daemons, next);
+        load.await_all(load.now(), "every client is answered by way of the other router");
+        load.silence()
+    };
+    // The first ones open what stays open.
+    let mut silences = vec![move_to(1), move_to(0)];
+    let look = || [0, 1].map(|router| (holdings(&lab, router, &daemons[router]), memory(&daemons[router])));
+    wait_until("all is announced", || {
+        daemons.iter().all(|daemon| daemon.log().matches("gratuitous lvs arps finished").count() >= 2)
+    });
+    let before = look();
+    silences.extend((0..takeovers).map(|turn| move_to((turn + 1) % 2)));
+    if takeovers % 2 == 1 {
+        silences.push(move_to(0));
+    }
+    silences.sort();
+    let [median, longest] = [silences[silences.len() / 2], *silences.last().unwrap()];
+    println!(
+        "{} takeovers: no answer for {} ms in the median, {} ms at most",
+        silences.len(),
+        median.as_millis(),
+        longest.as_millis()
+    );
+    wait_until("what is held is what was held", || {
+        look().iter().zip(&before).all(|((held, _), (former, _))| held == former)
+    });
+    for (router, (then, now)) in before.iter().zip(look()).enumerate() {
+        println!("router {router}: {} kB, then {} kB", then.1, now.1);
+        assert!(now.1 < then.1 + MOST_GROWTH, "router {router}");
+    }
+    let answers = load.finish();
+    println!("{connections} connections, {answers} answers, none broke");
+    daemons.into_iter().for_each(|daemon| drop(daemon.stop()));
+    for router in 0..2 {
+        assert!(!lab.has_vip(router));
+        let links = lab.routers[router].ip("-details link show");
+        assert!(!links.contains("prog/xdp"), "{links}");
+    }
+}

@@ -1,0 +1,214 @@
+//! Thousands of schedules of faults, and what must hold in all of them (docs/pulse.md, "What is promised").
+
+use std::time::Duration;
+
+use xlvs::pulse::wire::Key;
+use xlvs::pulse::{Path, Wish};
+
+use super::world::{Chance, Fault, Law, Line, MILLISECOND, SECOND, Time, World};
+
+const SCHEDULES: u64 = 10_000;
+/// Faults happen until then; afterwards everything is whole.
+const TROUBLE: Time = 90 * SECOND;
+const DELAY_MAX: Time = 300 * MILLISECOND;
+
+fn law(chance: &mut Chance) -> Law {
+    let keepalive = chance.between(1, 4);
+    let ratio = chance.between(3, 6);
+    Law {
+        keepalive: Duration::from_secs(keepalive),
+        deadtime: Duration::from_secs(keepalive * ratio),
+        monitor_links: chance.permille(500),
+        private: chance.permille(500),
+        key: chance.permille(400).then(|| Key::new(b"a key of both routers").unwrap()),
+        fence: chance.permille(250).then(|| (chance.between(1, 3_000) * MILLISECOND, chance.permille(700))),
+        withdrawal: chance.between(1, 200) * MILLISECOND,
+        arrival: chance.between(1, 500) * MILLISECOND,
+        drift: 500,
+        // The one after them arrives within deadtime, the delay included.
+        lost_in_a_row: ratio - 2,
+    }
+}
+
+fn line(chance: &mut Chance) -> Line {
+    Line {
+        up: !chance.permille(400),
+        loss: chance.between(0, 4) * 200,
+        duplicates: chance.between(0, 3) * 300,
+        delay: chance.between(0, DELAY_MAX / 3),
+        jitter: chance.between(0, DELAY_MAX / 2),
+        ..Line::PERFECT
+    }
+}
+
+/// One fault, and the one that ends it.
+fn trouble(world: &mut World, chance: &mut Chance) {
+    let at = chance.between(0, TROUBLE);
+    let node = chance.between(0, 2) as usize;
+    let path = Path::ALL[chance.between(0, 2) as usize];
+    let until = at + chance.between(MILLISECOND, 25 * SECOND);
+    let forced = chance.permille(100);
+    match chance.between(0, 10) {
+        0 => world.at(at, Fault::Kill(node)),
+        1 => world.at(at, Fault::Terminate(node)),
+        2 => world.at(at, Fault::Break(node)),
+        3 => {
+            world.at(at, Fault::Link(node, path, false));
+            return world.at(until, Fault::Link(node, path, true));
+        }
+        4 => return world.at(at, Fault::Wish(node, Wish::Takeover)),
+        5 => return world.at(at, Fault::Wish(node, Wish::Standby)),
+        6 | 7 => return world.at(at, Fault::Line(node, path, line(chance))),
+        8 => {
+            // All at once.
+            for (node, path) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let cut = Line { up: false, ..Line::PERFECT };
+                world.at(at, Fault::Line(node, Path::ALL[path], cut));
+                world.at(until.min(TROUBLE), Fault::Line(node, Path::ALL[path], line(chance)));
+            }
+            return;
+        }
+        _ => return (0..20).for_each(|n| world.at(at + n * 100 * MILLISECOND, Fault::Attack(node))),
+    }
+    world.at(until, Fault::Start(node, forced));
+}
+
+fn repair(world: &mut World, chance: &mut Chance) {
+    for node in [0, 1] {
+        for path in Path::ALL {
+            let whole = Line { up: true, ..line(chance) };
+            world.at(TROUBLE, Fault::Line(node, path, whole));
+            world.at(TROUBLE, Fault::Link(node, path, true));
+        }
+        // Later than any start that a fault has brought with it, so that it is the last.
+        world.at(TROUBLE + 1, Fault::Start(node, false));
+    }
+}
+
+/// For how long something has been so, without a break.
+#[derive(Default)]
+struct Span(Option<Time>);
+
+impl Span {
+    fn update(&mut self, now: Time, holds: bool) -> Time {
+        if !holds {
+            self.0 = None;
+        }
+        let from = self.0.or(holds.then_some(now));
+        self.0 = from;
+        from.map_or(0, |from| now - from)
+    }
+}
+
+/// What must never last longer than it may.
+struct Watch {
+    both: Span,
+    both_one_way: Span,
+    none: Span,
+    /// The longest two actives with a path in both directions, for the record.
+    longest: Time,
+}
+
+impl Watch {
+    fn look(&mut self, world: &World, fault: Option<Fault>) -> Result<(), String> {
+        let law = &world.law;
+        let now = world.now;
+        let rest = DELAY_MAX + law.withdrawal;
+        let deadtime = law.slow(law.deadtime);
+        let holds = world.nodes[0].holds() && world.nodes[1].holds();
+        let (there, back) = (world.reaches(0), world.reaches(1));
+        // Whoever has a key believes only what answers it.
+        let (heard, fair) = if law.key.is_some() { (there && back, 3) } else { (there, 1) };
+        let both = self.both.update(now, holds && heard);
+        self.longest = self.longest.max(both);
+        if both > fair * deadtime + rest {
+            return Err(format!("two actives for {both} ns, more than {fair} deadtimes"));
+        }
+        let one_way = self.both_one_way.update(now, holds && back && law.key.is_none());
+        if one_way > 3 * deadtime + rest {
+            return Err(format!(
+                "two actives for {one_way} ns, more than 3 deadtimes, with one direction up"
+            ));
+        }
+        if fault.is_some_and(|fault| !matches!(fault, Fault::Attack(_))) {
+            self.none = Span::default();
+        }
+        let idle = !world.nodes.iter().any(|node| node.is_active());
+        let idle = idle && world.nodes.iter().any(|node| node.is_healthy(law));
+        let fence = law.fence.map_or(0, |(takes, _)| takes);
+        let none = self.none.update(now, idle);
+        if none > 2 * deadtime + law.slow(law.keepalive) + fence + rest {
+            return Err(format!("nobody is active for {none} ns, and somebody could be"));
+        }
+        world.breach.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// What a schedule has shown.
+#[derive(Default)]
+struct Account {
+    longest: Time,
+    attacks: u64,
+}
+
+fn play(seed: u64, story: bool) -> Result<Account, (String, Vec<String>)> {
+    let mut chance = Chance::new(seed);
+    let mut world = World::new(law(&mut chance), seed);
+    world.story = story.then(Vec::new);
+    for node in [0, 1] {
+        let at = chance.between(0, 3) * chance.between(0, 5 * SECOND);
+        world.at(at, Fault::Start(node, false));
+    }
+    for _ in 0..chance.between(1, 12) {
+        trouble(&mut world, &mut chance);
+    }
+    // What a fault brings with it later is over then.
+    repair(&mut world, &mut chance);
+    let settled = TROUBLE + 26 * SECOND + 8 * world.law.slow(world.law.deadtime);
+    let end = settled + 4 * world.law.slow(world.law.deadtime);
+    let mut watch =
+        Watch { both: Span::default(), both_one_way: Span::default(), none: Span::default(), longest: 0 };
+    let mut outcome = Ok(());
+    while world.now < end && outcome.is_ok() {
+        let fault = world.step(end);
+        outcome = watch.look(&world, fault);
+        if outcome.is_ok() && world.now > settled {
+            let active = world.nodes.iter().filter(|node| node.is_active()).count();
+            let healthy = world.nodes.iter().filter(|node| node.is_healthy(&world.law)).count();
+            if healthy > 0 && active != 1 {
+                outcome = Err(format!("{active} actives, long after all is whole"));
+            }
+        }
+    }
+    if outcome.is_ok() && world.refused != world.attacks {
+        outcome = Err(format!("{} attacks, but {} refusals", world.attacks, world.refused));
+    }
+    let law = format!("{:?}", world.law);
+    let mut lines = world.story.take().unwrap_or_default();
+    lines.insert(0, law);
+    outcome.map_err(|error| (error, lines))?;
+    Ok(Account { longest: watch.longest, attacks: world.attacks })
+}
+
+#[test]
+fn two_directors_keep_their_promises_whatever_happens() {
+    let mut sum = Account::default();
+    for seed in 0..SCHEDULES {
+        match play(seed, false) {
+            Ok(account) => {
+                sum.longest = sum.longest.max(account.longest);
+                sum.attacks += account.attacks;
+            }
+            Err((error, _)) => {
+                let (_, story) = play(seed, true).err().expect("the same seed fails again");
+                panic!("schedule {seed}: {error}\n{}", story.join("\n"));
+            }
+        }
+    }
+    println!(
+        "{SCHEDULES} schedules, {} attacks refused, two actives with a path up for {} ms at most",
+        sum.attacks,
+        sum.longest / MILLISECOND
+    );
+    assert!(sum.attacks > SCHEDULES, "too few attacks to say anything");
+}

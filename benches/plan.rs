@@ -1,10 +1,12 @@
-//! What a plan costs: the look at the director, which nobody else can have meanwhile, and the count beside it.
+//! What a plan costs: the look at the director, which nobody else can have meanwhile, and the count beside it. And what it costs
+//! the director to ask all connections of removed servers, and to end them.
 
 use std::cell::LazyCell;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, criterion_group};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group};
 use sdd::Shared;
 use xlvs::config::lvs::LvsConfig;
 use xlvs::config::names::Names;
@@ -12,6 +14,7 @@ use xlvs::config::parse::load;
 use xlvs::director::{Command, Director, Effect};
 use xlvs::ipvs::connection::Connection;
 use xlvs::ipvs::mark::MarkRules;
+use xlvs::ipvs::protocol::{State, tcp};
 use xlvs::ipvs::snapshot::Tables;
 use xlvs::net::addr::Protocol;
 use xlvs::net::flow::FlowKey;
@@ -51,7 +54,9 @@ fn director(connections: u32) -> Director {
         );
         let key = FlowKey::new(Protocol::TCP, client, SocketAddr::from(([10, 10, 1, 30], 80)));
         let at = SocketAddr::new(server.id().address, server.id().port);
-        tables.connections.insert(&Shared::new(Connection::new(&key, Arc::clone(server), at, None)));
+        let connection = Connection::new(&key, Arc::clone(server), at, None);
+        connection.step(|_| State::Tcp(tcp::State::Established));
+        tables.connections.insert(&Shared::new(connection));
     }
     director
 }
@@ -72,6 +77,42 @@ fn plan(criterion: &mut Criterion) {
             });
         });
     }
+    group.finish();
+    end(criterion);
+}
+
+/// All of a million at the deadline, asked and then ended.
+fn end(criterion: &mut Criterion) {
+    const CONNECTIONS: u32 = 1_000_000;
+    let removed = || {
+        let mut director = director(CONNECTIONS);
+        let lvs = Box::new(LvsConfig::default());
+        director.handle(Instant::START, Command::Configure { lvs, marks: Arc::new(MarkRules::default()) });
+        director
+    };
+    let asked_at = Instant::START + Duration::from_secs(299);
+    let mut group = criterion.benchmark_group("drain");
+    group.sample_size(10);
+    group.bench_function(BenchmarkId::new("ask", CONNECTIONS), |bencher| {
+        let asked = |mut director: Director| {
+            director.handle(asked_at, Command::Tick);
+            director
+        };
+        bencher.iter_batched(removed, asked, BatchSize::PerIteration);
+    });
+    group.bench_function(BenchmarkId::new("end", CONNECTIONS), |bencher| {
+        let asked = || {
+            let mut director = removed();
+            director.handle(asked_at, Command::Tick);
+            director
+        };
+        let ended = |mut director: Director| {
+            director.handle(Instant::START + Duration::from_secs(301), Command::Tick);
+            assert!(director.tables().connections.is_empty());
+            director
+        };
+        bencher.iter_batched(asked, ended, BatchSize::PerIteration);
+    });
     group.finish();
 }
 

@@ -59,7 +59,7 @@ fn what_every_file_meets_is_said_once() {
         (1, "a reload of Piranha's"),
         (1, "the end of one health check"),
         (1, "the table is there first"),
-        (1, "waited for deadtime, 5 s"),
+        (1, "listens for deadtime, 5 s"),
     ] {
         assert_eq!(notes.iter().filter(|note| note.contains(text)).count(), count, "{text}: {notes:#?}");
     }

@@ -154,16 +154,6 @@ impl<'a> Checker<'a> {
                  to stop them",
             );
         }
-        if !config.backup_active && self.top("deadtime").is_some() {
-            self.warn(
-                self.top("deadtime"),
-                format!(
-                    "without a partner, too, the router waits for {} seconds at its start before it is active; start \
-                     it with --forceactive",
-                    config.deadtime
-                ),
-            );
-        }
         if config.monitor_links != 0 && !config.backup_active {
             self.warn(self.top("monitor_links"), "monitor_links has no effect while backup_active = 0");
         }

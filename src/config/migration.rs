@@ -78,7 +78,8 @@ impl Notes<'_> {
         }
         if !config.backup_active {
             let text = format!(
-                "a single director of Piranha's waited for deadtime, {} s, before it did anything; xlvs is active at once",
+                "a single director, too, listens for deadtime, {} s, before it is active, as Piranha's did; xlvs run \
+                 --forceactive starts at once",
                 config.deadtime
             );
             self.note(self.line(Block::Top, "deadtime"), text);

@@ -427,7 +427,8 @@ fn new_director(
 ) -> Director {
     let mut director = Director::new(now, tables, shares, ports)
         .with_memory(memory::total_bytes().unwrap_or(0))
-        .with_beyond(settings.beyond());
+        .with_beyond(settings.beyond())
+        .with_slow_start(settings.slow_start);
     director.handle(now, Command::Sysctls(Box::new(settings.sysctls())));
     director.handle(now, Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
     director.handle(now, Command::Network(network.clone()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Director, Effect};
 use crate::ipvs::edit::{Edit, Errno, Refusal};
-use crate::ipvs::steering::{Reach, Steering};
+use crate::ipvs::steering::Reach;
 
 impl Director {
     /// One edit of the tables, published at once, or with others.

@@ -1,6 +1,7 @@
 //! Connections that never end, between a client and two servers, while the routers between them take over from each other.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use xlvs::pulse::State;
 use super::daemon::Daemon;
 use super::lab::{DEADTIME, LVS, Lab, VIP, states};
 use super::load::Load;
-use super::rig::wait_until;
+use super::rig::{PATIENCE, wait_until};
+use super::wire::packet_socket;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// How long no client may get an answer when the work moves on purpose.
@@ -195,4 +197,71 @@ fn many_takeovers_in_a_row_lose_and_leak_nothing() {
         let links = lab.routers[router].ip("-details link show");
         assert!(!links.contains("prog/xdp"), "{links}");
     }
+}
+
+#[test]
+fn each_router_shows_both() {
+    let lab = lab().with_key();
+    let daemons = lab.start_both();
+    let _load = load(&lab, 20);
+    let account = |router: usize| {
+        let status: xlvs::director::protocol::Status = daemons[router].status();
+        status.pulse.and_then(|pulse| pulse.partner).and_then(|partner| partner.account)
+    };
+    let told = |router: usize| account(router).and_then(|account| account.sync).map(|sync| sync.connections);
+    wait_until("each knows what the other says", || [0, 1].map(told).iter().all(|count| *count >= Some(20)));
+    for (router, sync, other) in [
+        (0, "  synchronisation (ipvs): tells of connections, ", "\n  backup: inactive for "),
+        (1, "  synchronisation (ipvs): is told of connections, ", "\n  primary: active for "),
+    ] {
+        let (done, text) = daemons[router].xlvs("status");
+        assert!(done && text.contains(sync) && text.contains(other), "{text}");
+        assert!(text.contains("heartbeats authenticated"), "{text}");
+        let (_, json) = daemons[router].xlvs("status --json");
+        assert!(json.contains("\"account\":{\"version\":") && json.contains("\"sends\":true"), "{json}");
+    }
+}
+
+/// Heartbeats that a router has sent, as frames.
+fn record(lab: &Lab, port: &str, count: usize) -> Vec<Vec<u8>> {
+    const IPV4: [u8; 2] = [8, 0];
+    const HEARTBEATS: [u8; 2] = 539u16.to_be_bytes();
+    let socket = lab.switch.enter(|| packet_socket(port));
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut recorded = Vec::new();
+    while recorded.len() < count {
+        let mut frame = vec![0; 2048];
+        let length = (&socket).read(&mut frame).unwrap();
+        frame.truncate(length);
+        // The switch sends by this port, too; what it receives is the router's.
+        let is_heartbeat = length > 42 && frame[12..14] == IPV4 && frame[36..38] == HEARTBEATS;
+        if is_heartbeat && frame[26..30] == [10, 1, 0, 1] {
+            recorded.push(frame);
+        }
+    }
+    recorded
+}
+
+#[test]
+fn what_a_third_host_has_recorded_changes_nothing_and_is_counted() {
+    let lab = lab().with_key();
+    let daemons = lab.start_both();
+    wait_until("they have met", || {
+        let partner = daemons[1].status().pulse.and_then(|pulse| pulse.partner);
+        partner.is_some_and(|partner| partner.account.is_some())
+    });
+    // The primary says that it is active. A backup that believes that later gives way.
+    let recorded = record(&lab, "afront", 4);
+    let (done, said) = daemons[0].xlvs("standby");
+    assert!(done, "{said}");
+    await_active(&daemons, 1);
+    let refused = || daemons[1].status().pulse.and_then(|pulse| pulse.partner).unwrap().refused.repeated;
+    let before = refused();
+    let third = lab.client.enter(|| packet_socket("eth0"));
+    for frame in &recorded {
+        (&third).write_all(frame).unwrap();
+    }
+    wait_until("all are counted", || refused() >= before + recorded.len() as u64);
+    assert_eq!(states(&daemons), [State::Inactive, State::Active]);
+    assert!(!daemons[1].log().contains("partner active: deactivating LVS"), "{}", daemons[1].log());
 }

@@ -232,6 +232,7 @@ impl Daemon {
         let lasting = heart.as_ref().is_some_and(RestingHeart::is_of_pair);
         let workers = Workers::start(&settings, &ports, &tables, clock, lasting)?;
         let sync = SyncThreads::new(Arc::clone(&tables));
+        let ask_sync = sync::reporter(&tables);
         examine::advise(&settings, &ports, &workers, &netlink).await;
         let mut director =
             new_director(clock.now(), &settings, (tables, shares), ports.clone(), &now_network);
@@ -246,7 +247,7 @@ impl Daemon {
             addresses.wait_for_partner(configuration.lvs.deadtime);
         }
         let carriers = netlink::watch_carriers().await?;
-        let heart = heart.map(|heart| heart.start(clock, options.force_active, carriers));
+        let heart = heart.map(|heart| heart.start(clock, options.force_active, carriers, ask_sync));
         Ok(Daemon {
             clock,
             files,

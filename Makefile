@@ -8,7 +8,7 @@ SHELL_SCRIPTS := .ci/run config/install.sh $(wildcard tests/*.sh tests/lab/*.sh 
 
 .DEFAULT_GOAL := help
 TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz tools-bench tools-guest
-.PHONY: help demo demo-down test fuzz build man install uninstall check bench bench-quick bench-checks bench-vm soak soak-live test-guest test-mixed $(TOOLS)
+.PHONY: help demo demo-down test fuzz build man install uninstall check bench bench-quick bench-checks bench-vm soak soak-live test-guest test-pair test-mixed $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -31,6 +31,9 @@ endif
 
 test-guest: tools-guest build ## what needs other kernels or devices: virtual machines with Linux 6.12 and 6.1, two queues, VLANs, bonds (4 minutes)
 	@$(ROOT) tests/guest/test.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
+
+test-pair: tools-test ## the pair's tests in full: 2,000 connections that never end, 100 takeovers in a row (two minutes)
+	cargo test --test netns --config 'target."cfg(unix)".runner="$(ROOT) env XLVS_PAIR_CONNECTIONS=2000 XLVS_PAIR_TAKEOVERS=100"' -- pair:: --nocapture --test-threads 1
 
 test-mixed: build ## a router with Linux's IPVS (user-mode-linux) and one with xlvs take over each other's connections (OPTIONS="--uml DIR": see tests/mixed.sh)
 	@$(ROOT) tests/mixed.sh --programs "$(PROGRAMS)/release" $(OPTIONS)

@@ -22,7 +22,7 @@ virtual web {
  active = 1
  address = 10.1.0.30 front:1
  vip_nmask = 255.255.255.0
- port = 80
+ port = 8080
  server one {
   address = 10.2.0.2
   active = 1
@@ -61,7 +61,7 @@ fn launch<'a>(by: &'a [String], variables: &'a [(&'a str, String)]) -> Launch<'a
 
 /// A listener on the router itself and one on the server, so that health checks succeed.
 fn servers(rig: &Rig) -> [std::net::TcpListener; 2] {
-    let on_server = rig.server.enter(|| std::net::TcpListener::bind("10.2.0.2:80").unwrap());
+    let on_server = rig.server.enter(|| std::net::TcpListener::bind("10.2.0.2:8080").unwrap());
     let on_router = rig.router.enter(|| std::net::TcpListener::bind("10.2.0.1:8080").unwrap());
     [on_server, on_router]
 }
@@ -90,7 +90,7 @@ fn the_units_capabilities_suffice() {
         }
         for _ in 0..2 {
             rig.client.enter(|| {
-                let address = "10.1.0.30:80".parse().unwrap();
+                let address = "10.1.0.30:8080".parse().unwrap();
                 let mut stream = std::net::TcpStream::connect_timeout(&address, PATIENCE).unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 std::io::Write::write_all(&mut stream, b"x").unwrap();
@@ -109,7 +109,7 @@ fn install_for_a_group(daemon: &Daemon) {
     const GROUP: u32 = 60_000;
     chown(daemon.lvs_path(), None, Some(GROUP)).unwrap();
     let other = daemon.lvs_path().with_file_name("other.cf");
-    fs::write(&other, LVS.replace("port = 80\n", "port = 80\n scheduler = rr\n")).unwrap();
+    fs::write(&other, LVS.replace("active = 1\n address", "active = 1\n scheduler = rr\n address")).unwrap();
     let (done, told) = daemon.xlvs(&format!("apply {} --confirm 60s --install", other.display()));
     assert!(done, "{told}");
     let (done, told) = daemon.xlvs("confirm");

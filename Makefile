@@ -25,6 +25,7 @@ test: tools-test check ## run every test, those in network namespaces as well (D
 	cargo test --doc
 	tests/fuzz.sh
 	cargo test --test netns $(if $(ROOT),--config 'target."cfg(unix)".runner="$(ROOT)"')
+	@$(ROOT) tests/mixed.sh --programs "$(PROGRAMS)/debug"
 ifdef DEMO
 	@$(ROOT) tests/demo.sh --programs "$(PROGRAMS)/debug"
 endif
@@ -35,7 +36,7 @@ test-guest: tools-guest build ## what needs other kernels or devices: virtual ma
 test-pair: tools-test ## the pair's tests in full: 2,000 connections that never end, 100 takeovers in a row (two minutes)
 	cargo test --test netns --config 'target."cfg(unix)".runner="$(ROOT) env XLVS_PAIR_CONNECTIONS=2000 XLVS_PAIR_TAKEOVERS=100"' -- pair:: --nocapture --test-threads 1
 
-test-mixed: build ## a router with Linux's IPVS (user-mode-linux) and one with xlvs take over each other's connections (OPTIONS="--uml DIR": see tests/mixed.sh)
+test-mixed: tools-test build ## a router with Linux's IPVS (user-mode-linux) and one with xlvs take over each other's connections (OPTIONS="--connections N": see tests/mixed.sh)
 	@$(ROOT) tests/mixed.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
 fuzz: tools-fuzz ## fuzz for 15 seconds a target (SECONDS=N for longer, TARGET=NAME for one: see tests/fuzz/targets)

@@ -81,6 +81,11 @@ need_for_ldirectord() {
   need ldirectord ldirectord /usr/sbin/ldirectord
 }
 
+# Linux's IPVS as the other router of a pair.
+need_for_mixed() {
+  need user-mode-linux linux.uml
+}
+
 # The guest, what is compared in it, and the other ends of its tests.
 need_for_guest() {
   need qemu-system-x86 qemu-system-x86_64
@@ -148,7 +153,7 @@ build) need_for_build ;;
 check) need_for_build && need shellcheck shellcheck ;;
 demo) need_for_build && need_for_network && need_for_demo ;;
 test)
-  need_for_build && need_for_network && need_for_demo && need_for_checks && need_for_ftp && need_for_ldirectord && need_for_manual && need_for_unit && need_for_fuzz
+  need_for_build && need_for_network && need_for_demo && need_for_checks && need_for_ftp && need_for_ldirectord && need_for_mixed && need_for_manual && need_for_unit && need_for_fuzz
   need shellcheck shellcheck
   ;;
 fuzz) need_for_build && need_for_fuzz ;;

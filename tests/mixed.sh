@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # mixed.sh [--programs DIR] [--uml DIR] [--connections N]
 # Linux's IPVS and xlvs as two routers that synchronise connections: the one is active, the other takes over, and no
-# connection may break; first the one way, then the other. Linux is a user-mode-linux guest, unpacked in the directory
-# of --uml (Debian: apt-get download user-mode-linux; dpkg-deb -x user-mode-linux_*.deb DIR). Needs root and nginx.
+# connection may break; first the one way, then the other. Linux is a user-mode-linux guest (Debian's package of this name),
+# below / or in the directory of --uml. Needs root and nginx.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PROGRAMS=$HERE/../target/release UML=/ CONNECTIONS=100

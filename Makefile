@@ -1,13 +1,14 @@
 # Two commands matter: `make demo` and `make test`.
 
 PROGRAMS := $(or $(CARGO_TARGET_DIR),target)
+PREFIX := /usr/local
 # Network namespaces, AF_XDP and apt need root; cargo builds as whoever calls.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
-SHELL_SCRIPTS := .ci/run $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh tests/guest/uml-init benches/guest/*.sh tests/completion/*.bash)
+SHELL_SCRIPTS := .ci/run config/install.sh $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh tests/guest/uml-init benches/guest/*.sh tests/completion/*.bash)
 
 .DEFAULT_GOAL := help
 TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz tools-bench tools-guest
-.PHONY: help demo demo-down test fuzz build man check bench bench-quick bench-checks bench-vm soak soak-live test-guest test-mixed $(TOOLS)
+.PHONY: help demo demo-down test fuzz build man install uninstall check bench bench-quick bench-checks bench-vm soak soak-live test-guest test-pair test-mixed $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -32,6 +33,9 @@ endif
 test-guest: tools-guest build ## what needs other kernels or devices: virtual machines with Linux 6.12 and 6.1, two queues, VLANs, bonds (4 minutes)
 	@$(ROOT) tests/guest/test.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
+test-pair: tools-test ## the pair's tests in full: 2,000 connections that never end, 100 takeovers in a row (two minutes)
+	cargo test --test netns --config 'target."cfg(unix)".runner="$(ROOT) env XLVS_PAIR_CONNECTIONS=2000 XLVS_PAIR_TAKEOVERS=100"' -- pair:: --nocapture --test-threads 1
+
 test-mixed: tools-test build ## a router with Linux's IPVS (user-mode-linux) and one with xlvs take over each other's connections (OPTIONS="--connections N": see tests/mixed.sh)
 	@$(ROOT) tests/mixed.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
@@ -45,6 +49,12 @@ man: build ## write the manual pages and the bash completions below target
 	@mkdir -p "$(PROGRAMS)/man" "$(PROGRAMS)/completion/bash"
 	@set -e; for page in ipvsadm.8 xlvs.8 lvs.cf.5; do "$(PROGRAMS)/release/xlvs" man "$${page%.*}" >"$(PROGRAMS)/man/$$page"; done
 	@set -e; for program in ipvsadm xlvs; do "$(PROGRAMS)/release/xlvs" completion bash "$$program" >"$(PROGRAMS)/completion/bash/$$program"; done
+
+install: build ## install programs, manual pages, completions and the systemd unit (PREFIX=/usr/local DESTDIR=)
+	@$(if $(DESTDIR),,$(ROOT)) config/install.sh --programs "$(PROGRAMS)/release" --prefix "$(PREFIX)" --destdir "$(DESTDIR)"
+
+uninstall: ## remove what `make install` has put there; configuration stays
+	@$(if $(DESTDIR),,$(ROOT)) config/install.sh --prefix "$(PREFIX)" --destdir "$(DESTDIR)" --uninstall
 
 check: tools-check ## formatting, clippy, shellcheck
 	cargo fmt --check

@@ -26,6 +26,7 @@ struct front_port {
 };
 
 struct front {
+	__u32 without_socket; // what becomes of a packet for a socket that is not there: an XDP action
 	struct front_port ports[FRONT_PORTS];
 	struct place destinations[FRONT_PLACES];
 	struct place servers[FRONT_PLACES];

@@ -512,12 +512,12 @@ INLINE int redirect(struct xdp_md *ctx, const struct front *front)
 #pragma unroll
 	for (int i = 0; i < FRONT_PORTS; i++)
 		if (front->ports[i].interface == interface && queue < front->ports[i].queues)
-			return bpf_redirect_map(&sockets, front->ports[i].first + queue, XDP_PASS);
+			return bpf_redirect_map(&sockets, front->ports[i].first + queue, front->without_socket);
 	port = bpf_map_lookup_elem(&ports, &interface);
 
 	if (!port || queue >= port->queues)
 		return XDP_PASS;
-	return bpf_redirect_map(&sockets, port->first + queue, XDP_PASS);
+	return bpf_redirect_map(&sockets, port->first + queue, front->without_socket);
 }
 
 INLINE bool is_envelope(struct frame frame)

@@ -34,7 +34,7 @@ use xlvs::ipvs::steering::Steering;
 use xlvs::ipvs::sync::SyncRole;
 use xlvs::ipvs::view::ServiceView;
 use xlvs::nanny::Check;
-use xlvs::net::addr::MacAddr;
+use xlvs::net::addr::{MacAddr, PortRange, Protocol};
 use xlvs::net::route::{HostNetwork, InterfaceAddress, Link, Neighbour, Route, RouteKind};
 use xlvs::net::time::Instant;
 use xlvs::pulse::Hook;
@@ -315,17 +315,19 @@ fn commands_of_the_file_are_run_when_the_heart_says_so() {
 }
 
 #[test]
-fn an_inactive_director_is_ready_and_takes_nothing() {
+fn an_inactive_director_is_ready_and_takes_no_client() {
     let adds = |effect: &Effect| matches!(effect, Effect::AddAddress(_));
     let removes = |effect: &Effect| matches!(effect, Effect::RemoveAddress(_));
-    let takes_nothing =
-        |effect: &Effect| matches!(effect, Effect::Steer(steering) if *steering == Steering::default());
+    let clients =
+        |effect: &Effect| matches!(effect, Effect::Steer(steering) if !steering.destinations.is_empty());
+    let takes_no_client =
+        |effect: &Effect| matches!(effect, Effect::Steer(steering) if steering.destinations.is_empty());
     let steers = |effect: &Effect| matches!(effect, Effect::Steer(_));
     let mut site = Site::new();
     site.command(Command::Deactivate);
     site.effects.clear();
     site.configure(&ARTICLE.replacen("syncdaemon = 0", "syncdaemon = 1\nsyncd_iface = eth1", 1));
-    assert!(!site.effects.iter().any(|effect| adds(effect) || steers(effect) && !takes_nothing(effect)));
+    assert!(!site.effects.iter().any(|effect| adds(effect) || clients(effect)));
     assert_eq!(site.services().len(), 1, "the table is there");
     let role = |site: &Site| {
         let mut started = site.effects.iter().filter_map(|effect| match effect {
@@ -346,13 +348,26 @@ fn an_inactive_director_is_ready_and_takes_nothing() {
     site.command(Command::Deactivate);
     let last = site.effects.iter().rposition(removes).expect("addresses go");
     assert!(
-        last < site.effects.iter().position(takes_nothing).expect("steering goes"),
+        last < site.effects.iter().position(takes_no_client).expect("steering goes"),
         "{:#?}",
         site.effects
     );
     assert_eq!(role(&site), Some(SyncRole::Backup));
     assert_eq!(role(&site), Some(SyncRole::Backup));
     assert_eq!(site.services().len(), 1, "the table stays");
+}
+
+#[test]
+fn an_inactive_router_takes_what_other_machines_send_as_servers_alone() {
+    let tcp = |port| vec![PortRange::one(Protocol::TCP, port)];
+    let steering = Steering {
+        destinations: vec![("10.1.0.30/32".parse().unwrap(), tcp(80))],
+        servers: vec![([10, 2, 0, 1].into(), tcp(80)), ([10, 2, 0, 100].into(), tcp(80))],
+        own: vec![[10, 2, 0, 1].into()],
+    };
+    let servers = vec![([10, 2, 0, 100].into(), tcp(80))];
+    let own = steering.own.clone();
+    assert_eq!(steering.of_inactive(), Steering { destinations: Vec::new(), servers, own });
 }
 
 #[test]

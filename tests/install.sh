@@ -61,6 +61,12 @@ need_for_manual() {
   need groff-base groff
 }
 
+# systemd itself need not run.
+need_for_unit() {
+  need systemd systemd-analyze
+  need util-linux setpriv
+}
+
 need_for_checks() {
   need dnsmasq-base dnsmasq /usr/sbin/dnsmasq
 }
@@ -147,7 +153,7 @@ build) need_for_build ;;
 check) need_for_build && need shellcheck shellcheck ;;
 demo) need_for_build && need_for_network && need_for_demo ;;
 test)
-  need_for_build && need_for_network && need_for_demo && need_for_checks && need_for_ftp && need_for_ldirectord && need_for_mixed && need_for_manual && need_for_fuzz
+  need_for_build && need_for_network && need_for_demo && need_for_checks && need_for_ftp && need_for_ldirectord && need_for_mixed && need_for_manual && need_for_unit && need_for_fuzz
   need shellcheck shellcheck
   ;;
 fuzz) need_for_build && need_for_fuzz ;;

@@ -14,10 +14,13 @@ mod netns {
     mod ftp;
     mod host;
     mod jumbo;
+    mod lab;
     mod ldirectord;
     mod life;
+    mod load;
     mod local;
     mod namespace;
+    mod pair;
     mod pulse;
     mod queues;
     mod reconfigure;
@@ -29,6 +32,7 @@ mod netns {
     mod service;
     mod shortcut;
     mod steering;
+    mod systemd;
     mod traffic;
     mod wire;
 }

@@ -11,9 +11,10 @@ use xlvs::net::addr::MacAddr;
 use xlvs::net::announce::{claimed, probe};
 use xlvs::net::checksum::pseudo_header;
 use xlvs::net::time::Instant;
+use xlvs::pulse::account::ACCOUNT_LEN_MAX;
 use xlvs::pulse::claim::{Claim, Verdict};
 use xlvs::pulse::wire::{AUTHENTICATED_LEN, Key, Refusal, Wire};
-use xlvs::pulse::{Action, Event, Hook, Path, Pulse, Role, Settings, State, Wish, Word};
+use xlvs::pulse::{Account, Action, Event, Hook, Path, Pulse, Role, Settings, State, SyncReport, Wish, Word};
 
 fn at(seconds: f64) -> Instant {
     Instant::from_nanos((seconds * 1e9) as u64)
@@ -168,6 +169,52 @@ fn an_authenticated_heartbeat_is_taken_once_and_only_as_it_was_made() {
     assert_eq!(b.refused().forged + b.refused().malformed + 3, AUTHENTICATED_LEN as u64 * 8 + 4);
     let mut without = Wire::new(Role::Backup, None, 3);
     assert_eq!(without.receive(Path::Public, public), Err(Refusal::NoKey));
+}
+
+#[test]
+fn an_account_is_taken_once_and_only_as_it_was_made() {
+    let (mut a, mut b) = acquainted();
+    let sync = SyncReport {
+        by: "ipvs".into(),
+        sends: true,
+        connections: 7,
+        messages: 3,
+        failed: 0,
+        in_sync: None,
+        lag_ms: None,
+    };
+    let account = Account {
+        version: "1".into(),
+        state: State::Active,
+        since_ms: 1500,
+        why: "x".repeat(5000),
+        sync: Some(sync),
+    };
+    let both = a.accounts(&account, &Path::ALL);
+    let (public, private) = (&both[0].1, &both[1].1);
+    assert!(Wire::is_account(public) && public.len() < ACCOUNT_LEN_MAX, "a long reason is cut");
+    for byte in 0..public.len() {
+        let mut forged = public.clone();
+        forged[byte] ^= 1;
+        assert!(b.receive_account(Path::Public, &forged).is_err(), "byte {byte}");
+        assert!(b.receive_account(Path::Public, &public[..byte]).is_err(), "{byte} bytes");
+    }
+    assert_eq!(
+        b.receive_account(Path::Private, public),
+        Err(Refusal::Forged),
+        "it says by which path it goes"
+    );
+    assert_eq!(a.receive_account(Path::Public, public), Err(Refusal::Forged), "its own, reflected");
+    let taken = b.receive_account(Path::Public, public).unwrap();
+    assert_eq!((taken.state, taken.sync), (account.state, account.sync.clone()));
+    assert_eq!(b.receive_account(Path::Public, public), Err(Refusal::Repeated));
+    assert!(b.receive_account(Path::Private, private).is_ok());
+    let key = Key::new(b"0123456789abcdef").unwrap();
+    let mut fresh = Wire::new(Role::Backup, Some(&key), 33);
+    assert_eq!(fresh.receive_account(Path::Public, public), Err(Refusal::Repeated), "of another run");
+    assert!(fresh.accounts(&account, &Path::ALL).is_empty(), "nobody has been heard");
+    let mut without = Wire::new(Role::Primary, None, 4);
+    assert_eq!(without.receive_account(Path::Public, public), Err(Refusal::NoKey));
 }
 
 #[test]

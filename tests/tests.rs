@@ -10,6 +10,7 @@ mod director;
 mod flood;
 mod fragments;
 mod ftp;
+mod install;
 mod ipvsadm;
 mod layers;
 mod lvscf;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Director, Effect};
 use crate::ipvs::edit::{Edit, Errno, Refusal};
-use crate::ipvs::steering::{Reach, Steering};
+use crate::ipvs::steering::Reach;
 
 impl Director {
     /// One edit of the tables, published at once, or with others.
@@ -131,8 +131,8 @@ impl Director {
     }
 
     pub(super) fn give_steering(&mut self, own: Vec<IpAddr>) {
-        // An inactive router takes no packets, whatever its neighbours still believe.
-        let steering = if self.active { self.steered.steering(&own) } else { Steering::default() };
+        let steering = self.steered.steering(&own);
+        let steering = if self.active { steering } else { steering.of_inactive() };
         if steering != self.steering {
             self.steering = steering.clone();
             self.effects.push(Effect::Steer(steering));

@@ -29,6 +29,17 @@ pub struct Steering {
     pub own: Vec<IpAddr>,
 }
 
+impl Steering {
+    /// What a router takes that has left the work to its partner. Clients' packets are the kernel's to forward. What a server
+    /// still sends by here is translated: with its own address it would reach a client that knows no such connection and resets
+    /// it. A server that is this machine itself answers to the partner.
+    pub fn of_inactive(mut self) -> Steering {
+        self.destinations.clear();
+        self.servers.retain(|(server, _)| !self.own.contains(server));
+        self
+    }
+}
+
 /// An address with ports of a protocol.
 pub type Endpoint = (IpAddr, PortRange);
 

@@ -3,6 +3,7 @@
 //! [`Pulse`] decides and knows neither clock nor socket: [`Event`]s in, [`Action`]s out. [`wire`] turns its words into
 //! datagrams and back, [`claim`] judges what became of the question whether an address is in use.
 
+pub mod account;
 pub mod claim;
 mod machine;
 mod report;
@@ -10,6 +11,7 @@ pub mod wire;
 
 use std::time::Duration;
 
+pub use account::{Account, SyncReport};
 pub use machine::Pulse;
 pub use report::{Partner, PartnerReport, Report, State};
 pub use wire::{Path, Role, Word};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::time::Instant;
 use crate::pulse::Settings;
+use crate::pulse::account::{Account, SyncReport};
 use crate::pulse::wire::{Path, Refused, Role, Word};
 
 /// Where a director is between inactive and active.
@@ -92,6 +93,9 @@ pub struct Report {
     pub why: String,
     /// Paths whose link is down, if links are monitored.
     pub links_down: Vec<Path>,
+    /// Its synchronisation; absent if there is none.
+    #[serde(default)]
+    pub sync: Option<SyncReport>,
     /// The other director; `None` of a single one.
     pub partner: Option<PartnerReport>,
 }
@@ -111,6 +115,12 @@ pub struct PartnerReport {
     pub authenticated: bool,
     /// Datagrams that were refused.
     pub refused: Refused,
+    /// What it says of itself, which takes a key.
+    #[serde(default)]
+    pub account: Option<Account>,
+    /// Milliseconds since it said that.
+    #[serde(default)]
+    pub account_ms: Option<u64>,
 }
 
 impl Report {
@@ -128,6 +138,7 @@ impl Report {
             since_ms: millis(since),
             why: why.to_owned(),
             links_down: down.collect(),
+            sync: None,
             partner: None,
         }
     }
@@ -141,6 +152,27 @@ impl Report {
             private_ms: ago(Path::Private),
             ..PartnerReport::default()
         });
+        self
+    }
+
+    /// The same for the partner.
+    pub fn account(self, sync: Option<SyncReport>) -> Account {
+        let Report { state, since_ms, why, .. } = self;
+        Account { version: env!("CARGO_PKG_VERSION").to_owned(), state, since_ms, why, sync }
+    }
+
+    /// With what is known of the synchronisation here, and what the partner has said of itself and when.
+    pub fn with_accounts(
+        mut self,
+        sync: Option<SyncReport>,
+        partner: Option<&(Instant, Account)>,
+        now: Instant,
+    ) -> Self {
+        self.sync = sync;
+        if let (Some(report), Some((then, account))) = (&mut self.partner, partner) {
+            report.account = Some(account.clone());
+            report.account_ms = Some(millis(now.saturating_since(*then)));
+        }
         self
     }
 

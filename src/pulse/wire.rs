@@ -236,10 +236,14 @@ struct PartnerRun {
 /// Makes this director's heartbeats and judges the partner's.
 #[derive(Clone, Debug)]
 pub struct Wire {
-    role: Role,
-    mac: Option<Hmac<Sha256>>,
-    boot: u64,
+    pub(super) role: Role,
+    pub(super) mac: Option<Hmac<Sha256>>,
+    pub(super) boot: u64,
     round: u64,
+    /// Number of the last message of [`crate::pulse::account`].
+    pub(super) accounts_sent: u64,
+    /// The partner's boot and number of the last one received, by path.
+    pub(super) accounts_heard: [(u64, u64); 2],
     partner: Option<PartnerRun>,
     /// Boots of the partner that others have replaced. Only genuine messages made for this run add to it.
     replaced: Vec<u64>,
@@ -258,6 +262,8 @@ impl Wire {
             mac,
             boot,
             round: 0,
+            accounts_sent: 0,
+            accounts_heard: [(0, 0); 2],
             partner: None,
             replaced: Vec::new(),
             stale: 0,
@@ -278,6 +284,11 @@ impl Wire {
     /// Counts what was refused before it came here; returns how many of the kind there are.
     pub fn refuse(&mut self, refusal: Refusal) -> u64 {
         self.refused.count(refusal)
+    }
+
+    /// Which run of the partner's is heard.
+    pub(super) fn partner_boot(&self) -> Option<u64> {
+        self.partner.map(|partner| partner.boot)
     }
 
     /// A heartbeat for each of `paths`.

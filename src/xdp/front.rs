@@ -1,6 +1,7 @@
 //! The list that the steering program looks through before it asks the tables: `struct front` of `bpf/front.h`.
 
 use aya::Pod;
+use libbpf_sys::{XDP_DROP, XDP_PASS};
 
 use crate::xdp::ranges::{Address, Ranges, Tables};
 
@@ -40,6 +41,8 @@ struct FrontPort {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Front {
+    /// What becomes of a packet for a socket that is not there.
+    without_socket: u32,
     ports: [FrontPort; PORTS],
     destinations: [Place; PLACES],
     servers: [Place; PLACES],
@@ -51,7 +54,8 @@ unsafe impl Pod for Front {}
 impl Default for Front {
     fn default() -> Self {
         let (destinations, servers) = ([Place::UNUSED; PLACES], [Place::UNUSED; PLACES]);
-        Front { ports: [FrontPort::default(); PORTS], destinations, servers }
+        let without_socket = XDP_PASS;
+        Front { without_socket, ports: [FrontPort::default(); PORTS], destinations, servers }
     }
 }
 
@@ -61,6 +65,11 @@ impl Front {
         if let Some(free) = self.ports.iter_mut().find(|port| port.interface == 0) {
             *free = FrontPort { interface, first, queues };
         }
+    }
+
+    /// The same, but packets for sockets that are not there are dropped, or the kernel's.
+    pub(super) fn dropping(&self, dropping: bool) -> Front {
+        Front { without_socket: if dropping { XDP_DROP } else { XDP_PASS }, ..*self }
     }
 
     /// The same interfaces with what these tables have, as far as there is room for it.

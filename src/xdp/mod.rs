@@ -22,6 +22,7 @@ mod occupant;
 mod open;
 mod options;
 mod parts;
+mod pin;
 mod port;
 mod pressure;
 mod ranges;
@@ -155,6 +156,9 @@ pub struct XdpConfig {
     pub shortcut: ShortcutSetting,
     /// How many connections may.
     pub shortcut_flows: u32,
+    /// Whether the program lasts when the process is killed: for a router that is one of two, so that it drops what its kernel
+    /// would answer wrongly.
+    pub lasting: bool,
 }
 
 /// What one interface got.
@@ -208,6 +212,9 @@ pub fn start<E: Engine + 'static>(
 ) -> Result<Xdp, XdpError> {
     let Survey { queues, longest, mut status } = survey(config)?;
     let (mut steerer, refusal) = load(config, queues, longest.buffers())?;
+    if config.lasting {
+        steerer.make_lasting()?;
+    }
     for (port, status) in config.ports.iter().zip(&mut status) {
         let attachment = steerer.attach(&port.name, port.ifindex, config.mode)?;
         status.mode = attachment.mode;
@@ -338,6 +345,12 @@ impl Xdp {
     /// The packet counters of each worker, and of the thread for local real servers if there is one.
     pub fn counters(&self) -> Vec<Arc<PacketCounters>> {
         self.books.iter().map(|books| Arc::clone(&books.packets)).collect()
+    }
+
+    /// How often each worker has looked at the clock: one that does not hang does so many times a second.
+    pub fn ticks(&self) -> Vec<u64> {
+        let workers = self.books.iter().take(self.workers.len());
+        workers.map(|books| books.ticks.load(Ordering::Relaxed)).collect()
     }
 
     /// What the kernel has lost on the way to the receive rings, of all workers and ports.

@@ -8,8 +8,16 @@ use libbpf_sys::{
     XDP_FLAGS_DRV_MODE, XDP_FLAGS_REPLACE, XDP_FLAGS_SKB_MODE, bpf_xdp_attach_opts, bpf_xdp_detach,
     bpf_xdp_query, bpf_xdp_query_opts, libbpf_set_print,
 };
+use nix::poll::poll;
 
 use crate::xdp::error::XdpError;
+
+/// How often it is looked whether a program has gone, and the pause between two looks in milliseconds: a second in all.
+const TRIES: u32 = 100;
+const PAUSE: u8 = 10;
+
+/// What a program is called whose name cannot be seen: that takes CAP_SYS_ADMIN.
+const UNNAMED: &str = "unnamed";
 
 /// An attached program.
 #[derive(Debug)]
@@ -19,8 +27,33 @@ struct Occupant {
 }
 
 /// Makes sure that nothing is attached to the interface: removes what an ended process of ours left behind, and fails
-/// for anything else. `programs` are the names of our programs.
-pub(super) fn make_room(interface: &str, ifindex: u32, programs: &[&str]) -> Result<(), XdpError> {
+/// for anything else. `programs` are the names of our programs; `released` says that one of them is just being detached.
+pub(super) fn make_room(
+    interface: &str,
+    ifindex: u32,
+    programs: &[&str],
+    released: bool,
+) -> Result<(), XdpError> {
+    let mut refusal = Ok(());
+    for _ in 0..TRIES {
+        refusal = try_to_make_room(interface, ifindex, programs, released);
+        // A foreign program stays; what a link has held goes a moment after it, and its name is not for everybody to see.
+        match &refusal {
+            Err(XdpError::AlreadyServed { .. }) => {}
+            Err(XdpError::Occupied { name, .. }) if name == UNNAMED => {}
+            _ => return refusal,
+        }
+        let _ = poll(&mut [], PAUSE);
+    }
+    refusal
+}
+
+fn try_to_make_room(
+    interface: &str,
+    ifindex: u32,
+    programs: &[&str],
+    released: bool,
+) -> Result<(), XdpError> {
     let occupant = find(ifindex).map_err(|source| XdpError::Interface {
         interface: interface.into(),
         what: "XDP program",
@@ -28,7 +61,7 @@ pub(super) fn make_room(interface: &str, ifindex: u32, programs: &[&str]) -> Res
     })?;
     let Some(occupant) = occupant else { return Ok(()) };
     let name = name_of(occupant.id);
-    if !programs.contains(&name.as_str()) {
+    if !released && !programs.contains(&name.as_str()) {
         return Err(XdpError::Occupied { interface: interface.into(), name, id: occupant.id });
     }
     // A link holds for as long as its process lives, and the kernel lets nobody else detach it.
@@ -78,12 +111,13 @@ fn name_of(id: u32) -> String {
         .flatten()
         .find(|program| program.id() == id)
         .and_then(|program| program.name_as_str().map(str::to_owned))
-        .unwrap_or_else(|| "unnamed".into())
+        .unwrap_or_else(|| UNNAMED.into())
 }
 
 fn evict(ifindex: u32, occupant: &Occupant) -> io::Result<()> {
     let program = loaded_programs().flatten().find(|program| program.id() == occupant.id);
-    let Some(program) = program else { return Ok(()) };
+    // Gone meanwhile, or not to be seen without CAP_SYS_ADMIN.
+    let program = program.ok_or(io::ErrorKind::NotFound)?;
     let fd = program.fd().map_err(io::Error::other)?;
     let options = bpf_xdp_attach_opts {
         sz: size_of::<bpf_xdp_attach_opts>() as u64,

@@ -9,7 +9,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, XskMap};
 use aya::programs::ProgramError;
 use aya::programs::tc::{self, NlOptions, SchedClassifier, TcAttachOptions, TcAttachType};
-use aya::programs::xdp::{Xdp, XdpLink, XdpMode};
+use aya::programs::xdp::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions, include_bytes_aligned};
 
 use crate::ipvs::steering::Steering;
@@ -18,6 +18,7 @@ use crate::xdp::error::{XdpError, errno, reason};
 use crate::xdp::exits::Exits;
 use crate::xdp::front::Front;
 use crate::xdp::inspect::features;
+use crate::xdp::pin::{self, Hold};
 use crate::xdp::ranges::{Address, Ranges, Tables};
 use crate::xdp::shortcut::{ACCOUNTS, ShortcutMaps};
 use crate::xdp::{Buffers, interface, occupant};
@@ -101,7 +102,8 @@ pub struct Steerer {
     exits: Exits,
     shortcut_maps: Option<ShortcutMaps>,
     present: Tables,
-    links: Vec<XdpLink>,
+    links: Vec<Hold>,
+    lasting: bool,
     detoured: Vec<String>,
     names: Vec<String>,
     ifindexes: Vec<u32>,
@@ -141,6 +143,7 @@ impl Steerer {
             ebpf,
             present: Tables::default(),
             links: Vec::new(),
+            lasting: false,
             detoured: Vec::new(),
             names: Vec::new(),
             ifindexes: Vec::new(),
@@ -158,7 +161,8 @@ impl Steerer {
         ifindex: u32,
         setting: AttachSetting,
     ) -> Result<Attachment, XdpError> {
-        occupant::make_room(interface, ifindex, &PROGRAMS)?;
+        let released = pin::release(ifindex);
+        occupant::make_room(interface, ifindex, &PROGRAMS, released)?;
         end_detour(interface);
         let attachment = match setting {
             AttachSetting::Skb => self.attach_in(AttachedMode::Skb, interface, ifindex, None)?,
@@ -219,7 +223,20 @@ impl Steerer {
         };
         let program = program(&mut self.ebpf, self.buffers)?;
         let id = program.attach_to_if_index(ifindex, mode.flag()).map_err(attach_error)?;
-        self.links.push(program.take_link(id).map_err(attach_error)?);
+        let link = program.take_link(id).map_err(attach_error)?;
+        if !self.lasting {
+            self.links.push(Hold::passing(link));
+            return Ok(Attachment { mode, why });
+        }
+        match Hold::lasting(link, ifindex) {
+            Ok(hold) => self.links.push(hold),
+            Err(error) => {
+                self.lasting = false;
+                let note = format!("if xlvs is killed, this machine's stack answers in its place: {error}");
+                let why = why.map_or(note.clone(), |why| format!("{why}; {note}"));
+                return self.attach_in(mode, interface, ifindex, Some(why));
+            }
+        }
         Ok(Attachment { mode, why })
     }
 
@@ -259,8 +276,23 @@ impl Steerer {
         self.sockets.set(slot, socket.as_raw_fd(), 0).map_err(|error| table_error("sockets", &error))
     }
 
+    /// Has the program last when this process is killed, and drop then what would have come up. To be called before it is
+    /// attached.
+    pub fn make_lasting(&mut self) -> Result<(), XdpError> {
+        self.lasting = true;
+        self.drop_unserved(true)
+    }
+
+    /// Whether packets for queues that nobody serves are dropped from now on, and not left to the kernel: it would answer for
+    /// connections that it does not know.
+    pub(super) fn drop_unserved(&mut self, dropping: bool) -> Result<(), XdpError> {
+        self.set_front(self.front.dropping(dropping))
+    }
+
     /// Leaves all packets to the kernel from now on, but stays attached.
     pub(super) fn unregister_all(&mut self) {
+        // The tables are there as long as the program is.
+        let _ = self.drop_unserved(false);
         for slot in 0..self.sockets.len() {
             // An empty slot cannot be emptied, and is as wanted.
             let _ = self.sockets.unset(slot);

@@ -5,7 +5,7 @@ use std::io::PipeReader;
 use std::mem;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::atomic::AtomicCell;
@@ -55,6 +55,8 @@ pub(super) struct Books {
     pub(super) packets: Arc<PacketCounters>,
     /// What was lost before, as of the last tick.
     pub(super) losses: Arc<AtomicCell<RingLosses>>,
+    /// How often the engine's timers have been advanced: a thread that does not hang does so all the time.
+    pub(super) ticks: Arc<AtomicU64>,
 }
 
 /// The order to stop: the flag says so, the closed pipe wakes the sleeper.
@@ -171,6 +173,7 @@ impl<E: Engine> Worker<E> {
         self.submit();
         self.advanced = now;
         self.books.losses.store(self.ports.iter().map(Port::losses).sum());
+        self.books.ticks.fetch_add(1, Ordering::Relaxed);
     }
 
     fn serve(&mut self, port: usize, now: Instant) -> usize {

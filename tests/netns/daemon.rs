@@ -1,10 +1,9 @@
 //! The daemon itself, serving the router of a rig.
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -19,6 +18,21 @@ use super::rig::{Rig, wait_until};
 
 /// Virtual address, on the router's `front`.
 pub const VIP: &str = "10.1.0.30";
+
+/// How a daemon is started.
+#[derive(Clone, Copy, Default)]
+pub struct Launch<'a> {
+    /// `lvs.cf`; empty: none is named.
+    pub lvs: &'a str,
+    /// Lines of the settings.
+    pub settings: &'a str,
+    /// More arguments of `xlvs run`.
+    pub arguments: &'a [&'a str],
+    /// The command by which it is run, such as one that takes capabilities away.
+    pub by: &'a [String],
+    /// More variables of its environment.
+    pub variables: &'a [(&'a str, String)],
+}
 
 /// The daemon; killed when dropped.
 pub struct Daemon {
@@ -66,18 +80,34 @@ impl Daemon {
 
     /// The same, and does not wait for anything.
     pub fn spawn_in(router: &Namespace, directory: TempDir, lvs: &str, settings: &str) -> Self {
+        Self::launch(router, directory, &Launch { lvs, settings, ..Launch::default() })
+    }
+
+    /// Starts it in any way, and does not wait for anything.
+    pub fn launch(router: &Namespace, directory: TempDir, launch: &Launch<'_>) -> Self {
         router.run("sysctl -qw net.ipv4.ip_forward=1");
         let path = |name| directory.path().join(name);
         let socket = path("control.sock");
         let basic = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
-        fs::write(path("xlvs.toml"), basic + settings).unwrap();
-        fs::write(path("lvs.cf"), lvs).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
-        command.arg("run").arg("--settings").arg(path("xlvs.toml")).arg("--config").arg(path("lvs.cf"));
+        fs::write(path("xlvs.toml"), basic + launch.settings).unwrap();
+        let program = String::from(env!("CARGO_BIN_EXE_xlvs"));
+        let mut words = launch.by.iter().chain(std::iter::once(&program));
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).envs(launch.variables.iter().map(|(name, value)| (name, value)));
+        command.arg("run").arg("--settings").arg(path("xlvs.toml"));
         command.arg("--marks").arg(path("iptables")).arg("--marks6").arg(path("ip6tables"));
-        command.stderr(File::create(path("log")).unwrap());
+        if !launch.lvs.is_empty() {
+            fs::write(path("lvs.cf"), launch.lvs).unwrap();
+            command.arg("--config").arg(path("lvs.cf"));
+        }
+        command.args(launch.arguments).stderr(File::create(path("log")).unwrap());
         let process = router.enter(|| command.spawn().unwrap());
         Daemon { process: RefCell::new(process), directory: Some(directory) }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.borrow().id()
     }
 
     /// Ends it as an administrator does, and does not wait.
@@ -87,17 +117,18 @@ impl Daemon {
 
     /// Starts it with these lines in its settings, which name its `lvs.cf`.
     pub fn by_settings(rig: &Rig, directory: TempDir, settings: &str) -> Self {
-        Self::launch(rig, directory, settings, &["--forceactive".as_ref()], None).answering()
+        let launch = Launch { settings, arguments: &["--forceactive"], ..Launch::default() };
+        Self::launch(&rig.router, directory, &launch).answering()
     }
 
     /// Starts it with this `lvs.cf`; names are looked up as this `resolv.conf` says.
     pub fn with_resolver(rig: &Rig, directory: TempDir, lvs: &str, resolver: &str) -> Self {
-        let path = |name| directory.path().join(name);
-        let (config, resolv) = (path("lvs.cf"), path("resolv.conf"));
-        fs::write(&config, lvs).unwrap();
+        let resolv = directory.path().join("resolv.conf");
         fs::write(&resolv, resolver).unwrap();
-        let arguments = ["--forceactive".as_ref(), "--config".as_ref(), config.as_os_str()];
-        Self::launch(rig, directory, "", &arguments, Some(&resolv)).answering()
+        let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+        let by = ["unshare", "--mount", "sh", "-c", script, &resolv.display().to_string()].map(str::to_owned);
+        let launch = Launch { lvs, arguments: &["--forceactive"], by: &by, ..Launch::default() };
+        Self::launch(&rig.router, directory, &launch).answering()
     }
 
     /// Starts it with all of this, and does not wait for anything.
@@ -108,47 +139,13 @@ impl Daemon {
         rules: &[&str],
         settings: &str,
     ) -> Self {
-        let path = |name| directory.path().join(name);
         let rules: String = rules.iter().map(|rule| format!("-A PREROUTING {rule}\n")).collect();
-        fs::write(path("iptables"), format!("*mangle\n:PREROUTING ACCEPT [0:0]\n{rules}COMMIT\n")).unwrap();
-        let config = path("lvs.cf");
-        let arguments = match lvs {
-            Some(lvs) => {
-                fs::write(&config, lvs).unwrap();
-                vec!["--forceactive".as_ref(), "--config".as_ref(), config.as_os_str()]
-            }
-            None => vec!["--bare".as_ref()],
-        };
-        Self::launch(rig, directory, settings, &arguments, None)
-    }
-
-    fn launch(
-        rig: &Rig,
-        directory: TempDir,
-        settings: &str,
-        arguments: &[&OsStr],
-        resolver: Option<&Path>,
-    ) -> Self {
-        rig.router.run("sysctl -qw net.ipv4.ip_forward=1");
-        let path = |name| directory.path().join(name);
-        let socket = path("control.sock");
-        let basic = format!("ports = [\"front\", \"back\"]\ncontrol_socket = \"{}\"\n", socket.display());
-        fs::write(path("xlvs.toml"), basic + settings).unwrap();
-        let program = env!("CARGO_BIN_EXE_xlvs");
-        let mut command = match resolver {
-            None => Command::new(program),
-            Some(resolver) => {
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\""]);
-                command.arg(resolver).arg(program);
-                command
-            }
-        };
-        command.arg("run").arg("--settings").arg(path("xlvs.toml"));
-        command.arg("--marks").arg(path("iptables")).arg("--marks6").arg(path("ip6tables"));
-        command.args(arguments).stderr(File::create(path("log")).unwrap());
-        let process = rig.router.enter(|| command.spawn().unwrap());
-        Daemon { process: RefCell::new(process), directory: Some(directory) }
+        let rules = format!("*mangle\n:PREROUTING ACCEPT [0:0]\n{rules}COMMIT\n");
+        fs::write(directory.path().join("iptables"), rules).unwrap();
+        let arguments = if lvs.is_some() { ["--forceactive"] } else { ["--bare"] };
+        let lvs = lvs.unwrap_or_default();
+        let launch = Launch { lvs, settings, arguments: &arguments, ..Launch::default() };
+        Self::launch(&rig.router, directory, &launch)
     }
 
     /// Waits until it answers.

@@ -1,7 +1,8 @@
 //! Network namespaces, and two that are joined.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::thread;
 
@@ -17,6 +18,19 @@ pub const SERVER_MAC: &str = "02:00:00:00:00:02";
 /// A network namespace. It is held by a descriptor alone, so the kernel removes it, with all that is in it, however the
 /// test ends.
 pub struct Namespace(File);
+
+impl Drop for Namespace {
+    /// What daemons that were killed have left attached to its interfaces goes as well.
+    fn drop(&mut self) {
+        let Ok(inode) = self.0.metadata().map(|file| file.ino()) else { return };
+        let ours = format!("xlvs-{inode}-");
+        for entry in fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&ours) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
 
 impl Namespace {
     /// A new one with its loopback interface up.

@@ -159,6 +159,7 @@ pub fn config(ports: [XdpPort; 2], mode: AttachSetting) -> XdpConfig {
         busy_poll: false,
         shortcut: ShortcutSetting::Auto,
         shortcut_flows: 64,
+        lasting: false,
     }
 }
 

@@ -110,6 +110,19 @@ impl Wire {
     }
 }
 
+/// A socket for whole frames by an interface of the calling thread's namespace.
+pub fn packet_socket(interface: &str) -> Socket {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(EVERYTHING))).unwrap();
+    let mut addresses = getifaddrs().unwrap();
+    // Of the addresses of an interface, one is that of the link.
+    let address = addresses.find_map(|found| {
+        let address = found.address.filter(|_| found.interface_name == interface)?;
+        address.as_link_addr().copied()
+    });
+    bind(socket.as_raw_fd(), &address.unwrap()).unwrap();
+    socket
+}
+
 /// The far end of a cable of the router's.
 struct Cable {
     side: Side,
@@ -118,15 +131,7 @@ struct Cable {
 
 impl Cable {
     fn open(interface: &str, side: Side) -> Self {
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(EVERYTHING))).unwrap();
-        let mut addresses = getifaddrs().unwrap();
-        // Of the addresses of an interface, one is that of the link.
-        let address = addresses.find_map(|found| {
-            let address = found.address.filter(|_| found.interface_name == interface)?;
-            address.as_link_addr().copied()
-        });
-        bind(socket.as_raw_fd(), &address.unwrap()).unwrap();
-        Cable { side, socket }
+        Cable { side, socket: packet_socket(interface) }
     }
 
     fn send(&self, frame: &[u8]) {

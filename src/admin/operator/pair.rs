@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::pulse::wire::Refused;
-use crate::pulse::{PartnerReport, Report, Word};
+use crate::pulse::wire::{Refused, Role};
+use crate::pulse::{Account, PartnerReport, Report, SyncReport, Word};
 
 /// Role, state, since when and why; and what is known of the partner.
 pub(super) fn write_report(text: &mut String, report: &Report) -> std::fmt::Result {
-    let Report { role, state, since_ms, why, links_down, partner } = report;
+    let Report { role, state, since_ms, why, links_down, sync, partner } = report;
     let state = state.name();
     let since = seconds(*since_ms);
     match partner {
@@ -17,10 +17,39 @@ pub(super) fn write_report(text: &mut String, report: &Report) -> std::fmt::Resu
     for path in links_down {
         writeln!(text, "  the link of the {path} path is down")?;
     }
-    partner.iter().try_for_each(|partner| write_partner(text, partner))
+    sync.iter().try_for_each(|sync| writeln!(text, "  {}", describe_sync(sync)))?;
+    partner.iter().try_for_each(|partner| write_partner(text, partner, *role))
 }
 
-fn write_partner(text: &mut String, partner: &PartnerReport) -> std::fmt::Result {
+/// Who tells of connections, and what is known of how far that has come.
+fn describe_sync(sync: &SyncReport) -> String {
+    let SyncReport { by, sends, connections, messages, failed, in_sync, lag_ms } = sync;
+    let does = if *sends { "tells of connections" } else { "is told of connections" };
+    let agree = match in_sync {
+        Some(true) => "in sync",
+        Some(false) => "not in sync",
+        None => "whether in sync is not known by this protocol",
+    };
+    let lag = lag_ms.map_or(String::new(), |lag| format!(", {lag} ms behind"));
+    format!(
+        "synchronisation ({by}): {does}, {connections} in the table, {messages} messages, {failed} lost or refused; {agree}{lag}"
+    )
+}
+
+/// What the partner says of itself, in the same words as what this router says.
+fn write_account(text: &mut String, role: Role, account: &Account, ago: u64) -> std::fmt::Result {
+    let Account { version, state, since_ms, why, sync } = account;
+    let since = seconds(since_ms + ago);
+    writeln!(
+        text,
+        "  {role}: {} for {since}: {why} (xlvs {version}, said {} ago)",
+        state.name(),
+        seconds(ago)
+    )?;
+    sync.iter().try_for_each(|sync| writeln!(text, "  {}", describe_sync(sync)))
+}
+
+fn write_partner(text: &mut String, partner: &PartnerReport, role: Role) -> std::fmt::Result {
     let word = match partner.word {
         Some(Word::Running) => "active",
         Some(Word::Stopped) => "inactive",
@@ -38,6 +67,9 @@ fn write_partner(text: &mut String, partner: &PartnerReport) -> std::fmt::Result
         write!(text, "; heard on the {}", heard.join(", "))?;
     }
     writeln!(text, "; heartbeats {proof}")?;
+    if let (Some(account), Some(ago)) = (&partner.account, partner.account_ms) {
+        write_account(text, role.partner(), account, ago)?;
+    }
     let Refused { stranger, malformed, incompatible, unlike, forged, repeated, unfresh } = partner.refused;
     if partner.refused.total() != 0 {
         writeln!(

@@ -110,13 +110,14 @@ fn program(port: &PortFacts) -> Option<Finding> {
     let occupant = port.inspection.occupant.as_ref()?;
     let (name, id) = (&occupant.name, occupant.id);
     Some(match (occupant.ours, port.running.is_some()) {
-        (true, true) => Finding::good(topic, format!("the daemon's own is attached (id {id})")),
+        // Nobody else can attach where the daemon has, and the name of what it has is not for every process to see.
+        (_, true) => Finding::good(topic, format!("the daemon's own is attached (id {id})")),
         (true, false) => Finding::fair(
             topic,
             format!("an xlvs program is attached (id {id}), and the daemon that was asked is not its owner"),
             "nothing, if its process has ended: `xlvs run` replaces it",
         ),
-        (false, _) => Finding::bad(
+        (false, false) => Finding::bad(
             topic,
             format!("another one is attached ({name}, id {id}), so that xlvs cannot be"),
             format!("stop what attached it, or: ip link set dev {} {}", port.name, occupant.off),

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,11 +15,16 @@ use crate::host::clock::Clock;
 use crate::host::heartbeat;
 use crate::host::netlink::Carriers;
 use crate::nanny::Leftovers;
+use crate::net::time::Instant;
+use crate::pulse::account::ACCOUNT_LEN_MAX;
 use crate::pulse::wire::{Key, Refusal, Refused, Wire};
-use crate::pulse::{Action, Event, Hook, Level, Path, Pulse, Report, State, Wish, Word};
+use crate::pulse::{Account, Action, Event, Hook, Level, Path, Pulse, Report, State, SyncReport, Wish, Word};
 
-/// More than any heartbeat.
-const DATAGRAM_LEN_MAX: usize = 256;
+/// More than any heartbeat or account.
+const DATAGRAM_LEN_MAX: usize = ACCOUNT_LEN_MAX + 1;
+
+/// Tells how the synchronisation is.
+pub type AskSync = Arc<dyn Fn() -> Option<SyncReport> + Send + Sync>;
 
 /// What the heart wants of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +54,8 @@ struct Seen {
     pulse: Pulse,
     authenticated: bool,
     refused: Refused,
+    /// What the partner has said of itself, and when.
+    account: Option<(Instant, Account)>,
 }
 
 /// The running heart.
@@ -55,6 +63,7 @@ pub struct Heart {
     told: mpsc::UnboundedSender<Told>,
     orders: mpsc::UnboundedReceiver<Order>,
     seen: watch::Receiver<Seen>,
+    ask_sync: AskSync,
     clock: Clock,
     /// The one that it was told last.
     plan: PairPlan,
@@ -82,8 +91,19 @@ impl RestingHeart {
         Ok(RestingHeart { sockets: bind(&plan)?, plan, wire })
     }
 
+    /// Whether there is to be another director.
+    pub fn is_of_pair(&self) -> bool {
+        self.plan.settings.pair
+    }
+
     /// Starts, once this router could do the work; `forced` makes it active at once.
-    pub fn start(self, clock: Clock, forced: bool, carriers: watch::Receiver<Carriers>) -> Heart {
+    pub fn start(
+        self,
+        clock: Clock,
+        forced: bool,
+        carriers: watch::Receiver<Carriers>,
+        ask_sync: AskSync,
+    ) -> Heart {
         let RestingHeart { plan, wire, sockets } = self;
         let (told, inbox) = mpsc::unbounded_channel();
         let (to_daemon, orders) = mpsc::unbounded_channel();
@@ -92,6 +112,7 @@ impl RestingHeart {
             pulse: pulse.clone(),
             authenticated: wire.is_authenticated(),
             refused: Refused::default(),
+            account: None,
         });
         let beating = Beating {
             clock,
@@ -105,8 +126,10 @@ impl RestingHeart {
             orders: to_daemon,
             publisher,
             answer: None,
+            account: None,
+            ask_sync: Arc::clone(&ask_sync),
         };
-        Heart { told, orders, seen, clock, plan, task: tokio::spawn(beating.run(first)) }
+        Heart { told, orders, seen, ask_sync, clock, plan, task: tokio::spawn(beating.run(first)) }
     }
 }
 
@@ -147,8 +170,14 @@ impl Heart {
 
     /// For the administrator.
     pub fn report(&self) -> Report {
-        let seen = self.seen.borrow();
-        seen.pulse.report(self.clock.now()).with_wire(seen.authenticated, &seen.refused)
+        let (seen, now) = (self.seen.borrow(), self.clock.now());
+        let report = seen.pulse.report(now).with_wire(seen.authenticated, &seen.refused);
+        report.with_accounts((self.ask_sync)(), seen.account.as_ref(), now)
+    }
+
+    /// Whether it has the work, or is about to.
+    pub fn is_active(&self) -> bool {
+        self.seen.borrow().pulse.is_active()
     }
 
     /// Whether it is active with all addresses up.
@@ -189,6 +218,8 @@ struct Beating {
     orders: mpsc::UnboundedSender<Order>,
     publisher: watch::Sender<Seen>,
     answer: Option<oneshot::Sender<Result<String, String>>>,
+    account: Option<(Instant, Account)>,
+    ask_sync: AskSync,
 }
 
 enum Happening {
@@ -249,6 +280,7 @@ impl Beating {
             pulse: self.pulse.clone(),
             authenticated: self.wire.is_authenticated(),
             refused: *self.wire.refused(),
+            account: self.account.clone(),
         });
     }
 
@@ -265,6 +297,9 @@ impl Beating {
             tracing::debug!("{} {source}", Refusal::Stranger);
             return true;
         };
+        if Wire::is_account(bytes) {
+            return self.receive_account(path, bytes);
+        }
         let refusal = match self.wire.receive(path, bytes) {
             Ok(word) => return self.handle(Event::Heartbeat(path, word)).await,
             Err(refusal) => refusal,
@@ -351,9 +386,23 @@ impl Beating {
         let _ = self.orders.send(order);
     }
 
+    /// What the partner says of itself changes nothing here; it is shown.
+    fn receive_account(&mut self, path: Path, bytes: &[u8]) -> bool {
+        match self.wire.receive_account(path, bytes) {
+            Ok(account) => self.account = Some((self.clock.now(), account)),
+            Err(refusal) => tracing::debug!("account of the partner: {refusal}"),
+        }
+        true
+    }
+
     async fn beat(&mut self, word: Word) {
         let paths: Vec<Path> = self.plan.ways.iter().map(|way| way.path).collect();
-        for (path, bytes) in self.wire.heartbeats(word, &paths) {
+        let mut messages = self.wire.heartbeats(word, &paths);
+        if self.wire.is_authenticated() {
+            let account = self.pulse.report(self.clock.now()).account((self.ask_sync)());
+            messages.extend(self.wire.accounts(&account, &paths));
+        }
+        for (path, bytes) in messages {
             self.send(path, &bytes).await;
         }
     }

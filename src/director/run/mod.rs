@@ -15,6 +15,7 @@ mod programs;
 mod reload;
 mod settings;
 mod sync;
+mod watchdog;
 mod watcher;
 mod workers;
 
@@ -51,7 +52,7 @@ use crate::xdp::XdpError;
 use addresses::Addresses;
 use checks::Checks;
 use files::{Configuration, Files};
-use heart::{Heart, Order};
+use heart::{Heart, Order, RestingHeart};
 use journal::Events;
 use overrides::OverrideFile;
 use pair::{Answers, next_order, resting_heart};
@@ -60,6 +61,7 @@ use programs::{LoadReport, Programs};
 use reload::{Apply, Install, Read, Reloading};
 use settings::LogFilter;
 use sync::SyncThreads;
+use watchdog::{Watchdog, notify};
 use watcher::Watcher;
 use workers::Workers;
 
@@ -138,7 +140,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     }
     daemon.watch.has_read(seen);
     daemon.watch_files();
-    daemon.notify(NotifyState::Ready);
+    notify(&[NotifyState::Ready]);
     let outcome = daemon.serve(&mut signals).await;
     daemon.stop(*outcome.as_ref().unwrap_or(&SIGTERM) as i32, outcome.is_err()).await;
     outcome.map(drop)
@@ -179,6 +181,7 @@ struct Daemon {
     socket: tokio::task::JoinHandle<()>,
     answer: Option<Reply>,
     changed_by_hand: Vec<String>,
+    watchdog: Option<Watchdog>,
     /// None without `lvs.cf`: then this router is active all the time.
     heart: Option<Heart>,
     /// What the heart goes by again if a trial ends.
@@ -226,8 +229,18 @@ impl Daemon {
         let queues = workers::queues(&settings, &ports)?;
         let shares = workers::shares(queues);
         let tables = Arc::new(Tables::new(shares));
-        let workers = Workers::start(&settings, &ports, &tables, clock)?;
+        let record = settings.control_socket.with_extension("addresses.json");
+        let (to_answers, answers) = mpsc::unbounded_channel();
+        let mut addresses = Addresses::new(netlink.clone(), record, &now_network, clock, to_answers);
+        // An inactive router has no addresses, whatever an earlier run has left; and they go before what keeps the kernel from
+        // answering for them.
+        let is_inactive = heart.is_some() && !options.force_active;
+        let kept = if is_inactive { &[][..] } else { &wanted.addresses[..] };
+        addresses.remove_leftovers(&now_network, kept).await;
+        let lasting = heart.as_ref().is_some_and(RestingHeart::is_of_pair);
+        let workers = Workers::start(&settings, &ports, &tables, clock, lasting)?;
         let sync = SyncThreads::new(Arc::clone(&tables));
+        let ask_sync = sync::reporter(&tables);
         examine::advise(&settings, &ports, &workers, &netlink).await;
         let mut director =
             new_director(clock.now(), &settings, (tables, shares), ports.clone(), &now_network);
@@ -237,19 +250,12 @@ impl Daemon {
         let (to_health, health) = mpsc::channel(INBOX);
         let (to_loads, loads) = mpsc::channel(INBOX);
         let programs = Programs::new(&settings.notify, to_loads);
-        let record = settings.control_socket.with_extension("addresses.json");
-        let (to_answers, answers) = mpsc::unbounded_channel();
-        let mut addresses = Addresses::new(netlink.clone(), record, &now_network, clock, to_answers);
-        let mut kept = &wanted.addresses[..];
         if heart.is_some() {
             director.handle(clock.now(), Command::Deactivate);
             addresses.wait_for_partner(configuration.lvs.deadtime);
-            // An inactive router has no addresses, whatever an earlier run has left.
-            kept = if options.force_active { kept } else { &[] };
         }
-        addresses.remove_leftovers(&now_network, kept).await;
         let carriers = netlink::watch_carriers().await?;
-        let heart = heart.map(|heart| heart.start(clock, options.force_active, carriers));
+        let heart = heart.map(|heart| heart.start(clock, options.force_active, carriers, ask_sync));
         Ok(Daemon {
             clock,
             files,
@@ -280,6 +286,7 @@ impl Daemon {
             answer: None,
             changed_by_hand: Vec::new(),
             gone: None,
+            watchdog: watchdog::of_systemd(clock.now()),
             heart,
             plan_before: None,
             answers,
@@ -325,8 +332,8 @@ impl Daemon {
             return Happening::WorkerGone;
         }
         let now = self.clock.now();
-        let next = self.director.next_deadline();
-        let next = self.events.next_deadline().map_or(next, |due| due.min(next));
+        let others = [self.events.next_deadline(), self.watchdog.as_ref().map(Watchdog::next_deadline)];
+        let next = others.into_iter().flatten().fold(self.director.next_deadline(), Ord::min);
         let pause = next.saturating_since(now);
         let quiet = self.watch.next_deadline().map(|quiet| quiet.saturating_since(now));
         tokio::select! {
@@ -347,6 +354,7 @@ impl Daemon {
     }
 
     async fn tick(&mut self) {
+        self.give_sign_of_life();
         if self.director.watches_memory()
             && let Some(pages) = memory::free_pages()
         {
@@ -411,15 +419,8 @@ impl Daemon {
         self.events.answer(self.clock.now());
     }
 
-    /// Without systemd there is nobody to notify.
-    fn notify(&self, state: NotifyState<'_>) {
-        if let Err(error) = sd_notify::notify(&[state]) {
-            tracing::debug!("systemd: {error}");
-        }
-    }
-
     async fn stop(mut self, signal: i32, failed: bool) {
-        self.notify(NotifyState::Stopping);
+        notify(&[NotifyState::Stopping]);
         self.leave_pair(signal, failed).await;
         self.command(Command::Withdraw).await;
         self.command(Command::Stop).await;

@@ -26,6 +26,10 @@ const END: Duration = Duration::from_secs(5);
 /// How long a forced start is waited for before anybody is served.
 const FORCED_START: Duration = Duration::from_secs(10);
 
+/// How long packets that still come this way are translated after the partner has been told: it asks whether the addresses are free,
+/// puts them up and tells the neighbours, all of which takes less.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// Who answered a round of probes.
 pub type Answers = BTreeMap<IpAddr, Option<MacAddr>>;
 
@@ -152,9 +156,8 @@ impl Daemon {
 
     /// Takes the addresses away, and tells the partner, which takes over at once.
     pub(super) async fn leave_pair(&mut self, signal: i32, failed: bool) {
-        if self.heart.is_none() {
-            return;
-        }
+        let Some(heart) = &self.heart else { return };
+        let is_handed_over = heart.is_active() && heart.report().partner.is_some_and(|partner| partner.heard);
         if failed {
             self.tell(Event::LocalFailure);
         }
@@ -169,6 +172,8 @@ impl Daemon {
         };
         if timeout(END, leaving).await.is_err() {
             tracing::error!("the partner is not told of the end within {} s", END.as_secs());
+        } else if is_handed_over && !failed {
+            tokio::time::sleep(LINGER).await;
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinError;
 
 use super::files::{Configuration, Others, Refused, Renewed};
 use super::pair_plan::PairPlan;
+use super::watchdog::{notify, notify_reloading};
 use super::{Daemon, Watcher, ports, watcher};
 use crate::config::lvs::LvsConfig;
 use crate::config::settings::Settings;
@@ -91,7 +92,7 @@ impl Daemon {
             Reloading::Again(waiting) => waiting.extend(asked),
             Reloading::Now => self.reloading = Reloading::Again(asked),
             Reloading::No => {
-                self.notify(NotifyState::Reloading);
+                notify_reloading();
                 self.reloading = Reloading::Now;
                 let (files, is_watched) = (self.files.clone(), asked.is_empty() && self.is_followed);
                 self.is_followed = false;
@@ -122,7 +123,7 @@ impl Daemon {
     }
 
     fn end_reload(&mut self) {
-        self.notify(NotifyState::Ready);
+        notify(&[NotifyState::Ready]);
         if let Reloading::Again(waiting) = std::mem::take(&mut self.reloading) {
             self.reload(waiting);
         }

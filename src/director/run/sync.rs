@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::heart::AskSync;
 use crate::host::multicast::{Group, GroupReceiver, GroupSender};
 use crate::ipvs::snapshot::Tables;
 use crate::ipvs::sync::{Running, SyncRole};
+use crate::pulse::SyncReport;
 
 /// How soon a thread sees that it is to end.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -86,6 +88,37 @@ impl SyncThreads {
     pub fn stop_all(&mut self) {
         [SyncRole::Master, SyncRole::Backup].into_iter().for_each(|role| self.stop(role));
     }
+}
+
+/// Tells how the synchronisation is.
+pub fn reporter(tables: &Arc<Tables>) -> AskSync {
+    let tables = Arc::clone(tables);
+    Arc::new(move || report(&tables))
+}
+
+fn report(tables: &Tables) -> Option<SyncReport> {
+    let snapshot = tables.snapshot.load();
+    if snapshot.sync.is_empty() {
+        return None;
+    }
+    let counts = tables.sync.counts();
+    let sends = snapshot.sync.get(SyncRole::Master).is_some();
+    let refused: u64 = counts.refused.iter().map(|(_, count)| count).sum();
+    let (messages, failed) = if sends {
+        (counts.messages_sent, counts.queue_full + counts.send_errors)
+    } else {
+        (counts.messages_received, counts.lost + refused)
+    };
+    let connections = tables.connections.len();
+    Some(SyncReport {
+        by: "ipvs".to_owned(),
+        sends,
+        connections,
+        messages,
+        failed,
+        in_sync: None,
+        lag_ms: None,
+    })
 }
 
 fn explain(running: &Running, error: &io::Error) -> String {

@@ -73,6 +73,7 @@ pub fn xdp_config(settings: &Settings, ports: &[Port]) -> XdpConfig {
             HugePagesSetting::Off => HugePageSetting::Off,
         },
         busy_poll: settings.busy_poll,
+        lasting: false,
     }
 }
 
@@ -82,18 +83,19 @@ pub fn queues(settings: &Settings, ports: &[Port]) -> Result<usize, XdpError> {
 }
 
 impl Workers {
-    /// Attaches to the ports and starts a worker per queue.
+    /// Attaches to the ports and starts a worker per queue. `lasting` is [`XdpConfig::lasting`].
     pub fn start(
         settings: &Settings,
         ports: &[Port],
         tables: &Arc<Tables>,
         clock: Clock,
+        lasting: bool,
     ) -> Result<Workers, RunError> {
         let raw = RawSender::open().map_err(|error| RunError::System("open a raw socket", error))?;
         let (hand_over, packets) = channel::bounded(HAND_OVER_QUEUE);
         let engine = |queue| Datapath::new(Arc::clone(tables), queue as usize, clock.now());
         let mut xdp = xdp::start(
-            &xdp_config(settings, ports),
+            &XdpConfig { lasting, ..xdp_config(settings, ports) },
             engine,
             &(Arc::new(move || clock.now()) as _),
             hand_over,
@@ -118,6 +120,11 @@ impl Workers {
             .spawn(move || send_all(&raw, &packets, &counters))
             .map_err(|error| RunError::System("start a thread", error))?;
         Ok(Workers { xdp: Some(xdp), sender: Some(sender), refused, shortcuts, looked_after: 0 })
+    }
+
+    /// See [`Xdp::ticks`].
+    pub fn ticks(&self) -> Vec<u64> {
+        self.xdp.iter().flat_map(Xdp::ticks).collect()
     }
 
     /// Changes what comes up.

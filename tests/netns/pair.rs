@@ -1,0 +1,272 @@
+//! Connections that never end, between a client and two servers, while the routers between them take over from each other.
+
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use xlvs::pulse::State;
+
+use super::daemon::Daemon;
+use super::lab::{DEADTIME, LVS, Lab, VIP, states};
+use super::load::Load;
+use super::rig::{PATIENCE, wait_until};
+use super::wire::packet_socket;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// How long no client may get an answer when the work moves on purpose. It takes less than 200 ms; other tests at the same time
+/// make it more.
+const HAND_OVER: Duration = Duration::from_millis(500);
+/// The long form of these tests (`make test-pair`): as many connections, and as many takeovers in a row.
+const CONNECTIONS: &str = "XLVS_PAIR_CONNECTIONS";
+const TAKEOVERS: &str = "XLVS_PAIR_TAKEOVERS";
+
+fn number(name: &str, usual: usize) -> usize {
+    std::env::var(name).map_or(usual, |value| value.parse().unwrap())
+}
+
+/// The routers tell each other of connections by IPVS's own protocol, often enough for one that has just been started.
+fn lab() -> Lab {
+    let mut lab = Lab::new();
+    let another = " server two {\n  address = 10.2.0.101\n  active = 1\n }\n}\n";
+    let daemon = "syncdaemon = 1\nsyncd_iface = back\nsyncd_id = 7\n";
+    lab.lvs = daemon.to_owned() + LVS.strip_suffix("}\n").unwrap() + another;
+    lab.settings = "[sysctl]\nsync_threshold = \"2 6\"\n".to_owned();
+    // A client that can reach the servers directly would reset what it gets from them by mistake, and be heard.
+    lab.client.ip(&format!("route add 10.2.0.0/24 via {VIP}"));
+    lab
+}
+
+fn load(lab: &Lab, connections: usize) -> Load {
+    let service: SocketAddr = format!("{VIP}:80").parse().unwrap();
+    Load::start(&lab.client, service, connections, Duration::from_millis(connections as u64))
+}
+
+fn await_active(daemons: &[Daemon; 2], active: usize) {
+    let wanted = [0, 1].map(|router| if router == active { State::Active } else { State::Inactive });
+    wait_until("the work has moved", || states(daemons) == wanted);
+}
+
+/// Waits until a router knows all connections.
+fn await_synchronised(daemon: &Daemon, connections: usize, load: &Load) {
+    wait_until("the backup knows all connections", || {
+        load.check();
+        daemon.status().connections as usize >= connections
+    });
+}
+
+/// Waits until router `next` is active and every client has been answered by way of it; returns the longest silence.
+fn settle(load: &Load, what: &str, next: &Daemon) -> Duration {
+    wait_until("the other router is active", || {
+        next.status().pulse.is_some_and(|pulse| pulse.state == State::Active)
+    });
+    load.await_all(load.now(), "every client is answered by way of the other router");
+    let silence = load.silence();
+    println!("{what}: no answer for {} ms", silence.as_millis());
+    silence
+}
+
+#[test]
+fn connections_outlive_every_kind_of_takeover() {
+    let connections = number(CONNECTIONS, 500);
+    let lab = lab();
+    let [a, b] = lab.start_both();
+    let load = load(&lab, connections);
+    await_synchronised(&b, connections, &load);
+
+    load.mark();
+    a.terminate();
+    let silence = settle(&load, "SIGTERM", &b);
+    let (success, log) = a.wait();
+    assert!(success, "{log}");
+    assert!(silence < HAND_OVER, "{silence:?}");
+
+    let a = lab.start(0);
+    await_synchronised(&a, connections, &load);
+    load.mark();
+    let left = b.kill();
+    let silence = settle(&load, "kill -9", &a);
+    assert!(silence < DEADTIME + SECOND, "{silence:?}");
+
+    let b = lab.start_in(1, left);
+    await_synchronised(&b, connections, &load);
+    load.mark();
+    let [front, _] = Lab::ports(0);
+    lab.switch.ip(&format!("link set {front} down"));
+    let silence = settle(&load, "link down", &b);
+    assert!(silence < SECOND, "{silence:?}");
+
+    lab.switch.ip(&format!("link set {front} up"));
+    wait_until("it hears again", || a.log().contains("Local NIC link(s) restored: Pulse enabled"));
+    await_synchronised(&a, connections, &load);
+    load.mark();
+    lab.set_cables(1, "down");
+    drop(b.kill());
+    let silence = settle(&load, "power-off", &a);
+    assert!(silence < DEADTIME + SECOND, "{silence:?}");
+
+    let answers = load.finish();
+    println!("{connections} connections, {answers} answers, none broke");
+    a.stop();
+}
+
+/// Waits until a router has told its neighbours of both addresses since it became active the last time.
+fn await_announced(daemon: &Daemon) {
+    wait_until("both addresses are announced", || {
+        let log = daemon.log();
+        let since = log.rsplit("all addresses are up").next().unwrap_or_default();
+        since.matches("gratuitous lvs arps finished").count() == 2
+    });
+}
+
+/// What a daemon holds of the machine.
+#[derive(Debug, PartialEq, Eq)]
+struct Holdings {
+    descriptors: usize,
+    /// BPF programs and maps.
+    bpf: usize,
+    threads: usize,
+    addresses: String,
+}
+
+fn holdings(lab: &Lab, router: usize, daemon: &Daemon) -> Holdings {
+    let of_process = |what: &str| fs::read_dir(format!("/proc/{}/{what}", daemon.pid())).unwrap();
+    let link = |entry: fs::DirEntry| fs::read_link(entry.path()).unwrap_or_default();
+    let links: Vec<_> = of_process("fd").map(|entry| link(entry.unwrap())).collect();
+    let is_bpf = |link: &&std::path::PathBuf| link.to_string_lossy().contains("bpf");
+    Holdings {
+        descriptors: links.len(),
+        bpf: links.iter().filter(is_bpf).count(),
+        threads: of_process("task").count(),
+        addresses: lab.routers[router].ip("-4 -brief address show"),
+    }
+}
+
+/// Resident memory in kilobytes.
+fn memory(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn many_takeovers_in_a_row_lose_and_leak_nothing() {
+    const MOST_GROWTH: u64 = 8 * 1024;
+    let (connections, takeovers) = (number(CONNECTIONS, 200), number(TAKEOVERS, 10));
+    let lab = lab();
+    let daemons = lab.start_both();
+    let load = load(&lab, connections);
+    await_synchronised(&daemons[1], connections, &load);
+    let move_to = |next: usize| {
+        load.mark();
+        let (done, said) = daemons[1 - next].xlvs("standby");
+        assert!(done, "{said}");
+        await_active(&daemons, next);
+        load.await_all(load.now(), "every client is answered by way of the other router");
+        load.silence()
+    };
+    // The first ones open what stays open.
+    let mut silences = vec![move_to(1), move_to(0)];
+    let look = || [0, 1].map(|router| (holdings(&lab, router, &daemons[router]), memory(&daemons[router])));
+    await_announced(&daemons[0]);
+    let before = look();
+    silences.extend((0..takeovers).map(|turn| move_to((turn + 1) % 2)));
+    if takeovers % 2 == 1 {
+        silences.push(move_to(0));
+    }
+    silences.sort();
+    let [median, longest] = [silences[silences.len() / 2], *silences.last().unwrap()];
+    println!(
+        "{} takeovers: no answer for {} ms in the median, {} ms at most",
+        silences.len(),
+        median.as_millis(),
+        longest.as_millis()
+    );
+    await_announced(&daemons[0]);
+    wait_until("what is held is what was held", || {
+        look().iter().zip(&before).all(|((held, _), (former, _))| held == former)
+    });
+    for (router, (then, now)) in before.iter().zip(look()).enumerate() {
+        println!("router {router}: {} kB, then {} kB", then.1, now.1);
+        assert!(now.1 < then.1 + MOST_GROWTH, "router {router}");
+    }
+    let answers = load.finish();
+    println!("{connections} connections, {answers} answers, none broke");
+    daemons.into_iter().for_each(|daemon| drop(daemon.stop()));
+    for router in 0..2 {
+        assert!(!lab.has_vip(router));
+        let links = lab.routers[router].ip("-details link show");
+        assert!(!links.contains("prog/xdp"), "{links}");
+    }
+}
+
+#[test]
+fn each_router_shows_both() {
+    let lab = lab().with_key();
+    let daemons = lab.start_both();
+    let _load = load(&lab, 20);
+    let account = |router: usize| {
+        let status: xlvs::director::protocol::Status = daemons[router].status();
+        status.pulse.and_then(|pulse| pulse.partner).and_then(|partner| partner.account)
+    };
+    let told = |router: usize| account(router).and_then(|account| account.sync).map(|sync| sync.connections);
+    wait_until("each knows what the other says", || [0, 1].map(told).iter().all(|count| *count >= Some(20)));
+    for (router, sync, other) in [
+        (0, "  synchronisation (ipvs): tells of connections, ", "\n  backup: inactive for "),
+        (1, "  synchronisation (ipvs): is told of connections, ", "\n  primary: active for "),
+    ] {
+        let (done, text) = daemons[router].xlvs("status");
+        assert!(done && text.contains(sync) && text.contains(other), "{text}");
+        assert!(text.contains("heartbeats authenticated"), "{text}");
+        let (_, json) = daemons[router].xlvs("status --json");
+        assert!(json.contains("\"account\":{\"version\":") && json.contains("\"sends\":true"), "{json}");
+    }
+}
+
+/// Heartbeats that a router has sent, as frames.
+fn record(lab: &Lab, port: &str, count: usize) -> Vec<Vec<u8>> {
+    const IPV4: [u8; 2] = [8, 0];
+    const HEARTBEATS: [u8; 2] = 539u16.to_be_bytes();
+    let socket = lab.switch.enter(|| packet_socket(port));
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut recorded = Vec::new();
+    while recorded.len() < count {
+        let mut frame = vec![0; 2048];
+        // A child of another test that ends interrupts it.
+        let length = match (&socket).read(&mut frame) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.unwrap(),
+        };
+        frame.truncate(length);
+        // The switch sends by this port, too; what it receives is the router's.
+        let is_heartbeat = length > 42 && frame[12..14] == IPV4 && frame[36..38] == HEARTBEATS;
+        if is_heartbeat && frame[26..30] == [10, 1, 0, 1] {
+            recorded.push(frame);
+        }
+    }
+    recorded
+}
+
+#[test]
+fn what_a_third_host_has_recorded_changes_nothing_and_is_counted() {
+    let lab = lab().with_key();
+    let daemons = lab.start_both();
+    wait_until("they have met", || {
+        let partner = daemons[1].status().pulse.and_then(|pulse| pulse.partner);
+        partner.is_some_and(|partner| partner.account.is_some())
+    });
+    // The primary says that it is active. A backup that believes that later gives way.
+    let recorded = record(&lab, "afront", 4);
+    let (done, said) = daemons[0].xlvs("standby");
+    assert!(done, "{said}");
+    await_active(&daemons, 1);
+    let refused = || daemons[1].status().pulse.and_then(|pulse| pulse.partner).unwrap().refused.repeated;
+    let before = refused();
+    let third = lab.client.enter(|| packet_socket("eth0"));
+    for frame in &recorded {
+        (&third).write_all(frame).unwrap();
+    }
+    wait_until("all are counted", || refused() >= before + recorded.len() as u64);
+    assert_eq!(states(&daemons), [State::Inactive, State::Active]);
+    assert!(!daemons[1].log().contains("partner active: deactivating LVS"), "{}", daemons[1].log());
+}

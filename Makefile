@@ -33,7 +33,7 @@ endif
 test-guest: tools-guest build ## what needs other kernels or devices: virtual machines with Linux 6.12 and 6.1, two queues, VLANs, bonds (4 minutes)
 	@$(ROOT) tests/guest/test.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
-test-pair: tools-test ## the pair's tests in full: 2,000 connections that never end, 100 takeovers in a row (two minutes)
+test-pair: tools-test ## the pair's tests in full: 2,000 connections that never end, 100 takeovers in a row (five minutes)
 	cargo test --test netns --config 'target."cfg(unix)".runner="$(ROOT) env XLVS_PAIR_CONNECTIONS=2000 XLVS_PAIR_TAKEOVERS=100"' -- pair:: --nocapture --test-threads 1
 
 test-mixed: tools-test build ## a router with Linux's IPVS (user-mode-linux) and one with xlvs take over each other's connections (OPTIONS="--connections N": see tests/mixed.sh)

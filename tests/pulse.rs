@@ -2,6 +2,7 @@
 //! directors together in a simulated network.
 
 mod schedules;
+mod twin;
 mod world;
 
 use std::net::IpAddr;
@@ -29,6 +30,7 @@ fn settings(role: Role) -> Settings {
         monitor_links: true,
         fence: false,
         fence_required: false,
+        wait: Duration::ZERO,
     }
 }
 

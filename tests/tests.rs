@@ -23,6 +23,7 @@ mod model;
 mod nanny;
 mod properties;
 mod pulse;
+mod replica;
 #[path = "../benches/rig/mod.rs"]
 #[allow(dead_code, reason = "the benchmarks use more of it")]
 mod rig;

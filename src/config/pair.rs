@@ -4,8 +4,22 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::settings::Auto;
+
 /// Longest time for fencing in seconds.
 const FENCE_TIMEOUT_MAX: u32 = 300;
+/// Longest times of the replica in seconds.
+const REPLICA_TIME_MAX: u32 = 3600;
+
+/// `replica`: a switch, or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ReplicaSwitch {
+    /// On or off.
+    Switch(bool),
+    /// On where both routers must be xlvs: they have a key, and lvs.cf asks for no sync daemon.
+    Word(Auto),
+}
 
 /// `[pulse]`: what `lvs.cf` cannot say of the pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +33,14 @@ pub struct PulseSettings {
     pub fence_timeout: u32,
     /// Whether a router whose fencing fails stays inactive and tries again.
     pub fence_required: bool,
+    /// Whether the routers keep the same connections by xlvs's own protocol.
+    pub replica: ReplicaSwitch,
+    /// UDP port of that.
+    pub replica_port: u16,
+    /// Seconds for which a router that is still being told of connections stays a standby.
+    pub replica_wait: u32,
+    /// Seconds from one comparison of the connections to the next.
+    pub replica_compare: u32,
 }
 
 impl Default for PulseSettings {
@@ -28,6 +50,10 @@ impl Default for PulseSettings {
             fence: String::new(),
             fence_timeout: 10,
             fence_required: false,
+            replica: ReplicaSwitch::Word(Auto::Auto),
+            replica_port: 5390,
+            replica_wait: 30,
+            replica_compare: 10,
         }
     }
 }
@@ -47,6 +73,19 @@ impl PulseSettings {
             let text = format!("{} is not from 1 to {FENCE_TIMEOUT_MAX} seconds", self.fence_timeout);
             return Some(("fence_timeout", text));
         }
-        None
+        self.replica_fault()
+    }
+
+    fn replica_fault(&self) -> Option<(&'static str, String)> {
+        if self.replica_port == 0 {
+            return Some(("replica_port", "0 is no port".to_owned()));
+        }
+        if self.replica == ReplicaSwitch::Switch(true) && self.key_file.as_os_str().is_empty() {
+            return Some(("replica", "it needs a key_file, the same on both routers".to_owned()));
+        }
+        let times = [("replica_wait", self.replica_wait, 0), ("replica_compare", self.replica_compare, 1)];
+        let (key, seconds, least) =
+            times.into_iter().find(|(_, seconds, least)| !(*least..=REPLICA_TIME_MAX).contains(seconds))?;
+        Some((key, format!("{seconds} is not from {least} to {REPLICA_TIME_MAX} seconds")))
     }
 }

@@ -306,6 +306,9 @@ pub struct Status {
     /// Role and state in the pair; absent without `lvs.cf`.
     #[serde(default)]
     pub pulse: Option<crate::pulse::Report>,
+    /// How the connections of a pair are kept the same; absent where they are not.
+    #[serde(default)]
+    pub replica: Option<crate::ipvs::replica::Report>,
     /// The virtual servers of `lvs.cf`.
     #[serde(default)]
     pub virtuals: Vec<VirtualStatus>,

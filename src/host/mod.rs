@@ -9,6 +9,7 @@ pub mod kernel;
 pub mod memory;
 pub mod multicast;
 pub mod netlink;
+pub mod peer;
 pub mod privilege;
 pub mod probe;
 pub mod raw;

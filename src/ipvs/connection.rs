@@ -1,6 +1,7 @@
 //! A connection: who talks to whom through which server, its state and its life. A million of them shall fit, so that what
 //! few need is kept apart.
 
+mod replicated;
 mod synced;
 
 use std::net::{SocketAddr, SocketAddrV4};
@@ -23,6 +24,8 @@ use crate::net::addr::Protocol;
 use crate::net::flow::{FlowKey, FlowWords};
 use crate::net::time::Instant;
 
+pub use replicated::Told;
+
 /// Seconds that a connection has before its first packet gives it the time of a state.
 const NEW: u32 = 3;
 
@@ -33,6 +36,7 @@ const NO_OUTPUT: u32 = 1 << 10;
 const AWAITS_PORT: u32 = 1 << 11;
 const UNANSWERED: u32 = 1 << 12;
 const SYNCED: u32 = 1 << 13;
+const BORROWED: u32 = 1 << 14;
 /// The state in which it was last told of; one less than 16 there are.
 const TOLD: u32 = 0xf << TOLD_SHIFT;
 const TOLD_SHIFT: u32 = 16;

@@ -19,6 +19,7 @@ pub mod outbox;
 pub mod parted;
 pub mod persistence;
 pub mod protocol;
+pub mod replica;
 mod retire;
 pub mod scheduler;
 pub mod server;

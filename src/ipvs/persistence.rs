@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::ipvs::connection::Told;
 use crate::ipvs::edit::{Persistence, ServiceId};
 use crate::ipvs::helper::ftp;
 use crate::ipvs::parted::{Part, PartedMap};
+use crate::ipvs::replica::{Key, Replication};
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::mask_client;
 use crate::ipvs::sync::Announced;
@@ -80,7 +82,8 @@ pub struct PersistenceTemplate {
     children: AtomicU32,
     packets_in: AtomicU32,
     one_packet: bool,
-    synced: bool,
+    synced: AtomicBool,
+    borrowed: AtomicBool,
     told: AtomicU64,
     assured: AtomicBool,
     retired: AtomicBool,
@@ -100,7 +103,8 @@ impl PersistenceTemplate {
             children: AtomicU32::new(0),
             packets_in: AtomicU32::new(0),
             one_packet: false,
-            synced: false,
+            synced: AtomicBool::new(false),
+            borrowed: AtomicBool::new(false),
             told: AtomicU64::new(0),
             assured: AtomicBool::new(false),
             retired: AtomicBool::new(false),
@@ -115,12 +119,34 @@ impl PersistenceTemplate {
 
     /// The same as a message told of it, with the server at `place`.
     pub fn synced(self, place: SocketAddr) -> Self {
-        PersistenceTemplate { place, synced: true, ..self }
+        self.set_origin(Told { synced: true, borrowed: false });
+        self.at(place)
+    }
+
+    /// The same with the server at `place`.
+    pub fn at(self, place: SocketAddr) -> Self {
+        PersistenceTemplate { place, ..self }
     }
 
     /// Whether a message told of it.
     pub fn is_synced(&self) -> bool {
-        self.synced
+        self.synced.load(Ordering::Relaxed)
+    }
+
+    /// How it has come to be here.
+    pub fn origin(&self) -> Told {
+        Told { synced: self.is_synced(), borrowed: self.borrowed.load(Ordering::Relaxed) }
+    }
+
+    /// Notes that.
+    pub fn set_origin(&self, told: Told) {
+        self.synced.store(told.synced, Ordering::Relaxed);
+        self.borrowed.store(told.borrowed, Ordering::Relaxed);
+    }
+
+    /// Whether it makes no more connections, and ends after those that it has made.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// Takes over what a message says.
@@ -244,7 +270,7 @@ impl PersistenceTemplate {
             virtual_address: SocketAddr::new(virtual_address.ip(), port(virtual_address.port())),
             server: SocketAddr::new(self.place.ip(), port(self.place.port())),
             expires: self.life.deadline().saturating_since(now).as_secs(),
-            synced: self.synced,
+            synced: self.is_synced(),
             call_id: call_id.as_deref().map(|id| id.iter().copied().map(char::from).collect()),
         }
     }
@@ -255,9 +281,19 @@ impl PersistenceTemplate {
 pub struct TemplateTable {
     valid: PartedMap<TemplateKey, Arc<PersistenceTemplate>>,
     retired: Mutex<Vec<Arc<PersistenceTemplate>>>,
+    replication: Arc<Replication>,
 }
 
 impl TemplateTable {
+    /// With its changes noted where `replication` says.
+    pub fn replicated_by(self, replication: Arc<Replication>) -> Self {
+        TemplateTable { replication, ..self }
+    }
+
+    fn note(&self, template: &PersistenceTemplate) {
+        self.replication.note(|| Key::Template(template.key.clone()));
+    }
+
     fn retired(&self) -> MutexGuard<'_, Vec<Arc<PersistenceTemplate>>> {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -269,9 +305,9 @@ impl TemplateTable {
 
     /// Puts a new one in.
     pub fn insert(&self, template: Arc<PersistenceTemplate>) {
-        if let Some(former) = self.valid.of(&template.key).insert(template.key.clone(), template) {
-            self.set_aside(former);
-        }
+        let former = self.valid.of(&template.key).insert(template.key.clone(), Arc::clone(&template));
+        former.into_iter().for_each(|former| self.set_aside(former));
+        self.note(&template);
     }
 
     /// Takes one that no longer counts out of the way.
@@ -284,7 +320,8 @@ impl TemplateTable {
     /// Out of the valid ones, if it is among them.
     fn take_out(&self, template: &Arc<PersistenceTemplate>) -> Option<Arc<PersistenceTemplate>> {
         let same = |_: &TemplateKey, present: &Arc<_>| Arc::ptr_eq(present, template);
-        self.valid.of(&template.key).remove_if(&template.key, same).map(|(_, template)| template)
+        let taken = self.valid.of(&template.key).remove_if(&template.key, same);
+        taken.map(|(_, template)| template).inspect(|template| self.note(template))
     }
 
     fn set_aside(&self, template: Arc<PersistenceTemplate>) {
@@ -294,11 +331,21 @@ impl TemplateTable {
 
     /// Ends one whose time is up, or prolongs it while it has connections.
     pub fn expire(&self, template: &Arc<PersistenceTemplate>, now: Instant) -> Fate {
+        if let Some(end) = self.postponed(template, now) {
+            template.life.set_deadline(end);
+            return Fate::Again;
+        }
         let fate = template.expire(now);
         if fate == Fate::Gone {
             self.remove(template);
         }
         fate
+    }
+
+    /// When one ends whose time is up, if the one who told of it has not said that it does.
+    fn postponed(&self, template: &PersistenceTemplate, now: Instant) -> Option<Instant> {
+        let counts = !template.is_retired();
+        counts.then(|| self.replication.postponed(template.origin(), template.timeout(), now)).flatten()
     }
 
     /// Ends one before its time, unless it has connections.
@@ -315,7 +362,15 @@ impl TemplateTable {
 
     /// Ends those of deleted servers that have no connection (golden `expire-nodest-templates`).
     pub fn remove_orphans(&self) {
-        self.valid.parts().iter().for_each(|part| part.retain(|_, template| template.outlives_server()));
+        self.valid.parts().iter().for_each(|part| {
+            part.retain(|_, template| {
+                let keep = template.outlives_server();
+                if !keep {
+                    self.note(template);
+                }
+                keep
+            });
+        });
         self.retired().retain(|template| template.outlives_server());
     }
 
@@ -330,6 +385,7 @@ impl TemplateTable {
             part.retain(|_, template| {
                 let keep = !is_ending(template);
                 if !keep {
+                    self.note(template);
                     ending.push(Arc::clone(template));
                 }
                 keep
@@ -344,10 +400,14 @@ impl TemplateTable {
         self.walks().for_each(|walk| walk.for_each(&mut visit));
     }
 
+    /// The same of those that count, in many walks.
+    pub fn valid_walks(&self) -> impl Iterator<Item = Walk<'_>> {
+        self.valid.parts().iter().map(Walk::Valid)
+    }
+
     /// The same in many walks, between which nothing is locked.
     pub fn walks(&self) -> impl Iterator<Item = Walk<'_>> {
-        let valid = self.valid.parts().iter().map(Walk::Valid);
-        valid.chain(std::iter::once(Walk::Retired(&self.retired)))
+        self.valid_walks().chain(std::iter::once(Walk::Retired(&self.retired)))
     }
 
     /// How many.

@@ -15,6 +15,7 @@ use crate::ipvs::helper::FtpPorts;
 use crate::ipvs::mark::MarkRules;
 use crate::ipvs::persistence::TemplateTable;
 use crate::ipvs::protocol::Timeouts;
+use crate::ipvs::replica::Replication;
 use crate::ipvs::service::Services;
 use crate::ipvs::stats::Stats;
 use crate::ipvs::sync::{Exchange, SyncDaemons, SyncRole};
@@ -123,6 +124,8 @@ pub struct Tables {
     pub admission: Admission,
     /// Messages of the synchronisation.
     pub sync: Exchange,
+    /// What is told to another process, and by it.
+    pub replication: Arc<Replication>,
     /// Connections whose ends are to be told.
     pub farewells: Farewells,
 }
@@ -130,15 +133,17 @@ pub struct Tables {
 impl Tables {
     /// Empty tables for `workers` workers.
     pub fn new(workers: usize) -> Self {
+        let replication = Arc::<Replication>::default();
         Tables {
             snapshot: Arc::default(),
-            connections: ConnectionTable::default(),
-            templates: TemplateTable::default(),
+            connections: ConnectionTable::default().replicated_by(Arc::clone(&replication)),
+            templates: TemplateTable::default().replicated_by(Arc::clone(&replication)),
             total: Stats::new(workers),
             fragments: Mutex::default(),
             drop_counters: DropCounters::default(),
             admission: Admission::default(),
             sync: Exchange::default(),
+            replication,
             farewells: Farewells::default(),
         }
     }

@@ -19,7 +19,8 @@ use sdd::{AtomicShared, Guard, Ptr, Shared, Tag};
 
 use crate::ipvs::bucket::{Buckets, Place};
 use crate::ipvs::connection::Connection;
-use crate::ipvs::protocol::Direction;
+use crate::ipvs::protocol::{Direction, State};
+use crate::ipvs::replica::{Key, Replication};
 use crate::ipvs::shortcut::Shortcuts;
 use crate::net::flow::FlowWords;
 
@@ -118,6 +119,7 @@ pub struct ConnectionTable {
     /// How many await their client's port.
     awaiting: AtomicU64,
     shortcuts: OnceLock<Arc<Shortcuts>>,
+    replication: Arc<Replication>,
 }
 
 impl Default for ConnectionTable {
@@ -129,6 +131,7 @@ impl Default for ConnectionTable {
             count: AtomicU64::new(0),
             awaiting: AtomicU64::new(0),
             shortcuts: OnceLock::new(),
+            replication: Arc::default(),
         }
     }
 }
@@ -148,6 +151,11 @@ impl HashedKey {
 }
 
 impl ConnectionTable {
+    /// With its changes noted where `replication` says.
+    pub fn replicated_by(self, replication: Arc<Replication>) -> Self {
+        ConnectionTable { replication, ..self }
+    }
+
     /// To look a key up by.
     #[inline(always)]
     pub fn hashed(&self, key: FlowWords) -> HashedKey {
@@ -246,6 +254,16 @@ impl ConnectionTable {
         if connection.awaits_port() {
             self.awaiting.fetch_add(1, Ordering::Relaxed);
         }
+        // Others are of no use to anybody else before their handshake is over.
+        if connection.state() == State::Udp || connection.parent().is_some() {
+            self.note(connection);
+        }
+    }
+
+    /// Something of a connection has changed that another process would have to know.
+    #[inline]
+    pub fn note(&self, connection: &Connection) {
+        self.replication.note(|| Key::Connection(connection.request_key()));
     }
 
     /// Takes a connection out and unbinds it. Does nothing, and returns false, if that has been done.
@@ -272,6 +290,7 @@ impl ConnectionTable {
         self.unlink(connection, Direction::Out, &guard);
         self.take_back(connection);
         self.count.fetch_sub(1, Ordering::Relaxed);
+        self.note(connection);
         if connection.awaits_port() {
             self.awaiting.fetch_sub(1, Ordering::Relaxed);
         }

@@ -38,7 +38,7 @@ const WHY_MAX: usize = 200;
 /// How connections are told of, and how far that has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncReport {
-    /// By which protocol: `ipvs`.
+    /// By which protocol: `ipvs` or `xlvs`.
     pub by: String,
     /// Whether this director tells of connections or is told.
     pub sends: bool,

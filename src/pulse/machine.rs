@@ -24,6 +24,8 @@ pub struct Pulse {
     failed: bool,
     /// An operator has put this one on standby.
     standby_from: Option<Instant>,
+    /// The partner has connections of which this one has not been told; it is not waited for longer than until then.
+    joining: Option<Instant>,
     /// While this one is active: since when the partner says the same.
     rivalry: Option<Instant>,
     last_resent: Option<Instant>,
@@ -48,10 +50,12 @@ impl Pulse {
             down: [false; 2],
             failed: false,
             standby_from: None,
+            joining: None,
             rivalry: None,
             last_resent: None,
             actions: Vec::new(),
         };
+        pulse.join(now, !pulse.settings.wait.is_zero());
         pulse.log(Level::Info, format!("STARTING PULSE AS {name}"));
         pulse.actions.push(Action::Run(Hook::Inactive));
         if forced {
@@ -84,6 +88,7 @@ impl Pulse {
             }
             Event::Activated => self.finish_activation(now),
             Event::Deactivated => self.finish_deactivation(now),
+            Event::Joining(joining) => self.join(now, joining),
             Event::Fenced(outcome) => self.take_fenced(now, outcome),
             Event::Wish(wish) => {
                 let answer = match wish {
@@ -125,7 +130,22 @@ impl Pulse {
             .with_partner(self.settings.pair, &self.partner, self.hears_partner(now), now)
     }
 
-    fn hears_partner(&self, now: Instant) -> bool {
+    /// A partner that is silent tells nothing more.
+    fn is_joining(&self, now: Instant) -> bool {
+        self.joining.is_some_and(|until| now < until) && self.hears_partner(now)
+    }
+
+    fn join(&mut self, now: Instant, joining: bool) {
+        let until = now + self.settings.wait;
+        let joined = self.joining.is_some() && !joining;
+        self.joining = joining.then(|| self.joining.unwrap_or(until));
+        if joined && self.partner.word == Some(Word::Stopped) && self.hears_partner(now) {
+            self.hear_stopped(now, self.partner.word);
+        }
+    }
+
+    /// Whether the partner has been heard within deadtime.
+    pub fn hears_partner(&self, now: Instant) -> bool {
         self.partner.last_heard().is_some_and(|heard| now.saturating_since(heard) < self.settings.deadtime)
     }
 
@@ -199,7 +219,7 @@ impl Pulse {
         if self.is_active() && self.rivalry.take().is_some() {
             self.resend(now, "partner inactive again: resending arps");
         }
-        if !self.may_activate() {
+        if !self.may_activate() || self.is_joining(now) {
             return;
         }
         match self.settings.role {
@@ -262,6 +282,10 @@ impl Pulse {
         }
         if self.has_lost_link() {
             return Err("a monitored link of this router is down".to_owned());
+        }
+        if self.is_joining(now) {
+            let text = "the partner has connections of which this router has not been told yet; ask again";
+            return Err(text.to_owned());
         }
         if self.settings.role == Role::Backup && self.partner_is_active(now) {
             let text = "the primary is active and would keep the work; run `xlvs standby' there";

@@ -33,6 +33,9 @@ pub struct Settings {
     pub fence: bool,
     /// Whether this one stays inactive when fencing fails, and tries again; else it becomes active all the same.
     pub fence_required: bool,
+    /// For how long this one stays inactive at most because its partner has connections of which it has not been told; zero if
+    /// connections are not told of.
+    pub wait: Duration,
 }
 
 /// What an operator asks for.
@@ -61,6 +64,9 @@ pub enum Event {
     Activated,
     /// All of [`Action::Deactivate`] is done: no address is left.
     Deactivated,
+    /// Whether the partner has connections of which this one has not been told. So it is after a start, unless
+    /// [`Settings::wait`] is zero.
+    Joining(bool),
     /// What became of [`Action::Fence`]; a failure says why.
     Fenced(Result<(), String>),
     /// An operator asks. Answered by [`Action::Answer`].

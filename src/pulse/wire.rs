@@ -217,6 +217,11 @@ impl Key {
     pub fn new(bytes: &[u8]) -> Option<Key> {
         (bytes.len() >= KEY_LEN_MIN).then(|| Key(bytes.to_vec()))
     }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Key {

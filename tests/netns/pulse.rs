@@ -1,6 +1,7 @@
 //! Two routers, each with the real daemon, between a client and a real nginx; what a client sees when one of them fails.
 
-use std::net::UdpSocket;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use xlvs::host::clock::Clock;
@@ -152,5 +153,60 @@ fn whoever_is_neither_director_is_told_so() {
     ] {
         let (success, log) = Daemon::spawn_in(&lab.routers[0], tempfile::tempdir().unwrap(), &lvs, "").wait();
         assert!(!success && log.contains(said), "{log}");
+    }
+}
+
+/// Asks by a connection that stays; retransmissions after a takeover take their time.
+fn ask(mut stream: &TcpStream) -> bool {
+    stream.set_read_timeout(Some(10 * SECOND)).unwrap();
+    if stream.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").is_err() {
+        return false;
+    }
+    let (mut text, mut buffer) = (Vec::new(), [0; 512]);
+    while !text.ends_with(b"hello") {
+        match stream.read(&mut buffer) {
+            Ok(length @ 1..) => text.extend(&buffer[..length]),
+            _ => return false,
+        }
+    }
+    true
+}
+
+#[test]
+fn connections_go_on_when_their_router_is_killed_and_when_the_work_moves_back() {
+    const CONNECTIONS: u64 = 100;
+    let lab = Lab::new().with_key();
+    let [a, b] = lab.start_both();
+    let address: SocketAddr = (VIP.parse::<std::net::IpAddr>().unwrap(), 80).into();
+    let connect = || (0..CONNECTIONS).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let streams: Vec<TcpStream> = lab.client.enter(connect);
+    assert!(streams.iter().all(ask));
+    let replica = |daemon: &Daemon| daemon.status().replica.expect("there is a key");
+    let has_all = |active: &Daemon, standby: &Daemon| {
+        let (told, has) = (replica(active), replica(standby));
+        let count = (active.status().connections, standby.status().connections);
+        told.in_sync && has.in_sync && told.lag_ms == 0 && count.0 == count.1 && count.0 >= CONNECTIONS
+    };
+    wait_until("the backup has all connections", || has_all(&a, &b));
+    let left = a.kill();
+    println!("kill -9 with connections: no answer for {} ms", lab.outage("kill -9", 1).as_millis());
+    assert_eq!(streams.iter().filter(|stream| ask(stream)).count() as u64, CONNECTIONS, "after kill -9");
+    let a = Daemon::of_pair(&lab.routers[0], left, LVS, &lab.settings);
+    wait_until("the primary has been told of all", || has_all(&b, &a));
+    let daemons = [a, b];
+    assert_eq!(states(&daemons), [State::Inactive, State::Active]);
+    wait_until("the backup hears it", || {
+        daemons[1].status().pulse.and_then(|pulse| pulse.partner).is_some_and(|partner| partner.heard)
+    });
+    let (done, said) = daemons[1].xlvs("standby");
+    assert!(done, "{said}");
+    wait_until("it has moved", || states(&daemons) == [State::Active, State::Inactive]);
+    assert_eq!(streams.iter().filter(|stream| ask(stream)).count() as u64, CONNECTIONS, "after standby");
+    let (_, shown) = daemons[0].xlvs("status");
+    assert!(shown.contains("connections: telling the partner"), "{shown}");
+    for router in [0, 1] {
+        let report = replica(&daemons[router]);
+        let strange = report.refused.iter().filter(|(reason, _)| reason != "of another run").count();
+        assert_eq!((strange, report.records_refused), (0, 0), "router {router}: {report:?}");
     }
 }

@@ -1,13 +1,17 @@
 //! Thousands of schedules of faults, and what must hold in all of them (docs/pulse.md, "What is promised").
 
+use std::ops::Range;
 use std::time::Duration;
 
 use xlvs::pulse::wire::Key;
 use xlvs::pulse::{Path, Wish};
 
+use super::twin::{self, FAREWELL};
 use super::world::{Chance, Fault, Law, Line, MILLISECOND, SECOND, Time, World};
 
 const SCHEDULES: u64 = 10_000;
+/// Those with connections take longer, and are in so many tests, which run side by side.
+const PARTS: u64 = 4;
 /// Faults happen until then; afterwards everything is whole.
 const TROUBLE: Time = 90 * SECOND;
 const DELAY_MAX: Time = 300 * MILLISECOND;
@@ -27,6 +31,7 @@ fn law(chance: &mut Chance) -> Law {
         drift: 500,
         // The one after them arrives within deadtime, the delay included.
         lost_in_a_row: ratio - 2,
+        sync: None,
     }
 }
 
@@ -113,7 +118,8 @@ impl Watch {
     fn look(&mut self, world: &World, fault: Option<Fault>) -> Result<(), String> {
         let law = &world.law;
         let now = world.now;
-        let rest = DELAY_MAX + law.withdrawal;
+        let farewell = law.sync.map_or(0, |_| FAREWELL);
+        let rest = DELAY_MAX + law.withdrawal + farewell;
         let deadtime = law.slow(law.deadtime);
         let holds = world.nodes[0].holds() && world.nodes[1].holds();
         let (there, back) = (world.reaches(0), world.reaches(1));
@@ -137,7 +143,8 @@ impl Watch {
         let idle = idle && world.nodes.iter().any(|node| node.is_healthy(law));
         let fence = law.fence.map_or(0, |(takes, _)| takes);
         let none = self.none.update(now, idle);
-        if none > 2 * deadtime + law.slow(law.keepalive) + fence + rest {
+        let wait = law.sync.map_or(0, |wait| law.slow(wait) + FAREWELL);
+        if none > 2 * deadtime + law.slow(law.keepalive) + fence + rest + wait {
             return Err(format!("nobody is active for {none} ns, and somebody could be"));
         }
         world.breach.clone().map_or(Ok(()), Err)
@@ -149,11 +156,18 @@ impl Watch {
 struct Account {
     longest: Time,
     attacks: u64,
+    survived: u64,
+    lost: u64,
+    astray: u64,
 }
 
-fn play(seed: u64, story: bool) -> Result<Account, (String, Vec<String>)> {
+fn play(seed: u64, story: bool, sync: bool) -> Result<Account, (String, Vec<String>)> {
     let mut chance = Chance::new(seed);
-    let mut world = World::new(law(&mut chance), seed);
+    let mut law = law(&mut chance);
+    if sync {
+        law.sync = Some(Duration::from_secs(chance.between(1, 40)));
+    }
+    let mut world = World::new(law, seed);
     world.story = story.then(Vec::new);
     for node in [0, 1] {
         let at = chance.between(0, 3) * chance.between(0, 5 * SECOND);
@@ -165,7 +179,14 @@ fn play(seed: u64, story: bool) -> Result<Account, (String, Vec<String>)> {
     // What a fault brings with it later is over then.
     repair(&mut world, &mut chance);
     let settled = TROUBLE + 26 * SECOND + 8 * world.law.slow(world.law.deadtime);
+    let settled = settled + world.law.slow(world.law.sync.unwrap_or_default());
     let end = settled + 4 * world.law.slow(world.law.deadtime);
+    if sync {
+        world.invite_clients(end - 2 * world.law.slow(world.law.deadtime));
+        for (node, path) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            world.at(settled, Fault::Line(node, Path::ALL[path], Line::PERFECT));
+        }
+    }
     let mut watch =
         Watch { both: Span::default(), both_one_way: Span::default(), none: Span::default(), longest: 0 };
     let mut outcome = Ok(());
@@ -180,6 +201,9 @@ fn play(seed: u64, story: bool) -> Result<Account, (String, Vec<String>)> {
             }
         }
     }
+    if outcome.is_ok() && sync {
+        outcome = world.twins_agree();
+    }
     if outcome.is_ok() && world.refused != world.attacks {
         outcome = Err(format!("{} attacks, but {} refusals", world.attacks, world.refused));
     }
@@ -187,28 +211,72 @@ fn play(seed: u64, story: bool) -> Result<Account, (String, Vec<String>)> {
     let mut lines = world.story.take().unwrap_or_default();
     lines.insert(0, law);
     outcome.map_err(|error| (error, lines))?;
-    Ok(Account { longest: watch.longest, attacks: world.attacks })
+    let twin::Clients { survived, lost, astray, .. } = world.clients;
+    Ok(Account { longest: watch.longest, attacks: world.attacks, survived, lost, astray })
 }
 
 #[test]
 fn two_directors_keep_their_promises_whatever_happens() {
-    let mut sum = Account::default();
-    for seed in 0..SCHEDULES {
-        match play(seed, false) {
-            Ok(account) => {
-                sum.longest = sum.longest.max(account.longest);
-                sum.attacks += account.attacks;
-            }
-            Err((error, _)) => {
-                let (_, story) = play(seed, true).err().expect("the same seed fails again");
-                panic!("schedule {seed}: {error}\n{}", story.join("\n"));
-            }
-        }
-    }
+    let sum = play_all(0..SCHEDULES, false);
     println!(
         "{SCHEDULES} schedules, {} attacks refused, two actives with a path up for {} ms at most",
         sum.attacks,
         sum.longest / MILLISECOND
     );
     assert!(sum.attacks > SCHEDULES, "too few attacks to say anything");
+}
+
+/// One of the parts with connections, which each tells the other one of.
+fn connections_survive(part: u64) {
+    let each = SCHEDULES / PARTS;
+    let sum = play_all(part * each..(part + 1) * each, true);
+    println!(
+        "{each} schedules, {} packets of connections that both had, {} connections lost that only one had, {} of \
+         these with another one in their place, two actives with a path up for {} ms at most",
+        sum.survived,
+        sum.lost + sum.astray,
+        sum.astray,
+        sum.longest / MILLISECOND
+    );
+    assert!(sum.survived > 10 * each, "too few connections to say anything");
+}
+
+#[test]
+fn connections_that_both_have_survive_whatever_happens() {
+    connections_survive(0);
+}
+
+#[test]
+fn connections_that_both_have_survive_in_the_second_quarter_of_schedules() {
+    connections_survive(1);
+}
+
+#[test]
+fn connections_that_both_have_survive_in_the_third_quarter_of_schedules() {
+    connections_survive(2);
+}
+
+#[test]
+fn connections_that_both_have_survive_in_the_last_quarter_of_schedules() {
+    connections_survive(3);
+}
+
+fn play_all(seeds: Range<u64>, sync: bool) -> Account {
+    let mut sum = Account::default();
+    for seed in seeds {
+        match play(seed, false, sync) {
+            Ok(account) => {
+                sum.longest = sum.longest.max(account.longest);
+                sum.attacks += account.attacks;
+                sum.survived += account.survived;
+                sum.lost += account.lost;
+                sum.astray += account.astray;
+            }
+            Err((error, _)) => {
+                let (_, story) = play(seed, true, sync).err().expect("the same seed fails again");
+                panic!("schedule {seed}: {error}\n{}", story.join("\n"));
+            }
+        }
+    }
+    sum
 }

@@ -1,10 +1,11 @@
-//! Two directors on a simulated network, in virtual time. What a director sends travels as bytes; more kinds of datagrams (the
-//! connection synchronisation) can travel the same way.
+//! Two directors on a simulated network, in virtual time. What they send travels as bytes: heartbeats, and what they tell each
+//! other of connections.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use super::twin::{Clients, Twin};
 use xlvs::net::time::Instant;
 use xlvs::pulse::wire::{Key, Refusal, Wire};
 use xlvs::pulse::{Action, Event, Path, Pulse, Role, Settings, Wish, Word};
@@ -80,8 +81,32 @@ pub enum Fault {
 
 enum Happening {
     Fault(Fault),
-    Deliver { to: usize, path: Path, bytes: Vec<u8> },
-    Event { to: usize, boot: u64, event: Event },
+    Deliver {
+        to: usize,
+        path: Path,
+        kind: Kind,
+        bytes: Vec<u8>,
+    },
+    Event {
+        to: usize,
+        boot: u64,
+        event: Event,
+    },
+    /// Addresses are gone; the partner has until then to acknowledge what is left.
+    Leave {
+        to: usize,
+        boot: u64,
+        until: Time,
+    },
+    /// A client sends a packet.
+    Packet,
+}
+
+/// What a datagram is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Heartbeat,
+    Replica,
 }
 
 /// What all of a world has in common.
@@ -101,6 +126,8 @@ pub struct Law {
     pub drift: u64,
     /// Of datagrams on a line that is up so many in a row are lost at most.
     pub lost_in_a_row: u64,
+    /// Whether they keep the same connections, and for how long a director waits to be told of them.
+    pub sync: Option<Duration>,
 }
 
 impl Law {
@@ -118,28 +145,32 @@ impl Law {
             monitor_links: self.monitor_links,
             fence: self.fence.is_some(),
             fence_required: false,
+            wait: self.sync.unwrap_or_default(),
         }
     }
 }
 
 /// A process.
-struct Process {
-    pulse: Pulse,
+pub(super) struct Process {
+    pub(super) pulse: Pulse,
     wire: Wire,
-    boot: u64,
+    pub(super) boot: u64,
+    pub(super) started: Time,
+    pub(super) forced: bool,
+    pub(super) twin: Option<Box<Twin>>,
 }
 
 /// A director, whether it runs or not.
 pub struct Node {
-    process: Option<Process>,
+    pub(super) process: Option<Process>,
     /// Millionths by which its clock is too fast.
     drift: i64,
     offset: Time,
-    links: [bool; 2],
+    pub(super) links: [bool; 2],
 }
 
 impl Node {
-    fn local(&self, now: Time) -> Instant {
+    pub(super) fn local(&self, now: Time) -> Instant {
         let gained = i128::from(now) * i128::from(self.drift) / 1_000_000;
         Instant::from_nanos(self.offset + (i128::from(now) + gained) as u64)
     }
@@ -150,8 +181,10 @@ impl Node {
         (elapsed * 1_000_000 / i128::from(1_000_000 + self.drift)) as u64 + 1
     }
 
-    fn deadline(&self) -> Option<Time> {
-        Some(self.real(self.process.as_ref()?.pulse.next_deadline()?))
+    fn deadline(&self, now: Time) -> Option<Time> {
+        let process = self.process.as_ref()?;
+        let twin = process.twin.as_ref().map(|twin| twin.next_deadline(self.local(now)));
+        process.pulse.next_deadline().into_iter().chain(twin).min().map(|local| self.real(local))
     }
 
     /// Whether it has addresses, or is about to have them.
@@ -190,6 +223,7 @@ pub struct World {
     boots: u64,
     /// What each director has received, for an attacker to send again.
     recorded: [Vec<(Path, Vec<u8>)>; 2],
+    pub clients: Clients,
 }
 
 const RECORDED_MAX: usize = 64;
@@ -219,6 +253,7 @@ impl World {
             next_number: 0,
             boots: 0,
             recorded: Default::default(),
+            clients: Clients::new(seed),
         }
     }
 
@@ -235,7 +270,7 @@ impl World {
     /// Goes on to the next thing that happens, but not beyond `end`. Returns the fault, if it was one.
     pub fn step(&mut self, end: Time) -> Option<Fault> {
         let due = self.queue.peek().map_or(end, |Reverse((time, _))| *time);
-        let deadlines = [0, 1].map(|node| self.nodes[node].deadline().unwrap_or(end));
+        let deadlines = [0, 1].map(|node| self.nodes[node].deadline(self.now).unwrap_or(end));
         let tick = deadlines[0].min(deadlines[1]);
         if due.min(tick) >= end {
             self.now = end;
@@ -246,6 +281,7 @@ impl World {
         if tick < due {
             let node = usize::from(deadlines[1] < deadlines[0]);
             self.tell(node, Event::Tick);
+            self.turn(node);
             return None;
         }
         let Reverse((_, number)) = self.queue.pop().unwrap();
@@ -254,7 +290,10 @@ impl World {
                 self.suffer(fault);
                 return Some(fault);
             }
-            Happening::Deliver { to, path, bytes } => self.deliver(to, path, bytes),
+            Happening::Deliver { to, path, kind: Kind::Heartbeat, bytes } => self.deliver(to, path, bytes),
+            Happening::Deliver { to, path, bytes, .. } => self.deliver_replica(to, path, &bytes),
+            Happening::Leave { to, boot, until } => self.leave(to, boot, until),
+            Happening::Packet => self.packet(),
             Happening::Event { to, boot, event } => {
                 if self.nodes[to].process.as_ref().is_some_and(|process| process.boot == boot) {
                     self.tell(to, event);
@@ -281,7 +320,11 @@ impl World {
                 }
             }
             Fault::Wish(node, wish) => self.tell(node, Event::Wish(wish)),
-            Fault::Line(node, path, line) => self.lines[node][path as usize] = line,
+            Fault::Line(node, path, line) => {
+                let present = &mut self.lines[node][path as usize];
+                // What has been lost in a row counts on.
+                *present = Line { lost: present.lost, ..line };
+            }
             Fault::Attack(node) => self.attack(node),
         }
     }
@@ -296,8 +339,14 @@ impl World {
         let wire = Wire::new(role, self.law.key.as_ref(), boot);
         let local = self.nodes[node].local(self.now);
         let (pulse, first) = Pulse::start(local, self.law.settings(role), forced);
-        self.nodes[node].process = Some(Process { pulse, wire, boot });
+        let twin = self.law.sync.map(|_| Box::new(Twin::new(role, local, boot, self.law.deadtime)));
+        let started = self.now;
+        self.nodes[node].process = Some(Process { pulse, wire, boot, started, forced, twin });
         self.carry_out(node, first);
+        if self.law.sync.is_some() {
+            self.tell(node, Event::Joining(true));
+            self.turn(node);
+        }
         for path in Path::ALL {
             let up = self.nodes[node].links[path as usize];
             if self.law.private || path == Path::Public {
@@ -306,7 +355,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, node: usize, event: Event) {
+    pub(super) fn tell(&mut self, node: usize, event: Event) {
         let local = self.nodes[node].local(self.now);
         let Some(process) = &mut self.nodes[node].process else { return };
         let actions = process.pulse.handle(local, event);
@@ -317,8 +366,11 @@ impl World {
         for action in actions {
             match action {
                 Action::Send(word) => self.beat(node, word),
-                Action::Activate => self.later(node, self.law.arrival, Event::Activated),
-                Action::Deactivate => self.later(node, self.law.withdrawal, Event::Deactivated),
+                Action::Activate => {
+                    self.begin(node);
+                    self.later(node, self.law.arrival, Event::Activated);
+                }
+                Action::Deactivate => self.withdraw(node),
                 Action::Fence => {
                     let (takes, succeeds) = self.law.fence.expect("fencing is configured");
                     let outcome = if succeeds { Ok(()) } else { Err("no power switch".to_owned()) };
@@ -331,7 +383,15 @@ impl World {
         }
     }
 
-    fn later(&mut self, to: usize, pause: Time, event: Event) {
+    pub(super) fn packet_at(&mut self, time: Time) {
+        self.push(time, Happening::Packet);
+    }
+
+    pub(super) fn leave_at(&mut self, time: Time, to: usize, boot: u64, until: Time) {
+        self.push(time, Happening::Leave { to, boot, until });
+    }
+
+    pub(super) fn later(&mut self, to: usize, pause: Time, event: Event) {
         let Some(process) = &self.nodes[to].process else { return };
         let boot = process.boot;
         self.push(self.now + pause, Happening::Event { to, boot, event });
@@ -341,27 +401,31 @@ impl World {
         let paths = if self.law.private { &Path::ALL[..] } else { &Path::ALL[..1] };
         let Some(process) = &mut self.nodes[node].process else { return };
         for (path, bytes) in process.wire.heartbeats(word, paths) {
-            self.send(node, path, bytes);
+            self.send(node, path, Kind::Heartbeat, bytes);
         }
     }
 
-    fn send(&mut self, from: usize, path: Path, bytes: Vec<u8>) {
+    pub(super) fn send(&mut self, from: usize, path: Path, kind: Kind, bytes: Vec<u8>) {
         let to = 1 - from;
         let line = &mut self.lines[from][path as usize];
         let linked = self.nodes.iter().all(|node| node.links[path as usize]);
         if !line.up || !linked {
             return;
         }
-        if line.lost < self.law.lost_in_a_row && self.chance.permille(line.loss) {
-            line.lost += 1;
+        // Only heartbeats are promised anything.
+        let may_be_lost = kind == Kind::Replica || line.lost < self.law.lost_in_a_row;
+        let lost = may_be_lost && self.chance.permille(line.loss);
+        if kind == Kind::Heartbeat {
+            line.lost = if lost { line.lost + 1 } else { 0 };
+        }
+        if lost {
             return;
         }
-        line.lost = 0;
         let line = *line;
         let copies = 1 + usize::from(self.chance.permille(line.duplicates));
         for _ in 0..copies {
             let delay = line.delay + self.chance.between(0, line.jitter + 1);
-            self.push(self.now + delay, Happening::Deliver { to, path, bytes: bytes.clone() });
+            self.push(self.now + delay, Happening::Deliver { to, path, kind, bytes: bytes.clone() });
         }
     }
 
@@ -380,7 +444,7 @@ impl World {
             Ok(word) => self.tell(to, Event::Heartbeat(path, word)),
             Err(Refusal::Unfresh) => {
                 let answer = process.wire.answer(process.pulse.word(), path);
-                self.send(to, path, answer);
+                self.send(to, path, Kind::Heartbeat, answer);
             }
             Err(_) => {}
         }
@@ -411,7 +475,7 @@ impl World {
             Ok(word) => self.breach = Some(format!("an attack of kind {kind} was taken for {word:?}")),
             Err(Refusal::Unfresh) => {
                 let answer = process.wire.answer(process.pulse.word(), path);
-                self.send(to, path, answer);
+                self.send(to, path, Kind::Heartbeat, answer);
             }
             Err(_) => {}
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::ipvs::replica::{self, State};
 use crate::pulse::wire::{Refused, Role};
 use crate::pulse::{Account, PartnerReport, Report, SyncReport, Word};
 
@@ -77,6 +78,35 @@ fn write_partner(text: &mut String, partner: &PartnerReport, role: Role) -> std:
             "  heartbeats refused: from strangers {stranger}, malformed {malformed}, incompatible {incompatible}, \
              on one side without a key {unlike}, forged {forged}, repeated {repeated}, from before a start {unfresh}"
         )?;
+    }
+    Ok(())
+}
+
+/// What is known of the connections on the other router.
+pub(super) fn write_replica(text: &mut String, report: &replica::Report) -> std::fmt::Result {
+    let in_sync = match (report.state, report.in_sync) {
+        (State::Telling, true) => format!(", which has all of {}", report.told),
+        (State::Telling, false) => {
+            let done = report.progress.map_or(String::new(), |percent| format!(", {percent} % done"));
+            format!(", which has not all yet{done}")
+        }
+        (State::Told, true) => ", and has all".to_owned(),
+        (State::Told, false) => ", and has not all yet".to_owned(),
+        (State::Alone | State::Idle, _) => String::new(),
+    };
+    write!(text, "connections: {}{in_sync}", report.state.name())?;
+    if report.state == State::Telling {
+        write!(text, "; behind by {} ms", report.lag_ms)?;
+    }
+    match report.differing {
+        Some(0) => writeln!(text, "; equal when compared last")?,
+        Some(parts) => writeln!(text, "; {parts} of 1024 parts differed when compared last")?,
+        None => writeln!(text)?,
+    }
+    let refused: Vec<String> =
+        report.refused.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    if !refused.is_empty() {
+        writeln!(text, "  datagrams about connections refused: {}", refused.join(", "))?;
     }
     Ok(())
 }

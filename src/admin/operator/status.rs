@@ -23,6 +23,9 @@ fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
     if let Some(report) = &status.pulse {
         pair::write_report(text, report)?;
     }
+    if let Some(report) = &status.replica {
+        pair::write_replica(text, report)?;
+    }
     for port in &status.ports {
         writeln!(
             text,

@@ -140,6 +140,12 @@ impl Heart {
         let _ = self.told.send(Told::Event(event));
     }
 
+    /// Tells it from another thread.
+    pub fn teller(&self) -> impl Fn(Event) + Send + use<> {
+        let told = self.told.clone();
+        move |event| drop(told.send(Told::Event(event)))
+    }
+
     /// What it goes by.
     pub fn plan(&self) -> &PairPlan {
         &self.plan

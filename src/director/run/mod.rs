@@ -13,6 +13,8 @@ mod pair_plan;
 mod ports;
 mod programs;
 mod reload;
+mod replica;
+mod replicas;
 mod settings;
 mod sync;
 mod watchdog;
@@ -59,6 +61,7 @@ use pair::{Answers, next_order, resting_heart};
 use pair_plan::PairPlan;
 use programs::{LoadReport, Programs};
 use reload::{Apply, Install, Read, Reloading};
+use replicas::Replicas;
 use settings::LogFilter;
 use sync::SyncThreads;
 use watchdog::{Watchdog, notify};
@@ -170,6 +173,7 @@ struct Daemon {
     checks: Checks,
     sync: SyncThreads,
     sync_failed: Option<(SyncRole, String)>,
+    replicas: Replicas,
     netlink: Netlink,
     network: watch::Receiver<Arc<HostNetwork>>,
     requests: mpsc::Receiver<Asked>,
@@ -240,7 +244,9 @@ impl Daemon {
         let lasting = heart.as_ref().is_some_and(RestingHeart::is_of_pair);
         let workers = Workers::start(&settings, &ports, &tables, clock, lasting)?;
         let sync = SyncThreads::new(Arc::clone(&tables));
-        let ask_sync = sync::reporter(&tables);
+        let mut replicas =
+            Replicas::new(Arc::clone(&tables), clock, &settings.pulse).map_err(RunError::Pair)?;
+        let ask_sync = sync::reporter(&tables, &replicas);
         examine::advise(&settings, &ports, &workers, &netlink).await;
         let mut director =
             new_director(clock.now(), &settings, (tables, shares), ports.clone(), &now_network);
@@ -256,6 +262,7 @@ impl Daemon {
         }
         let carriers = netlink::watch_carriers().await?;
         let heart = heart.map(|heart| heart.start(clock, options.force_active, carriers, ask_sync));
+        heart.iter().for_each(|heart| replicas.follow(heart));
         Ok(Daemon {
             clock,
             files,
@@ -274,6 +281,7 @@ impl Daemon {
             checks: Checks::new(clock, to_health),
             sync,
             sync_failed: None,
+            replicas,
             netlink,
             network,
             requests,
@@ -386,6 +394,7 @@ impl Daemon {
                     self.workers.describe(&mut status);
                     status.notices_lost = self.programs.notices_lost();
                     status.pulse = self.heart.as_ref().map(Heart::report);
+                    status.replica = self.replicas.report();
                     Reply::Status(status)
                 }
                 reply => reply,
@@ -427,6 +436,7 @@ impl Daemon {
         self.socket.abort();
         self.checks.stop_all();
         self.sync.stop_all();
+        self.replicas.stop();
         self.workers.stop();
         self.programs.stop().await;
         tracing::info!("stopped");

@@ -57,7 +57,7 @@ pub fn resting_heart(
 }
 
 /// A number by which this run can be told from others.
-fn boot_number() -> std::io::Result<u64> {
+pub(super) fn boot_number() -> std::io::Result<u64> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_ne_bytes(bytes) | 1)
@@ -75,6 +75,7 @@ impl Daemon {
     pub(super) async fn obey(&mut self, order: Order) {
         match order {
             Order::Activate => {
+                self.replicas.set_active(true);
                 self.command(Command::Activate).await;
                 self.report_sync().await;
                 self.tell_if_activated();
@@ -82,6 +83,7 @@ impl Daemon {
             Order::Deactivate => {
                 self.command(Command::Deactivate).await;
                 self.report_sync().await;
+                self.replicas.leave().await;
                 self.tell(Event::Deactivated);
             }
             Order::Run(hook) => self.command(Command::RunHook(hook)).await,
@@ -96,6 +98,7 @@ impl Daemon {
         let plan = PairPlan::new(lvs, &self.settings.pulse, &self.network.borrow()).ok()?;
         let former = heart.plan().clone();
         heart.follow(plan);
+        self.replicas.follow(heart);
         Some(former)
     }
 
@@ -135,6 +138,10 @@ impl Daemon {
         let Some(heart) = &self.heart else {
             return Reply::Failed("this daemon is not of a pair: it was started without lvs.cf".into());
         };
+        if wish == Wish::Standby && self.replicas.is_telling_anew() {
+            let text = "xlvs: the partner has not been told of all connections yet; ask again";
+            return Reply::Failed(text.into());
+        }
         heart.wish(wish).await.map_or_else(|why| Reply::Failed(format!("xlvs: {why}")), Reply::Text)
     }
 

@@ -1,13 +1,15 @@
 //! What `lvs.cf` and `xlvs.toml` say about the pair, on this machine.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path as FilePath;
 use std::time::Duration;
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::config::lvs::{LvsConfig, port_number};
-use crate::config::pair::PulseSettings;
+use crate::config::pair::{PulseSettings, ReplicaSwitch};
+use crate::config::settings::Auto;
+use crate::ipvs::replica::Side;
 use crate::net::route::HostNetwork;
 use crate::pulse::wire::{KEY_LEN_MIN, Key};
 use crate::pulse::{Path, Role, Settings};
@@ -27,6 +29,21 @@ pub struct Way {
     pub link: Option<u32>,
 }
 
+/// How this router and its partner tell each other of connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaPlan {
+    /// Which one this is.
+    pub side: Side,
+    /// This machine's place.
+    pub own: SocketAddr,
+    /// The partner's.
+    pub partner: SocketAddr,
+    /// Silence that means that the partner is not there.
+    pub silence: Duration,
+    /// Time from one comparison to the next.
+    pub compare: Duration,
+}
+
 /// Everything that the heart has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PairPlan {
@@ -36,6 +53,8 @@ pub struct PairPlan {
     pub port: u16,
     /// The ways to the partner; none of a single director.
     pub ways: Vec<Way>,
+    /// How connections are told of; `None` if they are not.
+    pub replica: Option<ReplicaPlan>,
     /// Program that fences the partner, if there is one.
     pub fence: Option<String>,
     /// How long it may take.
@@ -81,6 +100,7 @@ impl PairPlan {
             monitor_links: lvs.monitor_links != 0,
             fence: !pulse.fence.trim().is_empty(),
             fence_required: pulse.fence_required,
+            wait: Duration::ZERO,
         };
         if settings.pair && pulse.key_file.as_os_str().is_empty() {
             notes.push(
@@ -89,8 +109,13 @@ impl PairPlan {
                     .to_owned(),
             );
         }
+        let ways = backup.map(|backup| ways(lvs, role, (primary, backup), network)).unwrap_or_default();
+        let replica = replica(lvs, pulse, &settings, &ways);
+        let wait = if replica.is_some() { pulse.replica_wait } else { 0 };
+        let settings = Settings { wait: Duration::from_secs(wait.into()), ..settings };
         Ok(PairPlan {
-            ways: backup.map(|backup| ways(lvs, role, (primary, backup), network)).unwrap_or_default(),
+            ways,
+            replica,
             settings,
             port: port_number(lvs.heartbeat_port).filter(|port| *port != 0).unwrap_or(DEFAULT_PORT),
             fence: Some(pulse.fence.clone()).filter(|line| !line.trim().is_empty()),
@@ -98,6 +123,27 @@ impl PairPlan {
             notes,
         })
     }
+}
+
+/// How the routers tell each other of connections, if they do: by the private path if there is one.
+fn replica(lvs: &LvsConfig, pulse: &PulseSettings, settings: &Settings, ways: &[Way]) -> Option<ReplicaPlan> {
+    let keyed = !pulse.key_file.as_os_str().is_empty();
+    let wanted = match pulse.replica {
+        ReplicaSwitch::Switch(switch) => switch && keyed,
+        ReplicaSwitch::Word(Auto::Auto) => keyed && !lvs.syncdaemon,
+    };
+    let way = ways.last().filter(|_| wanted)?;
+    let place = |address: Ipv4Addr| SocketAddr::new(address.into(), pulse.replica_port);
+    Some(ReplicaPlan {
+        side: match settings.role {
+            Role::Primary => Side::Primary,
+            Role::Backup => Side::Backup,
+        },
+        own: place(way.own),
+        partner: place(way.partner),
+        silence: settings.deadtime,
+        compare: Duration::from_secs(pulse.replica_compare.into()),
+    })
 }
 
 fn ways(lvs: &LvsConfig, role: Role, public: (Ipv4Addr, Ipv4Addr), network: &HostNetwork) -> Vec<Way> {

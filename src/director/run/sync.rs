@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::heart::AskSync;
+use super::replicas::Replicas;
 use crate::host::multicast::{Group, GroupReceiver, GroupSender};
+use crate::ipvs::replica::{self, State};
 use crate::ipvs::snapshot::Tables;
 use crate::ipvs::sync::{Running, SyncRole};
 use crate::pulse::SyncReport;
@@ -91,9 +93,27 @@ impl SyncThreads {
 }
 
 /// Tells how the synchronisation is.
-pub fn reporter(tables: &Arc<Tables>) -> AskSync {
-    let tables = Arc::clone(tables);
-    Arc::new(move || report(&tables))
+pub fn reporter(tables: &Arc<Tables>, replicas: &Replicas) -> AskSync {
+    let (tables, replica) = (Arc::clone(tables), replicas.ask());
+    Arc::new(move || match replica() {
+        Some(report) => Some(report_replica(&report, &tables)),
+        None => report(&tables),
+    })
+}
+
+fn report_replica(report: &replica::Report, tables: &Tables) -> SyncReport {
+    let refused: u64 = report.refused.iter().map(|(_, count)| count).sum();
+    let sends = report.state == State::Telling;
+    let is_known = matches!(report.state, State::Telling | State::Told);
+    SyncReport {
+        by: "xlvs".to_owned(),
+        sends,
+        connections: tables.connections.len(),
+        messages: if sends { report.sent } else { report.received },
+        failed: report.records_refused + refused,
+        in_sync: is_known.then_some(report.in_sync),
+        lag_ms: sends.then_some(report.lag_ms),
+    }
 }
 
 fn report(tables: &Tables) -> Option<SyncReport> {

@@ -74,7 +74,7 @@ impl Connection {
     }
 
     /// Makes it count as active at its server, or not.
-    fn set_active(&self, active: bool) {
+    pub(super) fn set_active(&self, active: bool) {
         let bits = if active { ACTIVE } else { 0 };
         let set = |status: u32| (status & REMOVED == 0).then_some((status & !ACTIVE) | bits);
         let before = self.status.fetch_update(Ordering::Relaxed, Ordering::Relaxed, set);

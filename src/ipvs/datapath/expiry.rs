@@ -17,6 +17,10 @@ pub(super) fn expire(
     if !connection.life.is_over(now) {
         return Fate::Again;
     }
+    if let Some(end) = tables.replication.postponed(connection.told(), connection.timeout(), now) {
+        connection.life.set_deadline(end);
+        return Fate::Again;
+    }
     if connection.prolong(now) {
         announcer.announce_prolonged(occasion, connection);
         return Fate::Again;

@@ -54,11 +54,16 @@ impl Datapath {
         let bytes = passage.frame.bytes_mut();
         let family = Family::from(packet.source);
         let payload = &bytes[segment::payload(bytes, &packet)];
+        let before = self.remembered(&control);
         let client = is_established(&connection).then(|| control.read_client(payload, family)).flatten();
+        let changed = before.is_some_and(|before| before != *control);
         if segment::map_acknowledgements(bytes, &packet, |number| control.unshift(number)) {
             rewrite::compute_checksum(bytes, &packet);
         }
         drop(control);
+        if changed {
+            self.tables.connections.note(&connection);
+        }
         if let Some(client) = client {
             if !self.has_room(passage.burst) {
                 return Err(DropReason::TableFull);
@@ -83,6 +88,7 @@ impl Datapath {
         if !payload.is_empty() && control.holds_back(sequence) {
             return Err(DropReason::OutOfOrder);
         }
+        let before = self.remembered(&control);
         if is_established(&connection) {
             let (server, own) = (connection.server_address().ip(), connection.virtual_address().ip());
             if let Some(announcement) = control.read_server(sequence, payload, server, own) {
@@ -93,6 +99,9 @@ impl Datapath {
                     control.replace(&announcement, data.virtual_address());
                 }
             }
+        }
+        if before.is_some_and(|before| before != *control) {
+            self.tables.connections.note(&connection);
         }
         let shifted = control.shift(sequence);
         match control.rewrite(sequence, payload) {
@@ -107,6 +116,11 @@ impl Datapath {
         segment::set_sequence(bytes, &passage.packet, shifted);
         rewrite::compute_checksum(bytes, &passage.packet);
         Ok(())
+    }
+
+    /// What is known now, where somebody is to be told if that changes.
+    fn remembered(&self, control: &FtpControl) -> Option<FtpControl> {
+        self.tables.replication.is_watched().then(|| control.clone())
     }
 
     /// Active mode: the server will call `client` from the port below its own, and is to be seen at the port below the virtual

@@ -6,6 +6,7 @@ mod backup;
 mod direct;
 mod expiry;
 mod farewell;
+mod file;
 mod fragments;
 mod ftp;
 mod icmp;
@@ -141,6 +142,7 @@ impl Engine for Datapath {
     fn advance(&mut self, now: Instant) {
         self.lapse_fragments(now);
         self.take_in_messages(now);
+        self.file_installed();
         self.say_farewells();
         // One for all: those that are made under it cost next to nothing.
         let _guard = Guard::new();
@@ -333,7 +335,11 @@ impl Datapath {
         if protocol == connection.protocol {
             self.note_acknowledged(passage, &connection, way);
             let (course, secure) = (connection.course(way), snapshot.sysctls.is_tcp_secure());
+            let former = connection.state();
             let state = connection.step(|state| state.next(course, &transport, secure));
+            if state != former && !state.is_half_open() {
+                self.tables.connections.note(&connection);
+            }
             let own = snapshot.beyond.timeouts(connection.server.service(), &snapshot.timeouts);
             connection.set_timeout(own.as_ref().unwrap_or(&snapshot.timeouts).of(state));
             alive = state.is_established() || (state == State::Udp && way == Direction::Out);

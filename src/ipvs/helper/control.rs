@@ -10,20 +10,20 @@ use crate::net::addr::Family;
 const LINE_MAX: usize = 256;
 
 /// What a control connection is about. Sequence numbers are the server's.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FtpControl {
-    awaited: Option<PassiveMode>,
+    pub(in crate::ipvs) awaited: Option<PassiveMode>,
     /// An answer whose end has not come yet.
-    line: Option<Line>,
-    replacement: Option<Replacement>,
+    pub(in crate::ipvs) line: Option<Line>,
+    pub(in crate::ipvs) replacement: Option<Replacement>,
 }
 
 /// The beginning of an answer, as the server sent it.
-#[derive(Clone, Debug)]
-struct Line {
-    mode: PassiveMode,
-    start: u32,
-    text: Vec<u8>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::ipvs) struct Line {
+    pub(in crate::ipvs) mode: PassiveMode,
+    pub(in crate::ipvs) start: u32,
+    pub(in crate::ipvs) text: Vec<u8>,
 }
 
 impl Line {

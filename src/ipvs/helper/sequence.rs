@@ -7,15 +7,15 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replacement {
     /// Sequence number of the stretch.
-    from: u32,
+    pub(in crate::ipvs) from: u32,
     /// Its length so far; grows while `open`.
-    len: u32,
+    pub(in crate::ipvs) len: u32,
     /// Whether more bytes may belong to it.
-    open: bool,
+    pub(in crate::ipvs) open: bool,
     /// What leaves in its place.
-    text: Vec<u8>,
+    pub(in crate::ipvs) text: Vec<u8>,
     /// What numbers before it are shifted by.
-    before: u32,
+    pub(in crate::ipvs) before: u32,
 }
 
 /// Where a sequence number lies.

@@ -13,5 +13,6 @@ pub mod icmp_quotes;
 pub mod iptables_save;
 pub mod lvs_cf;
 pub mod record;
+pub mod replica;
 pub mod router;
 pub mod sync_messages;

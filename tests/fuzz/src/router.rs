@@ -6,8 +6,10 @@ use std::time::Duration;
 use xlvs::admin::client::Transport as _;
 use xlvs::config::lvs::LvsConfig;
 use xlvs::director::protocol::{Reply, Request};
+use xlvs::ipvs::replica::{self, Origin, Record};
 use xlvs::ipvs::verdict::Verdict;
 use xlvs::ipvs::view::ServiceView;
+use xlvs::net::time::Instant;
 
 use crate::support::audit;
 use crate::support::device::{Device as _, Side};
@@ -65,6 +67,23 @@ impl Fuzzed {
     pub fn message(&mut self, bytes: Vec<u8>) {
         self.router.synchronise(bytes);
         self.recount();
+    }
+
+    /// What the other router tells of connections, as far as it can be read. What is read is what is written.
+    pub fn install(&mut self, mut bytes: &[u8]) {
+        let snapshot = self.router.tables().snapshot.load_full();
+        let now = Instant::START + self.router.now();
+        while !bytes.is_empty() {
+            if let Ok((record, _)) = Record::read(bytes) {
+                let mut written = Vec::new();
+                record.put(&mut written);
+                assert_eq!(Record::read(&written), Ok((record.clone(), &[][..])));
+                // What is refused is counted elsewhere.
+                let _ = replica::install(self.router.tables(), &snapshot, Origin::Partner, &record, now);
+                self.recount();
+            }
+            bytes = Record::skip(bytes).unwrap_or_default();
+        }
     }
 
     /// An IP packet, or whatever it is, in an Ethernet frame. Returns the IP packet that leaves, if one does.

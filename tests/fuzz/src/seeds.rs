@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use xlvs::director::protocol::Request;
 use xlvs::ipvs::edit::ServiceId;
+use xlvs::ipvs::replica::{PARTS, part};
+use xlvs::net::time::Instant;
 
 use xlvs_fuzz::record::{Record, write};
 use xlvs_fuzz::support::decode::decode;
 use xlvs_fuzz::support::device::{CommandOutput, Departure, Device, Side};
-use xlvs_fuzz::support::{engine, player, scenario};
-use xlvs_fuzz::{fragments, frames, ftp_payload, icmp_quotes, sync_messages};
+use xlvs_fuzz::support::engine::Router;
+use xlvs_fuzz::support::{player, scenario};
+use xlvs_fuzz::{fragments, frames, ftp_payload, icmp_quotes, replica, sync_messages};
 
 fn main() -> io::Result<()> {
     let directory = std::env::args_os().nth(1).ok_or(io::ErrorKind::InvalidInput)?;
@@ -24,9 +27,10 @@ fn main() -> io::Result<()> {
     let plays = scenario::own();
     for play in &plays {
         let mut recorder =
-            Recorder { device: engine::device_among(play.scenario.neighbours()), records: Vec::new() };
+            Recorder { device: Router::among(play.scenario.neighbours()), records: Vec::new() };
         player::play(&play.scenario, &mut recorder);
         corpora.of_scenario(&play.scenario.name, &recorder.records)?;
+        corpora.replica(&play.scenario.name, &recorder.device)?;
     }
     corpora.icmp_quotes()?;
     corpora.ftp_payload()?;
@@ -36,7 +40,7 @@ fn main() -> io::Result<()> {
 
 /// Hands everything on to a device and writes it down.
 struct Recorder {
-    device: Box<dyn Device>,
+    device: Router,
     records: Vec<Record>,
 }
 
@@ -147,6 +151,19 @@ impl Corpora {
             self.put("ftp_payload", name, &write(&both))?;
         }
         Ok(())
+    }
+
+    /// What a router knows after a scenario.
+    fn replica(&self, name: &str, router: &Router) -> io::Result<()> {
+        let mut content = Vec::new();
+        for number in 0..PARTS {
+            let now = Instant::START + router.now();
+            part(router.tables(), number, now).iter().for_each(|record| record.put(&mut content));
+        }
+        if content.is_empty() {
+            return Ok(());
+        }
+        self.put("replica", name, &write(&[Record { tag: replica::RECORDS, content }]))
     }
 
     /// The files that tests read, and those that are shipped.

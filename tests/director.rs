@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod drain;
+mod estate;
 mod flapping;
 mod live;
 mod load;

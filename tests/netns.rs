@@ -34,6 +34,7 @@ mod netns {
     mod steering;
     mod systemd;
     mod traffic;
+    mod upgrade;
     mod wire;
 }
 

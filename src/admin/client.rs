@@ -64,13 +64,14 @@ pub enum TransportError {
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
+    patience: Duration,
     stream: Option<BufReader<UnixStream>>,
 }
 
 impl ControlSocket {
     /// Will connect to `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        ControlSocket { path: path.into(), stream: None }
+        ControlSocket { path: path.into(), patience: PATIENCE, stream: None }
     }
 
     /// Will connect to the path in [`SOCKET_VARIABLE`], or to [`DEFAULT_SOCKET`].
@@ -78,10 +79,15 @@ impl ControlSocket {
         Self::new(std::env::var_os(SOCKET_VARIABLE).unwrap_or_else(|| DEFAULT_SOCKET.into()))
     }
 
+    /// The same with more patience, or less.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        ControlSocket { patience, ..self }
+    }
+
     fn stream(&mut self) -> Result<&mut BufReader<UnixStream>, TransportError> {
         let stream = match self.stream.take() {
             Some(stream) => stream,
-            None => connect(&self.path).map_err(|error| self.refused(error))?,
+            None => connect(&self.path, self.patience).map_err(|error| self.refused(error))?,
         };
         Ok(self.stream.insert(stream))
     }
@@ -95,10 +101,10 @@ impl ControlSocket {
     }
 }
 
-fn connect(path: &Path) -> io::Result<BufReader<UnixStream>> {
+fn connect(path: &Path, patience: Duration) -> io::Result<BufReader<UnixStream>> {
     let stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     Ok(BufReader::new(stream))
 }
 
@@ -106,31 +112,57 @@ fn converse(stream: &mut BufReader<UnixStream>, request: &Request) -> io::Result
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     // A daemon that answers nobody of this user may have said so and hung up already.
-    stream.get_mut().write_all(&line).or_else(unless_hung_up)?;
+    let hung_up = unless_hung_up(stream.get_mut().write_all(&line))?;
     let mut answer = String::new();
     match stream.read_line(&mut answer)? {
+        0 if hung_up => Err(io::ErrorKind::BrokenPipe.into()),
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(answer),
     }
 }
 
-fn unless_hung_up(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+/// Whether the other end has hung up.
+fn unless_hung_up(written: io::Result<()>) -> io::Result<bool> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        written => written.map(|()| false),
+    }
 }
 
-impl Transport for ControlSocket {
-    fn call(&mut self, request: Request) -> Result<Reply, TransportError> {
-        let answer = converse(self.stream()?, &request);
+/// Whether nobody has read the request: the daemon has been followed by another process, perhaps.
+fn is_unread(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+impl ControlSocket {
+    fn answer(&mut self, request: &Request) -> Result<Reply, TransportError> {
+        let was_open = self.stream.is_some();
+        let mut answer = converse(self.stream()?, request);
+        if was_open
+            && answer.as_ref().is_err_and(is_unread)
+            && let Ok(stream) = connect(&self.path, self.patience)
+        {
+            answer = converse(self.stream.insert(stream), request);
+        }
         let answer = answer.map_err(|source| {
             self.stream = None;
             TransportError::Silent { socket: self.path.clone(), source }
         })?;
-        match serde_json::from_str(&answer) {
-            Ok(Reply::Refused(Errno::EPERM)) => {
-                Err(TransportError::NotPermitted { socket: self.path.clone() })
-            }
-            Ok(reply) => Ok(reply),
-            Err(source) => Err(TransportError::Unreadable { socket: self.path.clone(), source }),
+        serde_json::from_str(&answer)
+            .map_err(|source| TransportError::Unreadable { socket: self.path.clone(), source })
+    }
+}
+
+impl Transport for ControlSocket {
+    fn call(&mut self, request: Request) -> Result<Reply, TransportError> {
+        let mut reply = self.answer(&request)?;
+        if reply == Reply::Again {
+            self.stream = None;
+            reply = self.answer(&request)?;
+        }
+        match reply {
+            Reply::Refused(Errno::EPERM) => Err(TransportError::NotPermitted { socket: self.path.clone() }),
+            reply => Ok(reply),
         }
     }
 }

@@ -121,6 +121,11 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
                 value: None,
                 brief: "become active at once, whatever the other router of the pair does",
             },
+            Flag {
+                name: "--take-over",
+                value: None,
+                brief: "take over from the daemon that starts this one for xlvs upgrade; nothing to be typed",
+            },
         ],
         ..plain(
             "run",
@@ -328,6 +333,23 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
             "read or set an IPVS setting, such as net.ipv4.vs.expire_nodest_conn, or a switch beyond IPVS, \
              such as xlvs.drop_untranslated; without NAME: list all of IPVS",
             "It holds until the daemon ends; xlvs.toml says what to start with.",
+        )
+    },
+    Subcommand {
+        flags: &[Flag {
+            name: "--program",
+            value: Some(("FILE", Offer::File)),
+            brief: "the xlvs to run; this one if absent",
+        }],
+        json: true,
+        ..plain(
+            "upgrade",
+            "have a new process take over from the daemon, with all connections",
+            "The daemon starts the program as it was started itself, gives it everything that it knows and has, and ends when \
+             that one serves; packets that come meanwhile are dropped for a fraction of a second, which TCP makes good. \
+             Files and settings that have changed are followed, also those that take a restart otherwise, but for \
+             `control_socket`, and `xdp_mode` if the interfaces would have to be attached anew. Whatever goes wrong, the daemon goes on, \
+             and what went wrong is told.",
         )
     },
     Subcommand {

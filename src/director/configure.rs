@@ -131,7 +131,7 @@ impl Director {
     }
 
     /// A check runs once, however many servers it is for.
-    fn change_checks(&mut self, former: &Wanted, next: &Wanted) {
+    pub(super) fn change_checks(&mut self, former: &Wanted, next: &Wanted) {
         let (present, wanted) = (former.checks(), next.checks());
         let among = |checks: &[&Arc<Check>]| -> HashSet<_> {
             checks.iter().map(|check| Arc::as_ptr(check)).collect()

@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::ending::asking_time;
 use super::member::State;
 use super::protocol::{DrainCause, DrainStatus, Reply};
@@ -32,7 +34,7 @@ pub(super) struct Drain {
 }
 
 /// Why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Cause {
     /// Somebody has ordered it.
     Order,
@@ -43,7 +45,7 @@ pub(super) enum Cause {
 }
 
 /// What there is to know of a removed server in case it comes back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Removed {
     /// Its health when it was removed.
     pub(super) health: Option<bool>,
@@ -54,7 +56,7 @@ pub(super) struct Removed {
 }
 
 /// What somebody has ordered. It outlives the server's coming and going, and changes of the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) end: Option<Instant>,
     /// The weight before, if the server was in the table.

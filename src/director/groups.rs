@@ -17,10 +17,15 @@ pub(super) struct Post {
     /// Why it was not taken the last time; only a change of it is told.
     refused: Option<Errno>,
     calm: Calm,
-    told_empty: bool,
+    pub(super) told_empty: bool,
 }
 
 impl Post {
+    /// One that goes on where another process has left it.
+    pub(super) fn going_on(group: Group, sorry: Option<ServerSpec>, told_empty: bool) -> Self {
+        Post { group, sorry, refused: None, calm: Calm::default(), told_empty }
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         [self.group.next_deadline(), self.calm.next_deadline()].into_iter().flatten().min()
     }
@@ -59,13 +64,7 @@ impl Director {
         let now = self.now;
         let service = self.wanted.service(id)?;
         let count = self.count_members(service);
-        let new = || Post {
-            group: Group::new(now),
-            sorry: None,
-            refused: None,
-            calm: Calm::default(),
-            told_empty: false,
-        };
+        let new = || Post::going_on(Group::new(now), None, false);
         let post = self.groups.entry(*id).or_insert_with(new);
         let (turn, lasted) = post.group.judge(now, count)?;
         if post.calm.admits(now) {

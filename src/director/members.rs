@@ -37,14 +37,15 @@ enum LoadTrouble {
 }
 
 impl Seat {
-    fn new(now: Instant, terms: Terms, service: &WantedService, server: &WantedServer) -> Self {
+    /// Of a member whose state needs no telling.
+    pub(super) fn of(member: Member, service: &WantedService, server: &WantedServer) -> Self {
         Seat {
-            member: Member::new(now, terms),
+            told: member.state(),
+            member,
             virtual_server: service.name.clone(),
             server: server.name.clone(),
             endpoint: server.endpoint,
             calm: Calm::default(),
-            told: State::Unknown,
             load_trouble: None,
         }
     }
@@ -108,7 +109,7 @@ impl Director {
     /// One that comes back before it had gone is known.
     fn take_seat(&mut self, service: &WantedService, server: &WantedServer, terms: Terms) {
         let id = (service.spec.id, server.spec.id);
-        let mut seat = Seat::new(self.now, terms, service, server);
+        let mut seat = Seat::of(Member::new(self.now, terms), service, server);
         if self.is_leaving(&id.0, id.1) {
             seat.member = seat.member.found_in_table();
         }

@@ -7,6 +7,7 @@ mod diff;
 pub mod doctor;
 mod drain;
 mod ending;
+mod estate;
 pub mod event;
 mod forced;
 mod groups;
@@ -33,6 +34,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::director::estate::{Estate, Values};
 pub use crate::director::forced::OverrideRecord;
 
 use crate::config::lvs::LvsConfig;

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::drain::{Cause, Drain, LOOK_PERIOD, Place, Removed};
 use super::ending::{ASKING_TIME, asking_time};
 use super::event::{Event, Happened};
@@ -19,7 +21,7 @@ const MANY: u64 = 100_000;
 const LOOKS_OF_MANY: u32 = 10;
 
 /// A service that is closing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Closing {
     id: ServiceId,
     name: String,
@@ -27,7 +29,7 @@ struct Closing {
 }
 
 /// An address that is to go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Leaving {
     pub(super) address: WantedAddress,
     /// The real servers' gateway, which connections do not name.
@@ -41,7 +43,7 @@ pub(super) struct Leaving {
 }
 
 /// All that is about to go, servers apart.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Parting {
     closing: Vec<Closing>,
     /// Sorry servers that are to leave their services.

@@ -1,5 +1,7 @@
 //! The control socket's language: one JSON value a line, a request up, a reply down.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::event::journal::Entry;
@@ -39,6 +41,11 @@ pub enum Request {
     Status,
     /// Read all files again and apply the difference. Answer: [`Reply::Text`] with what changed.
     Reload,
+    /// Have another process take over, which runs this program. Answer: [`Reply::Text`], once it serves.
+    Upgrade {
+        /// Its absolute path.
+        program: PathBuf,
+    },
     /// Have this router of a pair become active. Answer: [`Reply::Text`].
     Takeover,
     /// Have this router of a pair leave the work to the other. Answer: [`Reply::Text`].
@@ -117,6 +124,42 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it only asks, so that it does not matter which of two processes with the same tables answers.
+    pub fn is_question(&self) -> bool {
+        match self {
+            Request::ListServices
+            | Request::ListService(_)
+            | Request::ListConnections { .. }
+            | Request::ListDaemons
+            | Request::GetTotals
+            | Request::GetTimeouts
+            | Request::Diff
+            | Request::Status
+            | Request::Events { wait: false, .. }
+            | Request::ListDrains
+            | Request::Plan(_)
+            | Request::ListSysctls
+            | Request::Sysctl { value: None, .. } => true,
+            Request::Edit(_)
+            | Request::EditAll(_)
+            | Request::Reload
+            | Request::Takeover
+            | Request::Standby
+            | Request::Upgrade { .. }
+            | Request::Drain { .. }
+            | Request::Override { .. }
+            | Request::Events { wait: true, .. }
+            | Request::DrainServer { .. }
+            | Request::UndoDrain { .. }
+            | Request::Apply { .. }
+            | Request::Confirm
+            | Request::Abort
+            | Request::Sysctl { value: Some(_), .. } => false,
+        }
+    }
+}
+
 /// Files in place of the site's, by what is in them: the daemon need not be able to read them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SiteFiles {
@@ -145,6 +188,8 @@ pub struct FileText {
 pub enum Reply {
     /// Done, nothing to say.
     Done,
+    /// Not carried out: another process serves this socket now, and is to be asked.
+    Again,
     /// The tables refused.
     Refused(Errno),
     /// Anything else that went wrong, in words for a person.

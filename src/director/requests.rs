@@ -58,6 +58,9 @@ impl Director {
             }
             Request::Events { .. } => Reply::Failed("this daemon keeps no events".into()),
             Request::Reload => Reply::Failed("this daemon has no files to read again".into()),
+            Request::Upgrade { .. } => {
+                Reply::Failed("this daemon has no process that could be followed".into())
+            }
             Request::Plan(_) | Request::Apply { .. } => Reply::Failed("this daemon reads no files".into()),
             Request::Takeover | Request::Standby => Reply::Failed("this director is not of a pair".into()),
         }

@@ -2,15 +2,19 @@
 
 use std::fs::Permissions;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::Uid;
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::net::UnixStream;
+use tokio::sync::{RwLock, mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::protocol::{Reply, Request};
 use crate::ipvs::edit::Errno;
@@ -21,6 +25,8 @@ const REQUEST_MAX: u64 = 1 << 28;
 const ANSWER_TIME: Duration = Duration::from_secs(3);
 /// How long a client may take to read an answer; one that never does must not keep it in memory.
 const READING_TIME: Duration = Duration::from_secs(30);
+/// How long the last answers may take before a process leaves the socket to another one.
+const LEAVING_TIME: Duration = Duration::from_secs(1);
 /// Owner only: whoever writes here rules the balancer.
 const MODE: u32 = 0o600;
 
@@ -54,17 +60,24 @@ pub enum SocketError {
     },
 }
 
-/// The listening socket; its file goes when it is dropped.
+/// The listening socket. Its file goes when it is dropped, unless another process has taken it over.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
+    accepting: Option<JoinHandle<()>>,
+    /// Whether another process has taken the socket over; held by whoever carries out a request, until it is answered.
+    is_left: Arc<RwLock<bool>>,
+    keeps_file: bool,
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = std::fs::remove_file(&self.path);
+        self.pause();
+        if !self.keeps_file {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -88,23 +101,70 @@ impl ControlSocket {
             _ => {}
         }
         let listener = UnixListener::bind(path).map_err(system("listen"))?;
-        let socket = ControlSocket { listener, path: path.to_owned() };
+        let socket = Self::new(path, listener);
         std::fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(system("set its mode"))?;
+        socket.listener.set_nonblocking(true).map_err(system("set its waiting"))?;
         Ok(socket)
     }
 
-    /// Serves clients for ever; requests go to `inbox`.
-    pub async fn serve(self, inbox: mpsc::Sender<Asked>) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) if is_allowed(&stream) => {
-                    drop(tokio::spawn(converse(stream, inbox.clone())));
-                }
-                Ok((stream, _)) => drop(tokio::spawn(refuse(stream))),
-                Err(error) => {
-                    tracing::warn!("control socket: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+    /// The socket at `path` that another process has listened on.
+    pub fn take_over(path: &Path, listener: OwnedFd) -> Self {
+        Self::new(path, listener.into())
+    }
+
+    fn new(path: &Path, listener: UnixListener) -> Self {
+        ControlSocket {
+            listener,
+            path: path.to_owned(),
+            accepting: None,
+            is_left: Arc::default(),
+            keeps_file: false,
+        }
+    }
+
+    /// Serves clients from now on; requests go to `inbox`.
+    pub fn serve(&mut self, inbox: mpsc::Sender<Asked>) -> Result<(), SocketError> {
+        let system = |source| SocketError::System { path: self.path.clone(), what: "serve clients", source };
+        let listener = self.listener.try_clone().map_err(system)?;
+        let listener = tokio::net::UnixListener::from_std(listener).map_err(system)?;
+        self.accepting = Some(tokio::spawn(accept(listener, inbox, Arc::clone(&self.is_left))));
+        Ok(())
+    }
+
+    /// Accepts no more clients. They wait, until this process serves again or another one does.
+    pub fn pause(&mut self) {
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+        }
+    }
+
+    /// The listening socket, for a process that takes over.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Leaves the socket to a process that has taken it over, once all answers have been given that are due. Whoever asks later is
+    /// sent there.
+    pub async fn leave(mut self) {
+        self.keeps_file = true;
+        self.pause();
+        match tokio::time::timeout(LEAVING_TIME, self.is_left.write()).await {
+            Ok(mut is_left) => *is_left = true,
+            Err(_) => tracing::warn!("control socket: a client does not read its answer"),
+        }
+    }
+}
+
+async fn accept(listener: tokio::net::UnixListener, inbox: mpsc::Sender<Asked>, is_left: Arc<RwLock<bool>>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) if is_allowed(&stream) => {
+                drop(tokio::spawn(converse(stream, inbox.clone(), Arc::clone(&is_left))));
+            }
+            Ok((stream, _)) => drop(tokio::spawn(refuse(stream))),
+            Err(error) => {
+                tracing::warn!("control socket: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
@@ -136,7 +196,7 @@ async fn refuse(mut stream: UnixStream) {
 }
 
 /// One client, until it hangs up or the director is gone.
-async fn converse(stream: UnixStream, inbox: mpsc::Sender<Asked>) {
+async fn converse(stream: UnixStream, inbox: mpsc::Sender<Asked>, is_left: Arc<RwLock<bool>>) {
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     let mut line = String::new();
@@ -146,7 +206,9 @@ async fn converse(stream: UnixStream, inbox: mpsc::Sender<Asked>) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        let Some(reply) = ask(&line, &inbox).await else { return };
+        let is_left = is_left.read().await;
+        let reply = if *is_left { None } else { ask(&line, &inbox).await };
+        let reply = reply.unwrap_or(Reply::Again);
         let Ok(mut text) = serde_json::to_vec(&reply) else { return };
         text.push(b'\n');
         match tokio::time::timeout(READING_TIME, writing.write_all(&text)).await {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::health_check;
 use crate::config::lvs::{
     DeviceAddress, LvsConfig, Network, RealServer, Service, VirtualServer, port_number,
@@ -21,7 +23,7 @@ use crate::net::route::HostNetwork;
 use crate::net::tunnel::Encapsulation;
 
 /// An address that the director puts on an interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WantedAddress {
     /// Interface, without alias.
     pub interface: String,

@@ -1,6 +1,7 @@
 //! Layer 2: this machine: its clock, its kernel's network configuration, raw sockets and privileges.
 
 pub mod announce;
+pub mod channel;
 pub mod clock;
 pub mod descriptors;
 pub mod heartbeat;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ipvs::view::{RateView, StatsView};
 
 /// Time between two samples.
@@ -12,7 +14,7 @@ const BYTE_SCALE: u32 = 4;
 const WEIGHT: u32 = 2;
 
 /// A moving average in the kernel's fixed-point form.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Average(i64);
 
 impl Average {
@@ -28,7 +30,7 @@ impl Average {
 }
 
 /// Sampled counters and rates of one object.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Estimator {
     sampled: StatsView,
     zero: StatsView,

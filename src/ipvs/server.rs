@@ -77,6 +77,14 @@ impl RealServer {
         server
     }
 
+    /// The same as another process leaves it.
+    pub fn inheriting(self, last_weight: i32, draining: bool, overloaded: bool) -> Self {
+        self.last_weight.store(last_weight, Ordering::Relaxed);
+        self.draining.store(draining, Ordering::Relaxed);
+        self.overloaded.store(overloaded, Ordering::Relaxed);
+        self
+    }
+
     /// What stands for all servers that are in no service here and are reached by this method: a synchronised connection names
     /// them (ipvs.md section 7.5). It is not available, has a weight, and of no service's address.
     pub fn stranger(forward: Forward) -> Self {

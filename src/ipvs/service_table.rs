@@ -1,5 +1,9 @@
 //! The single writer's side of the services: edits, once they have passed the checks of [`crate::ipvs::edit`].
 
+mod estate;
+
+pub use estate::{Counters, ServerEstate, ServiceEstate, TableEstate, TrashedEstate};
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam::utils::CachePadded;
+use serde::{Deserialize, Serialize};
 
 use crate::ipvs::estimator::Estimator;
 use crate::ipvs::protocol::Direction;
@@ -15,6 +16,15 @@ use crate::ipvs::view::StatsView;
 pub struct Stats {
     cells: Box<[CachePadded<StatsCell>]>,
     estimator: Mutex<Estimator>,
+}
+
+/// What has been counted, as one process leaves it to the next.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct CounterEstate {
+    /// The sum over all workers.
+    pub totals: StatsView,
+    /// The estimator.
+    pub estimator: Estimator,
 }
 
 /// One worker's share. Only that worker writes, so a plain load and store is enough.
@@ -101,6 +111,23 @@ impl Stats {
     /// The estimator, which the control side alone uses.
     pub fn estimator(&self) -> MutexGuard<'_, Estimator> {
         self.estimator.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has been counted, for another process.
+    pub fn estate(&self) -> CounterEstate {
+        CounterEstate { totals: self.totals(), estimator: *self.estimator() }
+    }
+
+    /// Goes on with what another process has counted, as if the first worker had.
+    pub fn inherit(&self, estate: &CounterEstate) {
+        let Some(cell) = self.cells.first() else { return };
+        let StatsView { conns, inpkts, outpkts, inbytes, outbytes } = estate.totals;
+        cell.conns.store(conns, Ordering::Relaxed);
+        cell.inpkts.store(inpkts, Ordering::Relaxed);
+        cell.outpkts.store(outpkts, Ordering::Relaxed);
+        cell.inbytes.store(inbytes, Ordering::Relaxed);
+        cell.outbytes.store(outbytes, Ordering::Relaxed);
+        *self.estimator() = estate.estimator;
     }
 
     /// Takes the estimator's two-second sample.

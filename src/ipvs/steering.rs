@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::ipvs::edit::{Forward, ServerId, ServiceId};
 use crate::ipvs::helper::{FtpPorts, PASSIVE_PORTS};
@@ -44,7 +45,7 @@ impl Steering {
 pub type Endpoint = (IpAddr, PortRange);
 
 /// What a snapshot's services can be reached by, endpoint by endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reach {
     /// Virtual addresses and ports.
     pub destinations: HashSet<Endpoint>,

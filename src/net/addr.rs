@@ -92,7 +92,7 @@ impl From<IpAddr> for Family {
 pub struct PortIndex(pub u8);
 
 /// Ports of one protocol.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PortRange {
     /// Protocol; [`Protocol::IP`] means any.
     pub protocol: Protocol,

@@ -1,5 +1,7 @@
 //! Who is active: the state machine of reference/piranha.md 4.3, with the repairs that docs/pulse.md lists.
 
+use serde::{Deserialize, Serialize};
+
 use crate::net::time::Instant;
 use crate::pulse::report::{Partner, Report, State};
 use crate::pulse::wire::{Path, Role, Word};
@@ -9,7 +11,7 @@ use crate::pulse::{Action, Event, Hook, Level, Settings, Wish};
 const FAREWELLS: usize = 3;
 
 /// One of two directors. All durations are of its own clock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pulse {
     settings: Settings,
     state: State,
@@ -29,6 +31,7 @@ pub struct Pulse {
     /// While this one is active: since when the partner says the same.
     rivalry: Option<Instant>,
     last_resent: Option<Instant>,
+    #[serde(skip)]
     actions: Vec<Action>,
 }
 
@@ -64,6 +67,11 @@ impl Pulse {
         pulse.beat(now);
         let actions = std::mem::take(&mut pulse.actions);
         (pulse, actions)
+    }
+
+    /// The same by other settings.
+    pub fn with_settings(self, settings: Settings) -> Self {
+        Pulse { settings, ..self }
     }
 
     /// When [`Event::Tick`] is due; `None` if nothing is waited for.

@@ -11,13 +11,15 @@ pub mod wire;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use account::{Account, SyncReport};
 pub use machine::Pulse;
 pub use report::{Partner, PartnerReport, Report, State};
 pub use wire::{Path, Role, Word};
 
 /// What a director knows of the pair.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Which one this is.
     pub role: Role,

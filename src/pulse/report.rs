@@ -45,7 +45,7 @@ impl State {
 }
 
 /// What is known of the other director.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partner {
     /// Its last word.
     pub word: Option<Word>,

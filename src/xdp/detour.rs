@@ -58,8 +58,8 @@ pub(super) struct Detour {
 }
 
 impl Detour {
-    /// Works until the stop order.
-    pub(super) fn run(mut self) {
+    /// Works until the stop order, and returns the engine.
+    pub(super) fn run(mut self) -> Box<dyn Engine> {
         let mut buffer = vec![0; BUFFER];
         let mut verdicts = Vec::new();
         while !self.stop.flag.load(Ordering::Relaxed) {
@@ -73,6 +73,7 @@ impl Detour {
                 self.sleep();
             }
         }
+        self.engine
     }
 
     fn serve(&mut self, port: usize, buffer: &mut [u8], verdicts: &mut Vec<Verdict>) -> usize {

@@ -243,6 +243,24 @@ pub enum XdpError {
         /// What failed.
         reason: String,
     },
+    /// The program of the process that is to be followed is attached in a way that the settings do not want.
+    #[error(
+        "{interface}: the program is attached in {mode} mode, and xdp_mode asks for {wanted}: that takes a restart"
+    )]
+    OtherMode {
+        /// Interface name.
+        interface: String,
+        /// As it is.
+        mode: &'static str,
+        /// As it is to be.
+        wanted: &'static str,
+    },
+    /// What another process has left is not what it is to be.
+    #[error("what holds the XDP programs cannot be taken over from the former process: {source}")]
+    Inherited {
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A thread or its stop signal could not be created.
     #[error("cannot start a packet thread: {0}")]
     Thread(#[source] io::Error),

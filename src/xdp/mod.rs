@@ -8,6 +8,7 @@
 
 #![allow(unsafe_code, reason = "rings, packet memory and a few system calls without a safe interface")]
 
+mod crew;
 mod detour;
 mod error;
 mod ethtool;
@@ -17,6 +18,7 @@ mod idle;
 mod inject;
 mod inspect;
 mod interface;
+mod link;
 mod long;
 mod occupant;
 mod open;
@@ -28,27 +30,24 @@ mod pressure;
 mod ranges;
 mod reentry;
 mod shortcut;
+mod start;
 mod steer;
 mod survey;
 mod tap;
 mod umem;
 mod worker;
 
-use std::io::{PipeReader, PipeWriter};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 
-use crossbeam::channel::{self, Sender};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
+use crossbeam::channel::Sender;
 
 pub use error::XdpError;
 pub use ethtool::{Offloads, Queues, Spreading};
 pub use inspect::{DriverFeatures, Inspection, Occupant, inspect, room_for_packet};
 pub use open::packet_memory;
 pub use port::RingLosses;
+pub use start::{Inheritance, Prepared, prepare, start};
 pub use steer::{AttachSetting, AttachedMode, Attachment, Steered, Steerer};
 pub use survey::queues;
 pub use worker::{Clock, FrameBalance};
@@ -57,15 +56,11 @@ use crate::ipvs::datapath::Engine;
 use crate::ipvs::steering::Steering;
 use crate::ipvs::verdict::PacketCounters;
 use crate::net::addr::PortIndex;
-use detour::{Detour, Way};
-use inject::{Entrance, Injector, PassedFrame};
-use open::open_queues;
+use crew::Crew;
 use shortcut::{Exit, XdpFastPath};
-use survey::{Survey, survey};
-use worker::{Books, Outlets, StopOrder, Worker};
+use survey::LongestPacket;
+use worker::Books;
 
-/// Frames that may wait for the injector.
-const INJECTOR_QUEUE: usize = 1024;
 /// What the kernel keeps free in front of a received packet (XDP_PACKET_HEADROOM).
 const HEADROOM: u32 = 256;
 /// An Ethernet header with two VLAN tags.
@@ -178,132 +173,32 @@ pub struct PortStatus {
 
 /// The running packet threads. Dropping it stops them.
 pub struct Xdp {
+    config: XdpConfig,
+    longest: LongestPacket,
+    queues: u32,
+    clock: Clock,
+    hand_over: Sender<Vec<u8>>,
     steerer: Steerer,
     status: Vec<PortStatus>,
     books: Vec<Books>,
-    stopping: Arc<AtomicBool>,
-    wake: Option<PipeWriter>,
-    workers: Vec<JoinHandle<FrameBalance>>,
-    injector: Option<JoinHandle<()>>,
-    spare: Option<Spare>,
-    detour: Option<JoinHandle<()>>,
+    crew: Option<Crew>,
+    /// Those of the workers, by queue, while there are no workers.
+    rested: Vec<Box<dyn Engine>>,
+    /// That for what this machine sends as a real server, while no thread has it.
+    local: Option<Box<dyn Engine>>,
+    /// Whether such a thread is wanted.
+    is_local: bool,
     exits: Vec<Exit>,
     fast_path: Option<XdpFastPath>,
     shortcut_note: Option<String>,
 }
 
-/// What a detour is made of, as long as no real server is this machine itself.
-struct Spare {
-    ports: Vec<XdpPort>,
-    engine: Box<dyn Engine>,
-    clock: Clock,
-    handed_over: Sender<Vec<u8>>,
-    pipe: PipeReader,
-}
-
-/// Attaches to the interfaces and starts one worker per queue index; `engine` makes the engine of each, and with the
-/// number behind the last one that for what this machine itself sends as a real server. Nothing comes up before
-/// [`Xdp::apply_steering`]. `hand_over` takes IP packets that only the kernel can send.
-pub fn start<E: Engine + 'static>(
-    config: &XdpConfig,
-    mut engine: impl FnMut(u32) -> E,
-    clock: &Clock,
-    hand_over: Sender<Vec<u8>>,
-) -> Result<Xdp, XdpError> {
-    let Survey { queues, longest, mut status } = survey(config)?;
-    let (mut steerer, refusal) = load(config, queues, longest.buffers())?;
-    if config.lasting {
-        steerer.make_lasting()?;
-    }
-    for (port, status) in config.ports.iter().zip(&mut status) {
-        let attachment = steerer.attach(&port.name, port.ifindex, config.mode)?;
-        status.mode = attachment.mode;
-        status.notes.extend(attachment.why);
-    }
-    let mut injector = Injector::load(entrances(config, &status), steerer.secret())?;
-    if longest.mtu > INJECTABLE_MTU {
-        note_lost(&mut status, injector.take_long_frames());
-    }
-    let queue_sets = open_queues(config, queues, &longest, &mut status)?;
-    for (queue, set) in (0..).zip(&queue_sets) {
-        for (index, port) in (0..).map(PortIndex).zip(&set.ports) {
-            steerer.register(index, queue, &port.socket())?;
-        }
-    }
-    let mut xdp = Xdp::new(steerer, status);
-    xdp.prepare_shortcut(config.shortcut, refusal, clock());
-    let (passed, to_inject) = channel::bounded::<PassedFrame>(INJECTOR_QUEUE);
-    xdp.injector = Some(spawn("xlvs-inject".into(), move || injector.run(&to_inject))?);
-    let (pipe, wake) = std::io::pipe().map_err(XdpError::Thread)?;
-    xdp.wake = Some(wake);
-    xdp.spare = Some(Spare {
-        ports: config.ports.clone(),
-        engine: Box::new(engine(queues)),
-        clock: Arc::clone(clock),
-        handed_over: hand_over.clone(),
-        pipe: pipe.try_clone().map_err(XdpError::Thread)?,
-    });
-    for (queue, set) in (0..).zip(queue_sets) {
-        let books = Books::default();
-        let outlets = Outlets { passed: passed.clone(), handed_over: hand_over.clone() };
-        let pipe = pipe.try_clone().map_err(XdpError::Thread)?;
-        let stop = StopOrder { flag: Arc::clone(&xdp.stopping), pipe };
-        xdp.books.push(books.clone());
-        let worker = Worker::new(set, engine(queue), Arc::clone(clock), books, outlets, stop);
-        xdp.workers.push(spawn(format!("xlvs-q{queue}"), move || {
-            pin_to_cpu(queue);
-            worker.run()
-        })?);
-    }
-    Ok(xdp)
-}
-
 impl Xdp {
-    /// Whether a worker has ended by itself.
-    pub fn has_lost_worker(&self) -> bool {
-        self.workers.iter().any(JoinHandle::is_finished)
-    }
-
-    fn new(steerer: Steerer, status: Vec<PortStatus>) -> Self {
-        Xdp {
-            steerer,
-            status,
-            books: Vec::new(),
-            stopping: Arc::default(),
-            wake: None,
-            workers: Vec::new(),
-            injector: None,
-            spare: None,
-            detour: None,
-            exits: Vec::new(),
-            fast_path: None,
-            shortcut_note: None,
-        }
-    }
-
     /// Changes what comes up, without a gap for what stays the same.
     pub fn apply_steering(&mut self, steering: &Steering) -> Result<(), XdpError> {
         self.steerer.apply(steering)?;
-        match self.spare.take_if(|_| has_local_server(steering)) {
-            Some(spare) => self.start_detour(spare),
-            None => Ok(()),
-        }
-    }
-
-    /// From now on until the end: without the tables' help nothing is redirected.
-    fn start_detour(&mut self, spare: Spare) -> Result<(), XdpError> {
-        let Spare { ports, engine, clock, handed_over, pipe } = spare;
-        let ways = ports.iter().map(Way::open).collect::<Result<Vec<_>, _>>()?;
-        for (port, way) in ports.iter().zip(&ways) {
-            self.steerer.detour(&port.name, port.ifindex, way.entrance())?;
-        }
-        let books = Books::default();
-        let counters = Arc::clone(&books.packets);
-        self.books.push(books);
-        let stop = StopOrder { flag: Arc::clone(&self.stopping), pipe };
-        let detour = Detour { ways, engine, clock, counters, handed_over, stop };
-        self.detour = Some(spawn("xlvs-detour".into(), move || detour.run())?);
-        Ok(())
+        self.is_local |= has_local_server(steering);
+        self.start_detour()
     }
 
     /// Asks the steering program what it would do with a frame received by `port`.
@@ -339,18 +234,12 @@ impl Xdp {
 
     /// How many workers.
     pub fn workers(&self) -> usize {
-        self.workers.len()
+        self.queues as usize
     }
 
     /// The packet counters of each worker, and of the thread for local real servers if there is one.
     pub fn counters(&self) -> Vec<Arc<PacketCounters>> {
         self.books.iter().map(|books| Arc::clone(&books.packets)).collect()
-    }
-
-    /// How often each worker has looked at the clock: one that does not hang does so many times a second.
-    pub fn ticks(&self) -> Vec<u64> {
-        let workers = self.books.iter().take(self.workers.len());
-        workers.map(|books| books.ticks.load(Ordering::Relaxed)).collect()
     }
 
     /// What the kernel has lost on the way to the receive rings, of all workers and ports.
@@ -365,19 +254,8 @@ impl Xdp {
     }
 
     fn shut_down(&mut self) -> Vec<FrameBalance> {
-        self.steerer.unregister_all();
-        self.steerer.end_detours();
-        self.stopping.store(true, Ordering::Relaxed);
-        self.wake = None;
-        self.spare = None;
-        let balances = self.workers.drain(..).filter_map(|worker| worker.join().ok()).collect();
-        // The workers' ends of the channel are gone now, so the injector ends when it has delivered the rest.
-        if let Some(injector) = self.injector.take() {
-            let _ = injector.join();
-        }
-        if let Some(detour) = self.detour.take() {
-            let _ = detour.join();
-        }
+        self.steerer.leave_to_kernel();
+        let balances = self.rest();
         self.steerer.detach();
         balances
     }
@@ -389,58 +267,8 @@ impl Drop for Xdp {
     }
 }
 
-/// A kernel that does not take the shortcut gets the program without it; the second value is why.
-fn load(config: &XdpConfig, queues: u32, buffers: Buffers) -> Result<(Steerer, Option<String>), XdpError> {
-    let ports = config.ports.len() as u32;
-    if config.shortcut == ShortcutSetting::Off {
-        return Ok((Steerer::load(ports, queues, 0, buffers)?, None));
-    }
-    match Steerer::load(ports, queues, config.shortcut_flows.max(1), buffers) {
-        Ok(steerer) => Ok((steerer, None)),
-        Err(error) => Ok((Steerer::load(ports, queues, 0, buffers)?, Some(error.to_string()))),
-    }
-}
-
 /// Whether a real server is this machine itself. The loopback has no way out.
 fn has_local_server(steering: &Steering) -> bool {
     let local = |address: &IpAddr| !address.is_loopback() && steering.own.contains(address);
     steering.servers.iter().any(|(address, _)| local(address))
-}
-
-/// Notes why long packets that are not balanced are lost, if they are.
-fn note_lost(status: &mut [PortStatus], why: Option<String>) {
-    let Some(why) = why else { return };
-    let note = format!("packets over {INJECTABLE_MTU} bytes may be lost unless they are balanced: {why}");
-    status.iter_mut().for_each(|status| status.notes.push(note.clone()));
-}
-
-fn entrances(config: &XdpConfig, status: &[PortStatus]) -> Vec<Entrance> {
-    let needs_envelope = |status: &PortStatus| status.mode == AttachedMode::Skb;
-    config
-        .ports
-        .iter()
-        .zip(status)
-        .map(|(port, status)| Entrance { ifindex: port.ifindex, needs_envelope: needs_envelope(status) })
-        .collect()
-}
-
-fn spawn<T: Send + 'static>(
-    name: String,
-    body: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>, XdpError> {
-    thread::Builder::new().name(name).spawn(body).map_err(XdpError::Thread)
-}
-
-/// Keeps the calling thread on one of the CPUs that the process may use. Without the permission it stays where the
-/// scheduler puts it.
-fn pin_to_cpu(queue: u32) {
-    let this_thread = Pid::from_raw(0);
-    let Ok(allowed) = sched_getaffinity(this_thread) else { return };
-    let cpus: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect();
-    let mut one = CpuSet::new();
-    if let Some(cpu) = cpus.get(queue as usize % cpus.len().max(1))
-        && one.set(*cpu).is_ok()
-    {
-        let _ = sched_setaffinity(this_thread, &one);
-    }
 }

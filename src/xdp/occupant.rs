@@ -11,6 +11,7 @@ use libbpf_sys::{
 use nix::poll::poll;
 
 use crate::xdp::error::XdpError;
+use crate::xdp::steer::AttachedMode;
 
 /// How often it is looked whether a program has gone, and the pause between two looks in milliseconds: a second in all.
 const TRIES: u32 = 100;
@@ -94,6 +95,15 @@ pub(super) fn attached(ifindex: u32, programs: &[&str]) -> io::Result<Option<sup
         super::Occupant { ours: programs.contains(&name.as_str()), name, id: occupant.id, off }
     });
     Ok(attached)
+}
+
+/// How the program that is attached to the interface runs.
+pub(super) fn mode(ifindex: u32) -> io::Result<AttachedMode> {
+    match find(ifindex)? {
+        Some(Occupant { mode_flag: XDP_FLAGS_SKB_MODE, .. }) => Ok(AttachedMode::Skb),
+        Some(_) => Ok(AttachedMode::Native),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
 }
 
 /// What the driver says that it can do (NETDEV_XDP_ACT_*); 0 also from kernels that do not tell (before 6.3).

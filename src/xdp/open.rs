@@ -34,14 +34,29 @@ pub(super) struct QueueSet {
     notes: Vec<String>,
 }
 
-/// Opens every queue in the best mode that all ports can: sockets that share packet memory share the mode.
+/// The packet memory of one queue index, and why it is not on huge pages.
+pub(super) type Memory = (FramePool, Option<String>);
+
+/// All packet memory, before the queues are opened.
+pub(super) fn allocate_all(
+    config: &XdpConfig,
+    queues: u32,
+    longest: &LongestPacket,
+) -> Result<Vec<Memory>, XdpError> {
+    let (frames, ring) = frames_and_ring(config, longest.frames())?;
+    (0..queues).map(|_| allocate(config, frames, ring)).collect()
+}
+
+/// Opens every queue in the best mode that all ports can: sockets that share packet memory share the mode. `memory` is what there
+/// is already.
 pub(super) fn open_queues(
     config: &XdpConfig,
     queues: u32,
     longest: &LongestPacket,
     status: &mut [PortStatus],
+    mut memory: Vec<Memory>,
 ) -> Result<Vec<QueueSet>, XdpError> {
-    let sets = open_best(config, queues, longest, status)?;
+    let sets = open_best(config, queues, longest, status, &mut memory)?;
     // What is so of one queue is so of all.
     let notes = sets.first().map_or(&[][..], |set| &set.notes);
     status.iter_mut().for_each(|status| status.notes.extend_from_slice(notes));
@@ -53,9 +68,10 @@ fn open_best(
     queues: u32,
     longest: &LongestPacket,
     status: &mut [PortStatus],
+    memory: &mut Vec<Memory>,
 ) -> Result<Vec<QueueSet>, XdpError> {
     if config.zero_copy != ZeroCopySetting::Off {
-        match try_zero_copy(config, queues, longest, status) {
+        match try_zero_copy(config, queues, longest, status, memory) {
             Ok(sets) => {
                 status.iter_mut().for_each(|status| status.zero_copy = true);
                 return Ok(sets);
@@ -64,7 +80,8 @@ fn open_best(
             Err(error) => note_copy(status, &error),
         }
     }
-    open_all(config, queues, longest, CopyMode::Copy).map_err(|error| about_long_packets(error, longest))
+    open_all(config, queues, longest, CopyMode::Copy, memory)
+        .map_err(|error| about_long_packets(error, longest))
 }
 
 /// In copy mode a kernel that knows sockets for packets in several buffers refuses none.
@@ -103,6 +120,7 @@ fn try_zero_copy(
     queues: u32,
     longest: &LongestPacket,
     status: &[PortStatus],
+    memory: &mut Vec<Memory>,
 ) -> Result<Vec<QueueSet>, XdpError> {
     for port in &config.ports {
         let (wanted, most) = (longest.frames(), occupant::zero_copy_segments(port.ifindex));
@@ -115,7 +133,7 @@ fn try_zero_copy(
             interface: status.name.clone(),
             reason: if config.mode == AttachSetting::Skb { "is set not to use" } else { "does not have" },
         }),
-        None => open_all(config, queues, longest, CopyMode::ZeroCopy),
+        None => open_all(config, queues, longest, CopyMode::ZeroCopy, memory),
     }
 }
 
@@ -124,8 +142,9 @@ fn open_all(
     queues: u32,
     longest: &LongestPacket,
     mode: CopyMode,
+    memory: &mut Vec<Memory>,
 ) -> Result<Vec<QueueSet>, XdpError> {
-    (0..queues).map(|queue| open_set(config, queue, longest, mode)).collect()
+    (0..queues).map(|queue| open_set(config, queue, longest, mode, memory.pop())).collect()
 }
 
 fn open_set(
@@ -133,6 +152,7 @@ fn open_set(
     queue: u32,
     longest: &LongestPacket,
     mode: CopyMode,
+    memory: Option<Memory>,
 ) -> Result<QueueSet, XdpError> {
     let (frames, ring) = frames_and_ring(config, longest.frames())?;
     let buffers = longest.buffers();
@@ -141,7 +161,10 @@ fn open_set(
         Buffers::Several => parts::longest_in_place(config.frame_size),
     };
     let setting = Setting { ring, mode, buffers, longest_in_place };
-    let (pool, on_ordinary_pages) = allocate(config, frames, ring)?;
+    let (pool, on_ordinary_pages) = match memory {
+        Some(memory) => memory,
+        None => allocate(config, frames, ring)?,
+    };
     let ports: Vec<Port> = config
         .ports
         .iter()
@@ -152,12 +175,7 @@ fn open_set(
     Ok(QueueSet { ports, pool, polling, buffers, longest_in_place, notes })
 }
 
-/// The packet memory, and why it is not on huge pages.
-fn allocate(
-    config: &XdpConfig,
-    frames: u32,
-    ring: QueueSize,
-) -> Result<(FramePool, Option<String>), XdpError> {
+fn allocate(config: &XdpConfig, frames: u32, ring: QueueSize) -> Result<Memory, XdpError> {
     let new = |huge_pages| FramePool::new(config.frame_size, frames, ring, huge_pages);
     let why = match config.huge_pages {
         HugePageSetting::Off => return Ok((new(false)?, None)),

@@ -1,52 +1,44 @@
-//! Attachments that outlive their process. A router whose daemon is killed still has the virtual addresses until its partner has
-//! taken them over; without a program its kernel would answer for connections that it does not know, and reset them.
+//! Names of attachments, by which they outlive their process. A router whose daemon is killed still has the virtual addresses
+//! until its partner has taken them over; without a program its kernel would answer for connections that it does not know, and
+//! reset them.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use aya::programs::links::FdLink;
-use aya::programs::xdp::XdpLink;
-
-use crate::xdp::error::reason;
+use libbpf_sys::bpf_obj_pin;
 
 /// The kernel's file system for such things; systemd mounts it.
 const FOLDER: &str = "/sys/fs/bpf";
 
-/// What holds the program at an interface. Dropping it detaches.
+/// The name of a link, which lasts for as long as it has one. Dropping it takes it away.
 #[derive(Debug)]
-pub(super) struct Hold {
-    // In this order: a link lasts for as long as it has a name.
-    _name: Option<Name>,
-    _link: Held,
-}
+pub(super) struct Name(PathBuf);
 
-#[derive(Debug)]
-enum Held {
-    Plain { _link: XdpLink },
-    Named { _link: FdLink },
-}
-
-impl Hold {
-    /// One that ends with the process in any case.
-    pub(super) fn passing(link: XdpLink) -> Self {
-        Hold { _name: None, _link: Held::Plain { _link: link } }
+impl Name {
+    /// Names the link of an interface. One that has its name already, from the process before, keeps it.
+    pub(super) fn give(link: BorrowedFd<'_>, ifindex: u32) -> io::Result<Self> {
+        let path = path(ifindex)?;
+        if !path.exists() {
+            let name = CString::new(path.as_os_str().as_bytes())?;
+            // SAFETY: the descriptor is borrowed, and the name ends with its zero and lives through the call.
+            let result = unsafe { bpf_obj_pin(link.as_raw_fd(), name.as_ptr()) };
+            if result < 0 {
+                return Err(io::Error::from_raw_os_error(-result));
+            }
+        }
+        Ok(Name(path))
     }
 
-    /// One that lasts when the process is killed; the error says why it cannot be had, and the interface is left without a
-    /// program.
-    pub(super) fn lasting(link: XdpLink, ifindex: u32) -> Result<Self, String> {
-        let path = path(ifindex).map_err(|error| error.to_string())?;
-        let link: FdLink = link.try_into().map_err(|error| reason(&error))?;
-        let pinned = link.pin(&path).map_err(|error| reason(&error))?;
-        Ok(Hold { _name: Some(Name(path)), _link: Held::Named { _link: pinned.into() } })
+    /// Leaves the name to another process.
+    pub(super) fn leave(self) {
+        std::mem::forget(self);
     }
 }
-
-/// The name of a link.
-#[derive(Debug)]
-struct Name(PathBuf);
 
 impl Drop for Name {
     fn drop(&mut self) {

@@ -25,8 +25,8 @@ use crate::xdp::umem::{FramePool, OwnedFrame};
 pub(super) const BURST: usize = 64;
 
 /// The kernel takes a queue away from an ended process only some time after its last descriptor is closed.
-const BUSY_RETRIES: u32 = 50;
-const BUSY_WAIT_MS: u8 = 20;
+const BUSY_RETRIES: u32 = 500;
+const BUSY_WAIT_MS: u8 = 2;
 
 /// How the NIC and the packet memory meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! The steering program: loading, attaching, and the tables that say what comes up.
 
+mod attach;
+
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -8,20 +10,21 @@ use std::os::fd::AsRawFd;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, XskMap};
 use aya::programs::ProgramError;
-use aya::programs::tc::{self, NlOptions, SchedClassifier, TcAttachOptions, TcAttachType};
-use aya::programs::xdp::{Xdp, XdpMode};
+use aya::programs::tc::{
+    self, NlOptions, SchedClassifier, SchedClassifierLink, TcAttachOptions, TcAttachType,
+};
+use aya::programs::xdp::Xdp;
 use aya::{Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions, include_bytes_aligned};
 
 use crate::ipvs::steering::Steering;
 use crate::net::addr::PortIndex;
+use crate::xdp::Buffers;
 use crate::xdp::error::{XdpError, errno, reason};
 use crate::xdp::exits::Exits;
 use crate::xdp::front::Front;
-use crate::xdp::inspect::features;
-use crate::xdp::pin::{self, Hold};
+use crate::xdp::link::Link;
 use crate::xdp::ranges::{Address, Ranges, Tables};
 use crate::xdp::shortcut::{ACCOUNTS, ShortcutMaps};
-use crate::xdp::{Buffers, interface, occupant};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xlvs.bpf.o"));
 
@@ -61,13 +64,6 @@ impl AttachedMode {
             AttachedMode::Skb => "skb",
         }
     }
-
-    const fn flag(self) -> XdpMode {
-        match self {
-            AttachedMode::Native => XdpMode::Driver,
-            AttachedMode::Skb => XdpMode::Skb,
-        }
-    }
 }
 
 /// The outcome of attaching to one interface.
@@ -102,9 +98,9 @@ pub struct Steerer {
     exits: Exits,
     shortcut_maps: Option<ShortcutMaps>,
     present: Tables,
-    links: Vec<Hold>,
+    links: Vec<Link>,
     lasting: bool,
-    detoured: Vec<String>,
+    detoured: Vec<(String, SchedClassifierLink)>,
     names: Vec<String>,
     ifindexes: Vec<u32>,
     queues: u32,
@@ -153,93 +149,6 @@ impl Steerer {
         })
     }
 
-    /// Attaches to an interface, which becomes the next [`PortIndex`]. What an ended process of ours left attached is
-    /// replaced.
-    pub fn attach(
-        &mut self,
-        interface: &str,
-        ifindex: u32,
-        setting: AttachSetting,
-    ) -> Result<Attachment, XdpError> {
-        let released = pin::release(ifindex);
-        occupant::make_room(interface, ifindex, &PROGRAMS, released)?;
-        end_detour(interface);
-        let attachment = match setting {
-            AttachSetting::Skb => self.attach_in(AttachedMode::Skb, interface, ifindex, None)?,
-            AttachSetting::Native => self.attach_native(interface, ifindex)?,
-            AttachSetting::Auto => match self.attach_native(interface, ifindex) {
-                Ok(attachment) => attachment,
-                Err(error) => {
-                    self.attach_in(AttachedMode::Skb, interface, ifindex, Some(error.to_string()))?
-                }
-            },
-        };
-        let slots = [self.ifindexes.len() as u32 * self.queues, self.queues];
-        self.ports.insert(ifindex, slots, 0).map_err(|error| table_error("ports", &error))?;
-        self.front.add_port(ifindex, slots[0], slots[1]);
-        self.set_front(self.front)?;
-        let exit = self.ifindexes.len() as u32;
-        self.exits.set(exit, ifindex)?;
-        self.ifindexes.push(ifindex);
-        self.names.push(interface.into());
-        Ok(attachment)
-    }
-
-    /// A bond's driver would run the program on its members, whose packets the sockets of the bond do not get. Some
-    /// drivers would take the program and drop the packets that do not fit a page.
-    fn attach_native(&mut self, interface: &str, ifindex: u32) -> Result<Attachment, XdpError> {
-        if interface::is_bond(interface) {
-            return Err(XdpError::Bond { interface: interface.into() });
-        }
-        let (mtu, room) = (interface::mtu(interface)?, interface::page_room());
-        let takes_several = || features(ifindex).is_some_and(|features| features.many_buffers);
-        let unable = match self.buffers {
-            Buffers::One => Some("longer ones come in several buffers, which takes frame_size = 2048"),
-            Buffers::Several if !takes_several() => {
-                Some("the driver says of no others that it receives them")
-            }
-            Buffers::Several => None,
-        };
-        if let Some(why) = unable
-            && mtu > room
-        {
-            return Err(XdpError::MtuNotNative { interface: interface.into(), mtu, room, why });
-        }
-        self.attach_in(AttachedMode::Native, interface, ifindex, None)
-    }
-
-    fn attach_in(
-        &mut self,
-        mode: AttachedMode,
-        interface: &str,
-        ifindex: u32,
-        why: Option<String>,
-    ) -> Result<Attachment, XdpError> {
-        let attach_error = |error: ProgramError| XdpError::Attach {
-            interface: interface.into(),
-            mode: mode.as_str(),
-            reason: reason(&error),
-            errno: errno(&error),
-        };
-        let program = program(&mut self.ebpf, self.buffers)?;
-        let id = program.attach_to_if_index(ifindex, mode.flag()).map_err(attach_error)?;
-        let link = program.take_link(id).map_err(attach_error)?;
-        if !self.lasting {
-            self.links.push(Hold::passing(link));
-            return Ok(Attachment { mode, why });
-        }
-        match Hold::lasting(link, ifindex) {
-            Ok(hold) => self.links.push(hold),
-            Err(error) => {
-                self.lasting = false;
-                let note = format!("if xlvs is killed, this machine's stack answers in its place: {error}");
-                let why = why.map_or(note.clone(), |why| format!("{why}; {note}"));
-                return self.attach_in(mode, interface, ifindex, Some(why));
-            }
-        }
-        Ok(Attachment { mode, why })
-    }
-
     /// Has what this machine sends by `interface` as a real server redirected to the interface `entrance`. The filter is the
     /// kind that every supported kernel has; it outlives a process that is killed, but not the redirection.
     pub(super) fn detour(&mut self, interface: &str, ifindex: u32, entrance: u32) -> Result<(), XdpError> {
@@ -258,16 +167,18 @@ impl Steerer {
             program.load().map_err(|error| refused(&error))?;
         }
         let options = TcAttachOptions::Netlink(NlOptions::default());
-        program
-            .attach_with_options(interface, TcAttachType::Egress, options)
-            .map_err(|error| refused(&error))?;
-        self.detoured.push(interface.into());
+        let id = program.attach_with_options(interface, TcAttachType::Egress, options);
+        let link = id.and_then(|id| program.take_link(id)).map_err(|error| refused(&error))?;
+        self.detoured.push((interface.into(), link));
         Ok(())
     }
 
     /// Takes the redirections back.
     pub(super) fn end_detours(&mut self) {
-        self.detoured.drain(..).for_each(|interface| end_detour(&interface));
+        for (interface, link) in self.detoured.drain(..) {
+            drop(link);
+            end_detour(&interface);
+        }
     }
 
     /// Lets the packets of one receive queue come up through this AF_XDP socket.
@@ -283,20 +194,26 @@ impl Steerer {
         self.drop_unserved(true)
     }
 
-    /// Whether packets for queues that nobody serves are dropped from now on, and not left to the kernel: it would answer for
-    /// connections that it does not know.
-    pub(super) fn drop_unserved(&mut self, dropping: bool) -> Result<(), XdpError> {
-        self.set_front(self.front.dropping(dropping))
-    }
-
-    /// Leaves all packets to the kernel from now on, but stays attached.
-    pub(super) fn unregister_all(&mut self) {
+    /// Leaves all packets to the kernel from now on, also when this process is killed, but stays attached.
+    pub(super) fn leave_to_kernel(&mut self) {
+        self.lasting = false;
         // The tables are there as long as the program is.
         let _ = self.drop_unserved(false);
+        self.unregister_all();
+    }
+
+    /// Lets nothing come up from now on, but stays attached.
+    pub(super) fn unregister_all(&mut self) {
         for slot in 0..self.sockets.len() {
             // An empty slot cannot be emptied, and is as wanted.
             let _ = self.sockets.unset(slot);
         }
+    }
+
+    /// Whether packets for queues that nobody serves are dropped from now on, and not left to the kernel: it would answer for
+    /// connections that it does not know. A program that lasts always drops them.
+    pub(super) fn drop_unserved(&mut self, dropping: bool) -> Result<(), XdpError> {
+        self.set_front(self.front.dropping(dropping || self.lasting))
     }
 
     /// Makes the tables say `steering`. Entries that stay the same are never missing in between: new ones are added

@@ -33,8 +33,8 @@ const TICK: Duration = Duration::from_millis(25);
 const TICK_MS: u8 = 25;
 /// Sleep while a device does not take what it is to send.
 const BACKLOG_MS: u8 = 1;
-/// How many ticks the last frames have to leave the transmit rings when the worker stops.
-const DRAIN_TICKS: u32 = 40;
+/// How many times it is looked whether the last frames have left the transmit rings when the worker stops, which makes a second.
+const DRAIN_TURNS: u32 = 1000;
 
 /// Reads the time.
 pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
@@ -139,8 +139,9 @@ impl<E: Engine> Worker<E> {
         }
     }
 
-    /// Works until the stop order, then finishes what it has received.
-    pub(super) fn run(mut self) -> FrameBalance {
+    /// Works until the stop order, then finishes what it has received and gives its queues back. Tells where its frames were, and
+    /// returns the engine with all that it knows.
+    pub(super) fn run(mut self) -> (FrameBalance, E) {
         while !self.stop.flag.load(Ordering::Relaxed) {
             let now = (self.clock)();
             if self.turn(now) > 0 {
@@ -346,23 +347,24 @@ impl<E: Engine> Worker<E> {
     }
 
     /// Processes what is still in the receive rings, and waits for the transmit rings. Nothing new comes up any more.
-    fn drain(mut self) -> FrameBalance {
-        for _ in 0..DRAIN_TICKS {
+    fn drain(mut self) -> (FrameBalance, E) {
+        for _ in 0..DRAIN_TURNS {
             let received = self.turn((self.clock)());
             if received == 0 && self.ports.iter().all(|port| port.in_transmit() == 0) {
                 break;
             }
             if received == 0 {
-                let _ = poll(&mut [], PollTimeout::from(TICK_MS));
+                let _ = poll(&mut [], PollTimeout::from(BACKLOG_MS));
             }
         }
         self.ports.iter_mut().for_each(|port| port.abandon_torn(&mut self.pool));
-        FrameBalance {
+        let balance = FrameBalance {
             frames: self.pool.frames(),
             free: self.pool.free(),
             in_fill: self.ports.iter().map(Port::in_fill).sum(),
             in_transmit: self.ports.iter().map(Port::in_transmit).sum(),
-        }
+        };
+        (balance, self.engine)
     }
 }
 

@@ -1,12 +1,14 @@
 //! The daemon itself, serving the router of a rig.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use xlvs::admin::client::{ControlSocket, SOCKET_VARIABLE, Transport};
@@ -37,6 +39,8 @@ pub struct Launch<'a> {
 /// The daemon; killed when dropped.
 pub struct Daemon {
     process: RefCell<Child>,
+    /// The process that has followed the one that was started.
+    successor: Cell<Option<Pid>>,
     directory: Option<TempDir>,
 }
 
@@ -102,17 +106,12 @@ impl Daemon {
         }
         command.args(launch.arguments).stderr(File::create(path("log")).unwrap());
         let process = router.enter(|| command.spawn().unwrap());
-        Daemon { process: RefCell::new(process), directory: Some(directory) }
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.process.borrow().id()
+        Daemon { process: RefCell::new(process), successor: Cell::new(None), directory: Some(directory) }
     }
 
     /// Ends it as an administrator does, and does not wait.
     pub fn terminate(&self) {
-        kill(Pid::from_raw(self.process.borrow().id() as i32), Signal::SIGTERM).unwrap();
+        kill(self.pid(), Signal::SIGTERM).unwrap();
     }
 
     /// Starts it with these lines in its settings, which name its `lvs.cf`.
@@ -199,7 +198,7 @@ impl Daemon {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.process.borrow().id() as i32), signal).unwrap();
+        kill(self.pid(), signal).unwrap();
     }
 
     /// What it has logged so far.
@@ -266,11 +265,12 @@ impl Daemon {
     /// Ends it as an administrator does; that must go well. Returns what became of the packets.
     pub fn stop(self) -> PacketTotals {
         let packets = self.packets();
-        let pid = Pid::from_raw(self.process.borrow().id() as i32);
-        kill(pid, Signal::SIGTERM).unwrap();
+        kill(self.pid(), Signal::SIGTERM).unwrap();
         wait_until("the daemon ends", || self.has_ended());
         let log = self.log();
-        assert!(self.process.borrow_mut().wait().unwrap().success(), "{log}");
+        if self.successor.get().is_none() {
+            assert!(self.process.borrow_mut().wait().unwrap().success(), "{log}");
+        }
         assert!(!log.contains("ERROR"), "{log}");
         packets
     }
@@ -286,7 +286,39 @@ impl Daemon {
     }
 
     fn has_ended(&self) -> bool {
-        self.process.borrow_mut().try_wait().unwrap().is_some()
+        match self.successor.get() {
+            Some(successor) => !is_alive(successor),
+            None => self.process.borrow_mut().try_wait().unwrap().is_some(),
+        }
+    }
+
+    /// The process that serves.
+    pub fn pid(&self) -> Pid {
+        self.successor.get().unwrap_or_else(|| Pid::from_raw(self.process.borrow().id() as i32))
+    }
+
+    /// Has `xlvs upgrade` with these further arguments do its work; the former process is to end then. Returns what it printed.
+    pub fn upgrade(&self, arguments: &str) -> String {
+        let (done, text) = self.try_upgrade(arguments);
+        assert!(done, "{text}: {}", self.log());
+        let former = self.pid();
+        let pid = text.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+        wait_until("the former process ends", || self.has_ended());
+        self.successor.set(Some(Pid::from_raw(pid.parse().unwrap())));
+        assert_ne!(former, self.pid(), "{text}");
+        text
+    }
+
+    /// The same where it may fail. What it starts becomes a child of this process when its parent ends.
+    pub fn try_upgrade(&self, arguments: &str) -> (bool, String) {
+        prctl::set_child_subreaper(true).unwrap();
+        self.xlvs(format!("upgrade {arguments}").trim_end())
+    }
+
+    /// Another process serves from now on, which has followed without anybody telling.
+    pub fn followed_by(&self, pid: Pid) {
+        wait_until("the former process ends", || self.has_ended());
+        self.successor.set(Some(pid));
     }
 
     /// CPU time that it has used so far, in seconds.
@@ -310,9 +342,18 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if let Some(successor) = self.successor.take() {
+            let _ = kill(successor, Signal::SIGKILL);
+            let _ = waitpid(successor, None);
+        }
         let process = self.process.get_mut();
         // It may have ended.
         let _ = process.kill();
         let _ = process.wait();
     }
+}
+
+/// Whether a process runs that is a child of this one. One that has ended is forgotten thereby.
+fn is_alive(pid: Pid) -> bool {
+    matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
 }

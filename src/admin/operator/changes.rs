@@ -1,10 +1,12 @@
 //! `xlvs plan` and `xlvs apply`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::command_line::SiteFileNames;
 use super::{Answer, Trouble, ask, message, text, unexpected};
+use crate::admin::client::{ControlSocket, Transport as _};
 use crate::admin::print::json;
 use crate::config::text;
 use crate::director::plan::{Change, Plan, Step, Toll};
@@ -41,6 +43,20 @@ pub(super) fn apply(
 ) -> Result<Answer, String> {
     let request = Request::Apply { files: read(files)?, confirm, install };
     Ok(message(text(request)?, as_json).into())
+}
+
+/// Longer than the daemon waits for the process that is to follow it.
+const UPGRADE_TIME: Duration = Duration::from_secs(90);
+
+/// Has a process of another program follow the daemon, or of this one.
+pub(super) fn upgrade(program: Option<PathBuf>, as_json: bool) -> Result<Answer, String> {
+    let program = program.map_or_else(std::env::current_exe, fs::canonicalize);
+    let program = program.map_err(|error| format!("xlvs: the program to run: {error}"))?;
+    let mut socket = ControlSocket::from_environment().with_patience(UPGRADE_TIME);
+    match socket.call(Request::Upgrade { program }).map_err(|error| format!("xlvs: {error}"))? {
+        Reply::Text(text) => Ok(message(text + "\n", as_json).into()),
+        other => Err(unexpected(other)),
+    }
 }
 
 fn read(files: &SiteFileNames) -> Result<SiteFiles, String> {

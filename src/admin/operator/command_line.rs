@@ -64,6 +64,9 @@ pub(super) enum Task {
     },
     Abort,
     Confirm,
+    Upgrade {
+        program: Option<PathBuf>,
+    },
     Help,
     Version,
     /// A text that needs no daemon.
@@ -163,6 +166,7 @@ pub(super) fn parse(arguments: Vec<OsString>, json: bool) -> Result<Task, UsageE
         "plan" => changes::parse_plan(&mut words),
         "apply" => changes::parse_apply(&mut words),
         "confirm" => alone(&mut words, Task::Confirm),
+        "upgrade" => changes::parse_upgrade(&mut words),
         "doctor" => parse_doctor(&mut words),
         "status" => alone(&mut words, Task::Status),
         "takeover" => alone(&mut words, Task::Takeover),
@@ -195,6 +199,7 @@ fn parse_run(parser: &mut Words) -> Result<Task, UsageError> {
             Long("marks6") => options.marks6 = Some(parser.value()?.into()),
             Long("settings") => options.settings = Some(parser.value()?.into()),
             Long("bare") => options.bare = true,
+            Long("take-over") => options.take_over = true,
             Long("forceactive") => options.force_active = true,
             Short('h') | Long("help") => return Ok(Task::Help),
             other => return Err(other.unexpected().into()),

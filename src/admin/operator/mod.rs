@@ -111,6 +111,7 @@ fn perform(task: Task, json: bool) -> Result<Answer, Trouble> {
         Task::Plan { files, max_broken } => return changes::plan(&files, max_broken, json),
         Task::Apply { files, confirm, install } => changes::apply(&files, confirm, install, json)?,
         Task::Abort => message(text(Request::Abort)?, json).into(),
+        Task::Upgrade { program } => changes::upgrade(program, json)?,
         Task::Confirm => message(text(Request::Confirm)?, json).into(),
     })
 }

@@ -23,7 +23,7 @@ pub struct Entry {
 }
 
 /// The last [`KEPT`] events.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Journal {
     entries: VecDeque<Entry>,
     last: u64,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::net::time::Instant;
 
 /// How long a virtual server waits for the first results of its checks before it counts as one without servers: lvsd looked
@@ -27,7 +29,7 @@ pub enum GroupTurn {
 }
 
 /// The servers of a virtual server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Group {
     serves: Option<bool>,
     since: Instant,

@@ -5,6 +5,7 @@
 //! by `ipvsadm`.
 
 pub mod calm;
+pub mod course;
 pub mod group;
 pub mod load;
 pub mod slow_start;
@@ -139,7 +140,7 @@ pub enum Place {
 }
 
 /// What hands have done to the table since the configuration was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Hand {
     /// Nothing.
     #[default]

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{RunError, RunOptions, watcher};
 use crate::config::check::check;
 use crate::config::lvs::LvsConfig;
@@ -39,6 +41,19 @@ pub struct Others {
     pub marks: Option<Arc<MarkRules>>,
     /// Warnings, for the log.
     pub warnings: Vec<String>,
+    /// All of it as it was written; without marks those are to be left out.
+    pub texts: SiteTexts,
+}
+
+/// The site's files, by what was in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteTexts {
+    /// `lvs.cf`, if the site has one.
+    pub lvs: Option<FileText>,
+    /// Saved iptables rules, if there are any.
+    pub marks: Option<FileText>,
+    /// Saved ip6tables rules, if there are any.
+    pub marks6: Option<FileText>,
 }
 
 /// What was in them.
@@ -50,6 +65,8 @@ pub struct Configuration {
     pub marks: Arc<MarkRules>,
     /// Warnings about both, for the log.
     pub warnings: Vec<String>,
+    /// All of it as it was written.
+    pub texts: SiteTexts,
 }
 
 /// What was read again. What is in the files is looked at before they are read: a change between the two is news then.
@@ -120,43 +137,32 @@ impl Files {
     pub fn read_others(&self, others: &SiteFiles) -> Result<Others, String> {
         with_system_names(|names| {
             let (lvs, warnings) = parse_lvs(&others.lvs.name, &others.lvs.text, names)?;
-            let rules = |file: &Option<FileText>, path: &Path, family| match file {
-                Some(FileText { name, text }) => parse_marks(name, text, family, names),
-                None => read_marks(path, family, names),
+            let mut texts = SiteTexts { lvs: Some(others.lvs.clone()), ..SiteTexts::default() };
+            if others.marks.is_none() && others.marks6.is_none() {
+                return Ok(Others { lvs, marks: None, warnings, texts });
+            }
+            let or_site = |file: &Option<FileText>, path| match file {
+                Some(file) => Ok(Some(file.clone())),
+                None => optional(path),
             };
-            let marks = match (&others.marks, &others.marks6) {
-                (None, None) => None,
-                (marks, marks6) => {
-                    let marks6 = rules(marks6, &self.marks6, Family::V6)?;
-                    Some(Arc::new(rules(marks, &self.marks, Family::V4)?.with_ipv6(marks6)))
-                }
-            };
-            Ok(Others { lvs, marks, warnings })
+            texts.marks = or_site(&others.marks, &self.marks)?;
+            texts.marks6 = or_site(&others.marks6, &self.marks6)?;
+            let marks6 = rules(&texts.marks6, Family::V6, names)?;
+            let marks = rules(&texts.marks, Family::V4, names)?.with_ipv6(marks6);
+            Ok(Others { lvs, marks: Some(Arc::new(marks)), warnings, texts })
         })
     }
 
     /// Reads all files, or reports everything that is wrong with them.
     pub fn read(&self) -> Result<Configuration, String> {
-        with_system_names(|names| {
-            let lvs = self.read_lvs(names);
-            let marks = read_marks(&self.marks, Family::V4, names);
-            let marks6 = read_marks(&self.marks6, Family::V6, names);
-            match (lvs, marks, marks6) {
-                (Ok((lvs, warnings)), Ok(marks), Ok(marks6)) => {
-                    Ok(Configuration { lvs, marks: Arc::new(marks.with_ipv6(marks6)), warnings })
-                }
-                (lvs, marks, marks6) => {
-                    Err([lvs.err(), marks.err(), marks6.err()].into_iter().flatten().collect())
-                }
+        let texts =
+            (self.lvs.as_deref().map(required).transpose(), optional(&self.marks), optional(&self.marks6));
+        match texts {
+            (Ok(lvs), Ok(marks), Ok(marks6)) => understand(SiteTexts { lvs, marks, marks6 }),
+            (lvs, marks, marks6) => {
+                Err([lvs.err(), marks.err(), marks6.err()].into_iter().flatten().collect())
             }
-        })
-    }
-
-    fn read_lvs(&self, names: Names<'_>) -> Result<(LvsConfig, Vec<String>), String> {
-        let Some(path) = &self.lvs else { return Ok(Default::default()) };
-        let file = path.display().to_string();
-        let text = text::read(path).map_err(|error| format!("{file}: error: {error}\n"))?;
-        parse_lvs(&file, &text, names)
+        }
     }
 
     /// Reads everything again, `xlvs.toml` first. A `lvs.cf` that looks half written is refused if it was only found changed, and
@@ -189,6 +195,45 @@ impl Files {
     }
 }
 
+/// What these texts say, or everything that is wrong with them.
+pub fn understand(texts: SiteTexts) -> Result<Configuration, String> {
+    with_system_names(|names| {
+        let lvs = match &texts.lvs {
+            Some(FileText { name, text }) => parse_lvs(name, text, names),
+            None => Ok(Default::default()),
+        };
+        let marks = rules(&texts.marks, Family::V4, names);
+        let marks6 = rules(&texts.marks6, Family::V6, names);
+        match (lvs, marks, marks6) {
+            (Ok((lvs, warnings)), Ok(marks), Ok(marks6)) => {
+                let marks = Arc::new(marks.with_ipv6(marks6));
+                Ok(Configuration { lvs, marks, warnings, texts })
+            }
+            (lvs, marks, marks6) => {
+                Err([lvs.err(), marks.err(), marks6.err()].into_iter().flatten().collect())
+            }
+        }
+    })
+}
+
+fn required(path: &Path) -> Result<FileText, String> {
+    let name = path.display().to_string();
+    match text::read(path) {
+        Ok(text) => Ok(FileText { name, text }),
+        Err(error) => Err(format!("{name}: error: {error}\n")),
+    }
+}
+
+/// Nothing if there is no such file.
+fn optional(path: &Path) -> Result<Option<FileText>, String> {
+    let name = path.display().to_string();
+    match text::read(path) {
+        Ok(text) => Ok(Some(FileText { name, text })),
+        Err(ReadError::Missing) => Ok(None),
+        Err(error) => Err(format!("{name}: error: {error}\n")),
+    }
+}
+
 fn parse_lvs(file: &str, text: &str, names: Names<'_>) -> Result<(LvsConfig, Vec<String>), String> {
     let parsed = parse(text, names);
     if !parsed.errors.is_empty() {
@@ -202,14 +247,11 @@ fn parse_lvs(file: &str, text: &str, names: Names<'_>) -> Result<(LvsConfig, Vec
 }
 
 /// No rules if there is no such file.
-fn read_marks(path: &Path, family: Family, names: Names<'_>) -> Result<MarkRules, String> {
-    let file = path.display().to_string();
-    let text = match text::read(path) {
-        Ok(text) => text,
-        Err(ReadError::Missing) => return Ok(MarkRules::default()),
-        Err(error) => return Err(format!("{file}: error: {error}\n")),
-    };
-    parse_marks(&file, &text, family, names)
+fn rules(file: &Option<FileText>, family: Family, names: Names<'_>) -> Result<MarkRules, String> {
+    match file {
+        Some(FileText { name, text }) => parse_marks(name, text, family, names),
+        None => Ok(MarkRules::default()),
+    }
 }
 
 fn parse_marks(file: &str, text: &str, family: Family, names: Names<'_>) -> Result<MarkRules, String> {

@@ -104,10 +104,32 @@ impl RestingHeart {
         carriers: watch::Receiver<Carriers>,
         ask_sync: AskSync,
     ) -> Heart {
+        let (pulse, first) = Pulse::start(clock.now(), self.plan.settings.clone(), forced);
+        self.beat(clock, (pulse, first), carriers, ask_sync)
+    }
+
+    /// Starts where the heart of another process has stopped, with the same clock.
+    pub fn go_on(
+        self,
+        clock: Clock,
+        pulse: Pulse,
+        carriers: watch::Receiver<Carriers>,
+        ask_sync: AskSync,
+    ) -> Heart {
+        let pulse = pulse.with_settings(self.plan.settings.clone());
+        self.beat(clock, (pulse, Vec::new()), carriers, ask_sync)
+    }
+
+    fn beat(
+        self,
+        clock: Clock,
+        (pulse, first): (Pulse, Vec<Action>),
+        carriers: watch::Receiver<Carriers>,
+        ask_sync: AskSync,
+    ) -> Heart {
         let RestingHeart { plan, wire, sockets } = self;
         let (told, inbox) = mpsc::unbounded_channel();
         let (to_daemon, orders) = mpsc::unbounded_channel();
-        let (pulse, first) = Pulse::start(clock.now(), plan.settings.clone(), forced);
         let (publisher, seen) = watch::channel(Seen {
             pulse: pulse.clone(),
             authenticated: wire.is_authenticated(),
@@ -172,6 +194,11 @@ impl Heart {
     /// Whether the partner says that it is active.
     pub fn partner_is_active(&self) -> bool {
         self.seen.borrow().pulse.partner_is_active(self.clock.now())
+    }
+
+    /// Its state, for another process.
+    pub fn pulse(&self) -> Pulse {
+        self.seen.borrow().pulse.clone()
     }
 
     /// For the administrator.

@@ -29,6 +29,24 @@ pub struct Events {
 }
 
 impl Events {
+    /// With what another process has kept.
+    pub fn going_on(journal: Journal) -> Self {
+        Events { journal, waiting: Vec::new() }
+    }
+
+    /// What is kept.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Sends those who wait to the process that serves from now on.
+    pub fn dismiss(&mut self) {
+        for Waiting { answer, .. } in self.waiting.drain(..) {
+            // A client that has gone needs no answer.
+            let _ = answer.send(Reply::Again);
+        }
+    }
+
     /// Keeps one.
     pub fn note(&mut self, event: Event) {
         self.journal.push(time_of_day(), event);

@@ -16,7 +16,9 @@ mod reload;
 mod replica;
 mod replicas;
 mod settings;
+mod start;
 mod sync;
+mod upgrade;
 mod watchdog;
 mod watcher;
 mod workers;
@@ -34,30 +36,26 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::protocol::{Reply, Request};
 use super::socket::{Asked, ControlSocket, SocketError};
-use super::wanted::Wanted;
 use super::watch::Watch;
 use super::{ClientId, Command, Director, Port};
 use crate::config::settings::{Settings, SettingsError};
 use crate::host::clock::Clock;
 use crate::host::memory;
-use crate::host::netlink::{self, Netlink, NetlinkError};
-use crate::host::privilege::{self, PrivilegeError};
-use crate::ipvs::helper::FtpPorts;
-use crate::ipvs::snapshot::Tables;
+use crate::host::netlink::{Netlink, NetlinkError};
+use crate::host::privilege::PrivilegeError;
 use crate::ipvs::sync::SyncRole;
 use crate::nanny::HealthReport;
 use crate::net::route::HostNetwork;
-use crate::net::time::Instant;
 use crate::pulse::Wish;
 use crate::xdp::XdpError;
 
 use addresses::Addresses;
 use checks::Checks;
-use files::{Configuration, Files};
-use heart::{Heart, Order, RestingHeart};
+use files::{Files, SiteTexts};
+use heart::{Heart, Order};
 use journal::Events;
 use overrides::OverrideFile;
-use pair::{Answers, next_order, resting_heart};
+use pair::{Answers, next_order};
 use pair_plan::PairPlan;
 use programs::{LoadReport, Programs};
 use reload::{Apply, Install, Read, Reloading};
@@ -86,6 +84,8 @@ pub struct RunOptions {
     pub bare: bool,
     /// Become active at once, whatever the partner does.
     pub force_active: bool,
+    /// Take over from the process that has started this one.
+    pub take_over: bool,
 }
 
 /// Why the daemon does not run.
@@ -121,32 +121,38 @@ pub enum RunError {
     /// Control socket.
     #[error("{0}")]
     Socket(#[from] SocketError),
+    /// The process that is to be followed.
+    #[error("{0}")]
+    Upgrade(String),
     /// The rest of the system.
     #[error("cannot {0}: {1}")]
     System(&'static str, std::io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT, or until another process has taken over.
 pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let mut signals = Signals::listen()?;
-    let settings = files::read_settings(&options)?;
-    let log = LogFilter::start(&settings);
-    privilege::require()?;
-    let files = Files::new(options, &settings);
-    let seen = watcher::contents(&files);
-    let configuration = files.read().map_err(RunError::Configuration)?;
-    let forced = files.options().force_active;
-    let mut daemon = Daemon::start(settings, files, log, &configuration).await?;
-    daemon.configure(configuration).await;
-    if forced {
-        daemon.settle().await;
+    let mut daemon = match options.take_over {
+        true => start::follow(options).await?,
+        false => start::begin(options).await?,
+    };
+    match daemon.serve(&mut signals).await {
+        Ok(Ending::Followed) => daemon.leave().await,
+        Ok(Ending::Asked(signal)) => daemon.stop(signal as i32, false).await,
+        Err(error) => {
+            daemon.stop(SIGTERM as i32, true).await;
+            return Err(error);
+        }
     }
-    daemon.watch.has_read(seen);
-    daemon.watch_files();
-    notify(&[NotifyState::Ready]);
-    let outcome = daemon.serve(&mut signals).await;
-    daemon.stop(*outcome.as_ref().unwrap_or(&SIGTERM) as i32, outcome.is_err()).await;
-    outcome.map(drop)
+    Ok(())
+}
+
+/// Why the daemon ends.
+enum Ending {
+    /// By a signal.
+    Asked(nix::sys::signal::Signal),
+    /// Another process serves.
+    Followed,
 }
 
 /// The running daemon: the director and the hands that carry out its effects.
@@ -164,6 +170,10 @@ struct Daemon {
     is_followed: bool,
     /// What replaces the site's lvs.cf once it is confirmed.
     install: Option<Install>,
+    /// What is followed, as it was written.
+    texts: SiteTexts,
+    /// The same before a trial.
+    former_texts: Option<SiteTexts>,
     /// The ports, unless the settings name them: then it is for the administrator to know which are needed.
     found_ports: Option<Vec<Port>>,
     gone: Option<String>,
@@ -177,12 +187,13 @@ struct Daemon {
     netlink: Netlink,
     network: watch::Receiver<Arc<HostNetwork>>,
     requests: mpsc::Receiver<Asked>,
+    to_requests: mpsc::Sender<Asked>,
     health: mpsc::Receiver<HealthReport>,
     loads: mpsc::Receiver<LoadReport>,
     programs: Programs,
     events: Events,
     overrides: OverrideFile,
-    socket: tokio::task::JoinHandle<()>,
+    socket: ControlSocket,
     answer: Option<Reply>,
     changed_by_hand: Vec<String>,
     watchdog: Option<Watchdog>,
@@ -212,99 +223,14 @@ enum Happening {
 }
 
 impl Daemon {
-    async fn start(
-        settings: Settings,
-        files: Files,
-        log: LogFilter,
-        configuration: &Configuration,
-    ) -> Result<Daemon, RunError> {
-        let clock = Clock::start();
-        let socket = ControlSocket::bind(&settings.control_socket).await?;
-        let netlink = Netlink::open()?;
-        let mut network = netlink::watch().await?;
-        let now_network = Arc::clone(&network.borrow_and_update());
-        let wanted = Wanted::new(&configuration.lvs);
-        if wanted.services.is_empty() && !wanted.refused.is_empty() {
-            return Err(RunError::Configuration(wanted.refused.join("\n")));
-        }
-        let options = files.options().clone();
-        let heart = resting_heart(&settings, &options, configuration, &now_network)?;
-        let ports = ports::choose(&settings.ports, &wanted, &now_network)?;
-        let queues = workers::queues(&settings, &ports)?;
-        let shares = workers::shares(queues);
-        let tables = Arc::new(Tables::new(shares));
-        let record = settings.control_socket.with_extension("addresses.json");
-        let (to_answers, answers) = mpsc::unbounded_channel();
-        let mut addresses = Addresses::new(netlink.clone(), record, &now_network, clock, to_answers);
-        // An inactive router has no addresses, whatever an earlier run has left; and they go before what keeps the kernel from
-        // answering for them.
-        let is_inactive = heart.is_some() && !options.force_active;
-        let kept = if is_inactive { &[][..] } else { &wanted.addresses[..] };
-        addresses.remove_leftovers(&now_network, kept).await;
-        let lasting = heart.as_ref().is_some_and(RestingHeart::is_of_pair);
-        let workers = Workers::start(&settings, &ports, &tables, clock, lasting)?;
-        let sync = SyncThreads::new(Arc::clone(&tables));
-        let mut replicas =
-            Replicas::new(Arc::clone(&tables), clock, &settings.pulse).map_err(RunError::Pair)?;
-        let ask_sync = sync::reporter(&tables, &replicas);
-        examine::advise(&settings, &ports, &workers, &netlink).await;
-        let mut director =
-            new_director(clock.now(), &settings, (tables, shares), ports.clone(), &now_network);
-        let overrides = OverrideFile::new(settings.control_socket.with_extension("overrides.json"));
-        director.handle(clock.now(), Command::Overrides(overrides.read()));
-        let (to_requests, requests) = mpsc::channel(INBOX);
-        let (to_health, health) = mpsc::channel(INBOX);
-        let (to_loads, loads) = mpsc::channel(INBOX);
-        let programs = Programs::new(&settings.notify, to_loads);
-        if heart.is_some() {
-            director.handle(clock.now(), Command::Deactivate);
-            addresses.wait_for_partner(configuration.lvs.deadtime);
-        }
-        let carriers = netlink::watch_carriers().await?;
-        let heart = heart.map(|heart| heart.start(clock, options.force_active, carriers, ask_sync));
-        heart.iter().for_each(|heart| replicas.follow(heart));
-        Ok(Daemon {
-            clock,
-            files,
-            log,
-            watch: Watch::default(),
-            watcher: None,
-            reading: JoinSet::new(),
-            reloading: Reloading::default(),
-            is_followed: false,
-            install: None,
-            director,
-            workers,
-            addresses,
-            found_ports: settings.ports.is_empty().then_some(ports),
-            settings,
-            checks: Checks::new(clock, to_health),
-            sync,
-            sync_failed: None,
-            replicas,
-            netlink,
-            network,
-            requests,
-            health,
-            loads,
-            programs,
-            events: Events::default(),
-            overrides,
-            socket: tokio::spawn(socket.serve(to_requests)),
-            answer: None,
-            changed_by_hand: Vec::new(),
-            gone: None,
-            watchdog: watchdog::of_systemd(clock.now()),
-            heart,
-            plan_before: None,
-            answers,
-        })
-    }
-
-    /// Returns the signal that ended it.
-    async fn serve(&mut self, signals: &mut Signals) -> Result<nix::sys::signal::Signal, RunError> {
+    async fn serve(&mut self, signals: &mut Signals) -> Result<Ending, RunError> {
         loop {
             match self.next(signals).await {
+                Happening::Asked(Asked { request: Request::Upgrade { program }, answer }) => {
+                    if self.upgrade(&program, answer).await? {
+                        return Ok(Ending::Followed);
+                    }
+                }
                 Happening::Asked(asked) => self.serve_request(asked).await,
                 Happening::Health(report) => self.take_health(report).await,
                 Happening::Load(LoadReport { service, server, printed }) => {
@@ -326,7 +252,7 @@ impl Daemon {
                 Happening::WorkerGone => return Err(RunError::WorkerGone),
                 Happening::Stop(signal) => {
                     tracing::info!("shutting down due to signal {}", signal as i32);
-                    return Ok(signal);
+                    return Ok(Ending::Asked(signal));
                 }
             }
         }
@@ -433,7 +359,7 @@ impl Daemon {
         self.leave_pair(signal, failed).await;
         self.command(Command::Withdraw).await;
         self.command(Command::Stop).await;
-        self.socket.abort();
+        drop(self.socket);
         self.checks.stop_all();
         self.sync.stop_all();
         self.replicas.stop();
@@ -441,24 +367,6 @@ impl Daemon {
         self.programs.stop().await;
         tracing::info!("stopped");
     }
-}
-
-/// With all that the settings and the network say.
-fn new_director(
-    now: Instant,
-    settings: &Settings,
-    (tables, shares): (Arc<Tables>, usize),
-    ports: Vec<Port>,
-    network: &HostNetwork,
-) -> Director {
-    let mut director = Director::new(now, tables, shares, ports)
-        .with_memory(memory::total_bytes().unwrap_or(0))
-        .with_beyond(settings.beyond())
-        .with_slow_start(settings.slow_start);
-    director.handle(now, Command::Sysctls(Box::new(settings.sysctls())));
-    director.handle(now, Command::FtpPorts(FtpPorts(settings.ftp_ports.clone())));
-    director.handle(now, Command::Network(network.clone()));
-    director
 }
 
 struct Signals {

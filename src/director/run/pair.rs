@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::files::Configuration;
 use super::heart::{Heart, Order, RestingHeart};
 use super::pair_plan::{PairPlan, read_key};
-use super::{Daemon, RunError, RunOptions};
+use super::{Daemon, RunError, RunOptions, sync};
 use crate::config::lvs::LvsConfig;
 use crate::config::settings::Settings;
 use crate::director::Command;
 use crate::director::protocol::Reply;
+use crate::host::netlink;
 use crate::net::addr::MacAddr;
 use crate::net::route::HostNetwork;
-use crate::pulse::{Event, Wish};
+use crate::pulse::{Event, Pulse, Wish};
 
 /// How long the end may take: addresses go, and the partner is told.
 const END: Duration = Duration::from_secs(5);
@@ -30,6 +30,10 @@ const FORCED_START: Duration = Duration::from_secs(10);
 /// puts them up and tells the neighbours, all of which takes less.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How often it is tried to bind the sockets that another process lets go of, and the pause between two tries.
+const BIND_TRIES: usize = 50;
+const BIND_PAUSE: Duration = Duration::from_millis(20);
+
 /// Who answered a round of probes.
 pub type Answers = BTreeMap<IpAddr, Option<MacAddr>>;
 
@@ -37,13 +41,13 @@ pub type Answers = BTreeMap<IpAddr, Option<MacAddr>>;
 pub fn resting_heart(
     settings: &Settings,
     options: &RunOptions,
-    configuration: &Configuration,
+    lvs: &LvsConfig,
     network: &HostNetwork,
 ) -> Result<Option<RestingHeart>, RunError> {
     if options.bare {
         return Ok(None);
     }
-    let plan = PairPlan::new(&configuration.lvs, &settings.pulse, network).map_err(RunError::Pair)?;
+    let plan = PairPlan::new(lvs, &settings.pulse, network).map_err(RunError::Pair)?;
     let pulse = &plan.settings;
     if !pulse.pair && !options.force_active {
         let wait = pulse.deadtime.as_secs();
@@ -54,6 +58,11 @@ pub fn resting_heart(
     let key = read_key(&settings.pulse).map_err(RunError::Pair)?;
     let boot = boot_number().map_err(|error| RunError::System("read /dev/urandom", error))?;
     RestingHeart::new(plan, key.as_ref(), boot).map(Some).map_err(RunError::Pair)
+}
+
+/// Whether there is to be another director.
+pub fn is_of_pair(settings: &Settings, options: &RunOptions, lvs: &LvsConfig, network: &HostNetwork) -> bool {
+    !options.bare && PairPlan::new(lvs, &settings.pulse, network).is_ok_and(|plan| plan.settings.pair)
 }
 
 /// A number by which this run can be told from others.
@@ -122,6 +131,51 @@ impl Daemon {
         self.addresses.judge(&network, answers, partner_active).await;
         self.note_addresses();
         self.tell_if_activated();
+    }
+
+    /// Goes on as one of a pair where another process has left off, with the heart's state as it was there; one that was killed
+    /// has not told it.
+    pub(super) async fn go_on_in_pair(
+        &mut self,
+        lvs: &LvsConfig,
+        pulse: Option<Pulse>,
+    ) -> Result<(), RunError> {
+        let carriers = netlink::watch_carriers().await?;
+        let network = Arc::clone(&self.network.borrow());
+        let Some(heart) = self.free_heart(lvs, &network).await? else { return Ok(()) };
+        let is_active = self.director.is_active();
+        let wanted = pulse.as_ref().map_or(is_active, Pulse::is_active);
+        let ask_sync = sync::reporter(self.director.tables(), &self.replicas);
+        let heart = self.heart.insert(match pulse {
+            Some(pulse) => heart.go_on(self.clock, pulse, carriers, ask_sync),
+            None => heart.start(self.clock, is_active, carriers, ask_sync),
+        });
+        self.replicas.set_active(is_active);
+        self.replicas.follow(heart);
+        match (wanted, is_active) {
+            (true, false) => self.obey(Order::Activate).await,
+            (false, true) => self.obey(Order::Deactivate).await,
+            (true, true) => self.tell_if_activated(),
+            (false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// The former process lets go of its sockets in a moment.
+    async fn free_heart(
+        &self,
+        lvs: &LvsConfig,
+        network: &HostNetwork,
+    ) -> Result<Option<RestingHeart>, RunError> {
+        let mut heart = resting_heart(&self.settings, self.files.options(), lvs, network);
+        for _ in 0..BIND_TRIES {
+            if heart.is_ok() {
+                break;
+            }
+            tokio::time::sleep(BIND_PAUSE).await;
+            heart = resting_heart(&self.settings, self.files.options(), lvs, network);
+        }
+        heart
     }
 
     fn tell_if_activated(&self) {

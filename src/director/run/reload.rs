@@ -181,7 +181,8 @@ impl Daemon {
     }
 
     pub(super) async fn configure(&mut self, configuration: Configuration) {
-        let Configuration { lvs, marks, warnings } = configuration;
+        let Configuration { lvs, marks, warnings, texts } = configuration;
+        self.texts = texts;
         for warning in warnings {
             tracing::warn!("{warning}");
         }
@@ -247,7 +248,10 @@ impl Daemon {
         }
         let source = files.lvs.name.clone();
         let confirm = confirm.map(|seconds| Duration::from_secs(u64::from(seconds)));
-        let Others { lvs, marks, .. } = others;
+        let Others { lvs, marks, mut texts, .. } = others;
+        if marks.is_none() {
+            (texts.marks, texts.marks6) = (self.texts.marks.clone(), self.texts.marks6.clone());
+        }
         let plan_before = self.follow(&lvs);
         self.plan_before = plan_before.filter(|_| confirm.is_some());
         let command = Command::Apply {
@@ -261,6 +265,8 @@ impl Daemon {
         self.report_sync().await;
         let reply = self.answer.take().unwrap_or_else(|| Reply::Failed("no answer".into()));
         let Reply::Text(text) = reply else { return reply };
+        let former = std::mem::replace(&mut self.texts, texts);
+        self.former_texts = confirm.map(|_| former);
         let is_site = self.files.lvs().is_some_and(|site| is_same(site, Path::new(&source)));
         self.install = Some(Install { text: files.lvs.text, is_site, wanted: install });
         let mut lines = vec![text];
@@ -306,6 +312,9 @@ impl Daemon {
     }
 
     pub(super) fn trial_ended(&mut self, kept: bool) {
+        if let Some(former) = self.former_texts.take().filter(|_| !kept) {
+            self.texts = former;
+        }
         if !kept && self.install.take().is_some_and(|install| install.is_site) {
             let site = self.files.lvs().unwrap_or(Path::new("lvs.cf")).display().to_string();
             tracing::warn!("{site} still has what was on trial: a reload or a restart follows it");

@@ -17,8 +17,8 @@ use crate::ipvs::snapshot::Tables;
 use crate::ipvs::steering::Steering;
 use crate::ipvs::verdict::{DropReason, PacketCounters, PacketTotals};
 use crate::xdp::{
-    self, AttachSetting, AttachedMode, HugePageSetting, ShortcutSetting, Xdp, XdpConfig, XdpError, XdpPort,
-    ZeroCopySetting,
+    self, AttachSetting, AttachedMode, FrameBalance, HugePageSetting, Inheritance, Prepared, ShortcutSetting,
+    Xdp, XdpConfig, XdpError, XdpPort, ZeroCopySetting,
 };
 
 /// Packets that may wait for the kernel's routing.
@@ -39,9 +39,17 @@ pub struct Workers {
     xdp: Option<Xdp>,
     sender: Option<JoinHandle<()>>,
     refused: Arc<PacketCounters>,
+    /// What became of the packets of a process that this one follows.
+    former: PacketTotals,
     shortcuts: Option<Arc<Shortcuts>>,
     /// Packets that had taken the shortcut when its exits were looked at last.
     looked_after: u64,
+}
+
+/// Everything that the packet threads need but the queues, which another process may still serve.
+pub struct Workplace {
+    prepared: Prepared,
+    raw: RawSender,
 }
 
 /// The settings in the words of the packet threads.
@@ -82,24 +90,35 @@ pub fn queues(settings: &Settings, ports: &[Port]) -> Result<usize, XdpError> {
     Ok(xdp::queues(&xdp_config(settings, ports))? as usize)
 }
 
-impl Workers {
-    /// Attaches to the ports and starts a worker per queue. `lasting` is [`XdpConfig::lasting`].
-    pub fn start(
+impl Workplace {
+    /// Attaches to the ports, but for those that are inherited. `lasting` is [`XdpConfig::lasting`].
+    pub fn new(
         settings: &Settings,
         ports: &[Port],
-        tables: &Arc<Tables>,
-        clock: Clock,
+        inherited: Option<Inheritance>,
         lasting: bool,
-    ) -> Result<Workers, RunError> {
+    ) -> Result<Self, RunError> {
         let raw = RawSender::open().map_err(|error| RunError::System("open a raw socket", error))?;
+        let config = XdpConfig { lasting, ..xdp_config(settings, ports) };
+        Ok(Workplace { prepared: xdp::prepare(&config, inherited)?, raw })
+    }
+
+    /// Changes what will come up.
+    pub fn steer(&mut self, steering: &Steering) -> Result<(), XdpError> {
+        self.prepared.apply_steering(steering)
+    }
+
+    /// Starts a worker per queue with the engine of its number, and with the last one what sends for local servers.
+    pub fn start(
+        self,
+        settings: &Settings,
+        tables: &Tables,
+        clock: Clock,
+        engine: impl FnMut(u32) -> Datapath,
+    ) -> Result<Workers, RunError> {
+        let Workplace { prepared, raw } = self;
         let (hand_over, packets) = channel::bounded(HAND_OVER_QUEUE);
-        let engine = |queue| Datapath::new(Arc::clone(tables), queue as usize, clock.now());
-        let mut xdp = xdp::start(
-            &XdpConfig { lasting, ..xdp_config(settings, ports) },
-            engine,
-            &(Arc::new(move || clock.now()) as _),
-            hand_over,
-        )?;
+        let mut xdp = prepared.start(engine, &(Arc::new(move || clock.now()) as _), hand_over)?;
         for status in xdp.port_status() {
             let described = describe(status);
             let PortStatus { name, mode, copy, queues, notes } = &described;
@@ -119,12 +138,76 @@ impl Workers {
         let sender = sender
             .spawn(move || send_all(&raw, &packets, &counters))
             .map_err(|error| RunError::System("start a thread", error))?;
-        Ok(Workers { xdp: Some(xdp), sender: Some(sender), refused, shortcuts, looked_after: 0 })
+        let (xdp, sender) = (Some(xdp), Some(sender));
+        Ok(Workers { xdp, sender, refused, former: PacketTotals::default(), shortcuts, looked_after: 0 })
+    }
+}
+
+impl Workers {
+    /// Attaches to the ports and starts a worker per queue. `lasting` is [`XdpConfig::lasting`].
+    pub fn start(
+        settings: &Settings,
+        ports: &[Port],
+        tables: &Arc<Tables>,
+        clock: Clock,
+        lasting: bool,
+    ) -> Result<Workers, RunError> {
+        let engine = |queue| Datapath::new(Arc::clone(tables), queue as usize, clock.now());
+        Workplace::new(settings, ports, None, lasting)?.start(settings, tables, clock, engine)
+    }
+
+    /// What another process needs to take the ports over.
+    pub fn bequeath(&self) -> std::io::Result<Inheritance> {
+        let Some(xdp) = &self.xdp else { return Err(std::io::ErrorKind::NotConnected.into()) };
+        let links: Result<Vec<_>, _> =
+            xdp.links().into_iter().map(|link| link.try_clone_to_owned()).collect();
+        Ok(Inheritance { links: links?, zero_copy: xdp.port_status().iter().all(|status| status.zero_copy) })
+    }
+
+    /// Whether packets that no worker is there for are dropped rather than left to the kernel.
+    pub fn drop_unserved(&mut self, dropping: bool) {
+        let outcome = self.xdp.as_mut().map(|xdp| xdp.drop_unserved(dropping));
+        if let Some(Err(error)) = outcome {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// Ends the threads and gives the queues back; the program stays attached.
+    pub fn rest(&mut self) {
+        let balances = self.xdp.as_mut().map(Xdp::rest);
+        tell_lost(balances.unwrap_or_default());
+    }
+
+    /// Takes the queues again.
+    pub fn resume(&mut self) -> Result<(), XdpError> {
+        self.xdp.as_mut().map_or(Ok(()), Xdp::resume)
+    }
+
+    /// What became of all packets so far.
+    pub fn totals(&self) -> PacketTotals {
+        let mut status = Status::default();
+        self.describe(&mut status);
+        status.packets
+    }
+
+    /// Counts what a process did that this one follows as done here. Fragments that it held have gone with it.
+    pub fn continue_from(&mut self, mut former: PacketTotals) {
+        let held = u64::try_from(std::mem::take(&mut former.held)).unwrap_or(0);
+        if held != 0 {
+            let dropped = vec![(DropReason::FragmentTimeout, held)];
+            former.merge(&PacketTotals { dropped, ..PacketTotals::default() });
+        }
+        self.former = former;
     }
 
     /// See [`Xdp::ticks`].
     pub fn ticks(&self) -> Vec<u64> {
         self.xdp.iter().flat_map(Xdp::ticks).collect()
+    }
+
+    /// Leaves the interfaces to the process that has taken over.
+    pub fn leave(&mut self) {
+        self.xdp.iter_mut().for_each(Xdp::leave);
     }
 
     /// Changes what comes up.
@@ -175,7 +258,7 @@ impl Workers {
         status.workers = xdp.workers();
         let losses = xdp.ring_losses();
         (status.ring_full, status.no_frame) = (losses.ring_full, losses.no_frame);
-        status.packets = PacketTotals::default();
+        status.packets = self.former.clone();
         for counters in xdp.counters() {
             status.packets.merge(&counters.totals());
         }
@@ -198,16 +281,18 @@ impl Workers {
     pub fn stop(&mut self) {
         let Some(xdp) = self.xdp.take() else { return };
         self.shortcuts.iter().for_each(|shortcuts| shortcuts.end());
-        for (worker, balance) in xdp.stop().into_iter().enumerate() {
-            if balance.lost() != 0 {
-                tracing::error!("worker {worker}: {} frames are missing", balance.lost());
-            }
-        }
+        tell_lost(xdp.stop());
         if let Some(sender) = self.sender.take()
             && sender.join().is_err()
         {
             tracing::error!("the routing thread has panicked");
         }
+    }
+}
+
+fn tell_lost(balances: Vec<FrameBalance>) {
+    for (worker, balance) in balances.into_iter().enumerate().filter(|(_, balance)| balance.lost() != 0) {
+        tracing::error!("worker {worker}: {} frames are missing", balance.lost());
     }
 }
 

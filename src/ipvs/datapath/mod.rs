@@ -69,6 +69,24 @@ pub trait Engine: Send {
     fn outbox(&mut self) -> &mut Outbox;
 }
 
+impl Engine for Box<dyn Engine> {
+    fn process(&mut self, now: Instant, frames: &mut [Frame<'_>], verdicts: &mut Vec<Verdict>) {
+        (**self).process(now, frames, verdicts);
+    }
+
+    fn advance(&mut self, now: Instant) {
+        (**self).advance(now);
+    }
+
+    fn set_pressed(&mut self, pressed: bool) {
+        (**self).set_pressed(pressed);
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        (**self).outbox()
+    }
+}
+
 impl Timed for Shared<Connection> {
     fn life(&self) -> &Life {
         &self.life

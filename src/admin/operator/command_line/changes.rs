@@ -111,6 +111,18 @@ pub(super) fn parse_apply(parser: &mut Words) -> Result<Task, UsageError> {
     }
 }
 
+pub(super) fn parse_upgrade(parser: &mut Words) -> Result<Task, UsageError> {
+    let mut program = None;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("program") => program = Some(parser.value()?.into()),
+            Short('h') | Long("help") => return Ok(Task::Help),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(Task::Upgrade { program })
+}
+
 /// Seconds, or a number with s, m, h or d behind it.
 fn time(option: &'static str, parser: &mut Words) -> Result<u32, UsageError> {
     let text = parser.value()?.string()?;

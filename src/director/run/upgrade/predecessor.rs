@@ -1,0 +1,202 @@
+//! The process that is followed: it starts its successor, and tells it everything.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use super::transfer::Ledger;
+use super::wire::{self, Bequest, Hello, LastWill, Word};
+use crate::director::run::RunOptions;
+use crate::host::channel::Channel;
+use crate::host::clock::Clock;
+use crate::ipvs::snapshot::Tables;
+
+/// How long the successor may take to start and to read the site's files.
+const START_TIME: Duration = Duration::from_secs(10);
+/// How long it may take, without any progress, until it needs nothing but the queues.
+const PREPARATION_TIME: Duration = Duration::from_secs(30);
+/// How long it may take to serve once packets have stopped; then the predecessor takes the queues back.
+pub const SERVE_TIME: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a successor that has hung up has ended, and the pause between two looks.
+const END_LOOKS: usize = 100;
+const END_PAUSE: Duration = Duration::from_millis(5);
+
+/// A process that is to take over. It ends when this is dropped, unless it is left to itself.
+#[derive(Debug)]
+pub struct Successor {
+    process: Child,
+    channel: Channel,
+    is_left: bool,
+}
+
+/// What is given to it at first.
+#[derive(Debug)]
+pub struct Gifts {
+    /// What can be written down.
+    pub bequest: Bequest,
+    /// What holds the XDP programs.
+    pub links: Vec<OwnedFd>,
+    /// The control socket.
+    pub listener: OwnedFd,
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if !self.is_left {
+            // It may have ended by itself.
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+}
+
+impl Successor {
+    /// Starts the program as this process was started. It stays in the service's control group, as a child of whoever serves.
+    pub fn start(program: &Path, options: &RunOptions) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("{} cannot be started: {error}", program.display());
+        let (channel, other) = Channel::new().map_err(failed)?;
+        let mut command = Command::new(program);
+        command.arg("run").args(options.arguments()).arg("--take-over").stdin(other);
+        // It names this process, and so the next one would not know that it is watched.
+        command.env_remove("WATCHDOG_PID");
+        let process = command.spawn().map_err(failed)?;
+        Ok(Successor { process, channel, is_left: false })
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits until it has started.
+    pub fn hear_hello(&mut self) -> Result<Hello, String> {
+        self.be_patient(START_TIME)?;
+        match self.hear()? {
+            Word::Hello(hello) if hello.version == wire::VERSION => Ok(hello),
+            Word::Hello(hello) => Err(format!(
+                "xlvs {} cannot follow xlvs {} without a restart",
+                hello.program,
+                env!("CARGO_PKG_VERSION")
+            )),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Tells it everything, and waits until it needs nothing but the queues.
+    pub fn prepare(&mut self, gifts: Gifts, tables: &Tables, clock: Clock) -> Result<Ledger, String> {
+        self.be_patient(PREPARATION_TIME)?;
+        let Gifts { bequest, links, listener } = gifts;
+        self.say(&Word::Bequest(Box::new(bequest)))?;
+        links.into_iter().try_for_each(|link| self.say(&Word::Link(link)))?;
+        self.say(&Word::Listener(listener))?;
+        let mut ledger = Ledger::default();
+        self.tell(&mut ledger, tables, clock)?;
+        self.say(&Word::All)?;
+        match self.hear()? {
+            Word::Ready => Ok(ledger),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Tells it what has changed, now that nothing changes any more. Returns how many records that took.
+    pub fn update(&mut self, ledger: &mut Ledger, tables: &Tables, clock: Clock) -> Result<usize, String> {
+        self.be_patient(SERVE_TIME)?;
+        self.tell(ledger, tables, clock)
+    }
+
+    /// Lets it serve, and waits until it does.
+    pub fn let_serve(&mut self, last: LastWill) -> Result<(), String> {
+        self.say(&Word::Switch(Box::new(last)))?;
+        match self.hear()? {
+            Word::Serving => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// It goes on by itself.
+    pub fn leave(mut self) {
+        self.is_left = true;
+    }
+
+    /// Has it end.
+    pub fn dismiss(self, reason: &str) {
+        // It may be deaf, and ends in any case.
+        let _ = wire::say(&self.channel, &Word::GivesUp(reason.to_owned()));
+    }
+
+    fn tell(&self, ledger: &mut Ledger, tables: &Tables, clock: Clock) -> Result<usize, String> {
+        let mut send = |records| wire::say(&self.channel, &Word::Records(records));
+        ledger.tell(tables, clock.now(), &mut send).map_err(|error| lost(&error))
+    }
+
+    fn be_patient(&self, patience: Duration) -> Result<(), String> {
+        self.channel.set_patience(Some(patience)).map_err(|error| error.to_string())
+    }
+
+    /// Where it cannot be told something it may have said why.
+    fn say(&mut self, word: &Word) -> Result<(), String> {
+        let Err(error) = wire::say(&self.channel, word) else { return Ok(()) };
+        match self.hear() {
+            Err(reason) => Err(reason),
+            Ok(_) => Err(lost(&error)),
+        }
+    }
+
+    /// The next thing that it says, unless that is why it gives up.
+    fn hear(&mut self) -> Result<Word, String> {
+        match wire::hear(&self.channel) {
+            Ok(Some(Word::GivesUp(reason))) => Err(reason),
+            Ok(Some(word)) => Ok(word),
+            Ok(None) => Err(self.end()),
+            Err(error) => Err(lost(&error)),
+        }
+    }
+
+    /// How it has ended, now that it has hung up.
+    fn end(&mut self) -> String {
+        for _ in 0..END_LOOKS {
+            match self.process.try_wait() {
+                Ok(None) => std::thread::park_timeout(END_PAUSE),
+                Ok(Some(status)) => {
+                    return format!("the new process has ended ({status}); the log says more");
+                }
+                Err(_) => break,
+            }
+        }
+        "the new process has hung up; the log says more".into()
+    }
+}
+
+fn lost(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => "the new process does not answer in time".into(),
+        _ => format!("the new process cannot be talked to: {error}"),
+    }
+}
+
+fn unexpected(word: &Word) -> String {
+    format!("the new process says something that is not its turn to say: {word:?}")
+}
+
+impl RunOptions {
+    /// As they are typed.
+    fn arguments(&self) -> Vec<OsString> {
+        let files = [
+            ("--config", &self.lvs),
+            ("--marks", &self.marks),
+            ("--marks6", &self.marks6),
+            ("--settings", &self.settings),
+        ];
+        let named = files.into_iter().filter_map(|(option, file)| Some((option, file.as_ref()?)));
+        let mut arguments: Vec<OsString> =
+            named.flat_map(|(option, file)| [option.into(), file.into()]).collect();
+        if self.bare {
+            arguments.push("--bare".into());
+        }
+        arguments
+    }
+}

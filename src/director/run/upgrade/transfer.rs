@@ -1,0 +1,185 @@
+//! Connections and templates on their way from one process to the next: first all that there are, while packets still come and go,
+//! and then, when they no longer do, what has changed meanwhile.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sdd::Shared;
+
+use crate::ipvs::connection::Connection;
+use crate::ipvs::persistence::PersistenceTemplate;
+use crate::ipvs::replica::{Key, Record, of_connection, of_template};
+use crate::ipvs::snapshot::Tables;
+use crate::net::time::Instant;
+
+/// Bytes of records that are sent together.
+const BATCH: usize = 64 * 1024;
+/// An end that has moved by less than this part of the time that packets give is not told: the next packet moves it again.
+const TOLERANCE: u32 = 16;
+
+/// What has been told of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    status: u64,
+    deadline: Instant,
+}
+
+impl Told {
+    fn of_connection(connection: &Connection) -> Self {
+        let marks = connection.marks();
+        let bits = [marks.active, marks.no_output, marks.awaits_port, marks.unanswered, marks.synced];
+        let bits =
+            bits.iter().fold(u64::from(connection.state().number()), |bits, bit| bits << 1 | u64::from(*bit));
+        Told { status: bits << 32 | u64::from(connection.timeout()), deadline: connection.life.deadline() }
+    }
+
+    fn of_template(template: &PersistenceTemplate) -> Self {
+        let bits = u64::from(template.is_assured());
+        Told { status: bits << 32 | u64::from(template.timeout()), deadline: template.life.deadline() }
+    }
+
+    /// Whether what there is now need not be told.
+    fn is_as(&self, now: &Told) -> bool {
+        let timeout = Duration::from_secs(now.status & 0xffff_ffff);
+        let moved = now.deadline.saturating_since(self.deadline);
+        self.status == now.status && now.deadline >= self.deadline && moved < timeout / TOLERANCE
+    }
+}
+
+/// What another process has been told of.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    connections: Vec<(Shared<Connection>, Told)>,
+    templates: Vec<(Arc<PersistenceTemplate>, Told)>,
+    known: HashSet<usize, foldhash::fast::RandomState>,
+}
+
+/// Records on their way.
+struct Batches<'a> {
+    bytes: Vec<u8>,
+    count: usize,
+    send: &'a mut dyn FnMut(Vec<u8>) -> io::Result<()>,
+}
+
+impl Batches<'_> {
+    fn add(&mut self, record: &Record) -> io::Result<()> {
+        record.put(&mut self.bytes);
+        self.count += 1;
+        if self.bytes.len() < BATCH { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.bytes.is_empty() { Ok(()) } else { (self.send)(std::mem::take(&mut self.bytes)) }
+    }
+}
+
+impl Ledger {
+    /// Tells of what is new or different, and of what has ended; the first time of everything. Returns how many records that took.
+    pub fn tell(
+        &mut self,
+        tables: &Tables,
+        now: Instant,
+        send: &mut dyn FnMut(Vec<u8>) -> io::Result<()>,
+    ) -> io::Result<usize> {
+        let mut batches = Batches { bytes: Vec::new(), count: 0, send };
+        self.tell_ends(&mut batches)?;
+        // Templates come first, so that each connection finds its own.
+        self.tell_templates(tables, now, &mut batches)?;
+        self.tell_connections(tables, now, &mut batches)?;
+        batches.flush()?;
+        Ok(batches.count)
+    }
+
+    /// How many connections are there that have been told of.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn tell_ends(&mut self, batches: &mut Batches<'_>) -> io::Result<()> {
+        for (connection, _) in self.connections.extract_if(.., |(connection, _)| connection.is_removed()) {
+            self.known.remove(&place_of(&connection));
+            batches.add(&Record::End(Key::Connection(connection.request_key())))?;
+        }
+        for (template, _) in self.templates.extract_if(.., |(template, _)| template.is_gone()) {
+            self.known.remove(&Arc::as_ptr(&template).addr());
+            batches.add(&Record::End(Key::Template(template.key.clone())))?;
+        }
+        Ok(())
+    }
+
+    fn tell_templates(&mut self, tables: &Tables, now: Instant, batches: &mut Batches<'_>) -> io::Result<()> {
+        for (template, told) in &mut self.templates {
+            let present = Told::of_template(template);
+            if !told.is_as(&present) {
+                *told = present;
+                batches.add(&Record::Template(Box::new(of_template(template, now))))?;
+            }
+        }
+        let mut found = Vec::new();
+        for walk in tables.templates.walks() {
+            walk.for_each(|template| {
+                if !template.is_gone() && self.known.insert(Arc::as_ptr(template).addr()) {
+                    found.push(Arc::clone(template));
+                }
+            });
+        }
+        for template in found {
+            batches.add(&Record::Template(Box::new(of_template(&template, now))))?;
+            let told = Told::of_template(&template);
+            self.templates.push((template, told));
+        }
+        Ok(())
+    }
+
+    fn tell_connections(
+        &mut self,
+        tables: &Tables,
+        now: Instant,
+        batches: &mut Batches<'_>,
+    ) -> io::Result<()> {
+        for (connection, told) in &mut self.connections {
+            tables.connections.refresh(connection);
+            let present = Told::of_connection(connection);
+            // What helpers know has no short form.
+            if !told.is_as(&present) || connection.ftp().is_some() {
+                *told = present;
+                batches.add(&Record::Connection(Box::new(of_connection(connection, now))))?;
+            }
+        }
+        for walk in tables.connections.walks() {
+            let mut found = Vec::new();
+            walk.for_each(|connection| found.extend(connection.share()));
+            for connection in found {
+                self.tell_new(tables, now, connection, batches)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One that is not known yet, behind the control connection that it belongs to.
+    fn tell_new(
+        &mut self,
+        tables: &Tables,
+        now: Instant,
+        connection: Shared<Connection>,
+        batches: &mut Batches<'_>,
+    ) -> io::Result<()> {
+        if connection.is_removed() || !self.known.insert(place_of(&connection)) {
+            return Ok(());
+        }
+        if let Some(parent) = connection.parent() {
+            self.tell_new(tables, now, parent.clone(), batches)?;
+        }
+        tables.connections.refresh(&connection);
+        batches.add(&Record::Connection(Box::new(of_connection(&connection, now))))?;
+        let told = Told::of_connection(&connection);
+        self.connections.push((connection, told));
+        Ok(())
+    }
+}
+
+fn place_of(connection: &Shared<Connection>) -> usize {
+    connection.as_ptr().addr()
+}

@@ -68,7 +68,7 @@ pub struct Lab {
     pub routers: [Namespace; 2],
     pub lvs: String,
     pub settings: String,
-    _server: Namespace,
+    pub server: Namespace,
     _nginx: Process,
     files: TempDir,
 }
@@ -98,7 +98,7 @@ impl Lab {
             routers: [a, b],
             lvs: LVS.to_owned(),
             settings: String::new(),
-            _server: server,
+            server,
             _nginx: nginx,
             files,
         }

@@ -27,11 +27,21 @@ fn number(name: &str, usual: usize) -> usize {
 
 /// The routers tell each other of connections by IPVS's own protocol, often enough for one that has just been started.
 fn lab() -> Lab {
+    let mut lab = silent_lab();
+    lab.lvs.insert_str(0, "syncdaemon = 1\nsyncd_iface = back\nsyncd_id = 7\n");
+    lab.settings = "[sysctl]\nsync_threshold = \"2 6\"\n".to_owned();
+    lab
+}
+
+/// They do so by the protocol of xlvs, which comes with a key.
+fn lab_with_replica() -> Lab {
+    silent_lab().with_key()
+}
+
+fn silent_lab() -> Lab {
     let mut lab = Lab::new();
     let another = " server two {\n  address = 10.2.0.101\n  active = 1\n }\n}\n";
-    let daemon = "syncdaemon = 1\nsyncd_iface = back\nsyncd_id = 7\n";
-    lab.lvs = daemon.to_owned() + LVS.strip_suffix("}\n").unwrap() + another;
-    lab.settings = "[sysctl]\nsync_threshold = \"2 6\"\n".to_owned();
+    lab.lvs = LVS.strip_suffix("}\n").unwrap().to_owned() + another;
     // A client that can reach the servers directly would reset what it gets from them by mistake, and be heard.
     lab.client.ip(&format!("route add 10.2.0.0/24 via {VIP}"));
     lab
@@ -51,7 +61,9 @@ fn await_active(daemons: &[Daemon; 2], active: usize) {
 fn await_synchronised(daemon: &Daemon, connections: usize, load: &Load) {
     wait_until("the backup knows all connections", || {
         load.check();
-        daemon.status().connections as usize >= connections
+        let status = daemon.status();
+        let has_all = status.replica.is_none_or(|replica| replica.in_sync);
+        has_all && status.connections as usize >= connections
     });
 }
 
@@ -68,10 +80,26 @@ fn settle(load: &Load, what: &str, next: &Daemon) -> Duration {
 
 #[test]
 fn connections_outlive_every_kind_of_takeover() {
+    outlive_every_kind_of_takeover(&lab());
+}
+
+#[test]
+fn connections_outlive_every_kind_of_takeover_by_replica() {
+    outlive_every_kind_of_takeover(&lab_with_replica());
+}
+
+fn outlive_every_kind_of_takeover(lab: &Lab) {
     let connections = number(CONNECTIONS, 500);
-    let lab = lab();
     let [a, b] = lab.start_both();
-    let load = load(&lab, connections);
+    let load = load(lab, connections);
+    await_synchronised(&b, connections, &load);
+
+    load.mark();
+    a.upgrade("");
+    let silence = settle(&load, "upgrade", &a);
+    assert!(silence < HAND_OVER, "{silence:?}");
+    let states = [&a, &b].map(|daemon| daemon.status().pulse.unwrap().state);
+    assert_eq!(states, [State::Active, State::Inactive]);
     await_synchronised(&b, connections, &load);
 
     load.mark();
@@ -151,13 +179,23 @@ fn memory(daemon: &Daemon) -> u64 {
 
 #[test]
 fn many_takeovers_in_a_row_lose_and_leak_nothing() {
+    take_over_many_times(&lab());
+}
+
+#[test]
+fn many_takeovers_in_a_row_lose_and_leak_nothing_by_replica() {
+    take_over_many_times(&lab_with_replica());
+}
+
+fn take_over_many_times(lab: &Lab) {
     const MOST_GROWTH: u64 = 8 * 1024;
     let (connections, takeovers) = (number(CONNECTIONS, 200), number(TAKEOVERS, 10));
-    let lab = lab();
     let daemons = lab.start_both();
-    let load = load(&lab, connections);
+    let load = load(lab, connections);
     await_synchronised(&daemons[1], connections, &load);
     let move_to = |next: usize| {
+        // A router that has less than the other one does not take over.
+        await_synchronised(&daemons[next], connections, &load);
         load.mark();
         let (done, said) = daemons[1 - next].xlvs("standby");
         assert!(done, "{said}");
@@ -167,7 +205,7 @@ fn many_takeovers_in_a_row_lose_and_leak_nothing() {
     };
     // The first ones open what stays open.
     let mut silences = vec![move_to(1), move_to(0)];
-    let look = || [0, 1].map(|router| (holdings(&lab, router, &daemons[router]), memory(&daemons[router])));
+    let look = || [0, 1].map(|router| (holdings(lab, router, &daemons[router]), memory(&daemons[router])));
     await_announced(&daemons[0]);
     let before = look();
     silences.extend((0..takeovers).map(|turn| move_to((turn + 1) % 2)));
@@ -223,10 +261,9 @@ fn each_router_shows_both() {
     }
 }
 
-/// Heartbeats that a router has sent, as frames.
-fn record(lab: &Lab, port: &str, count: usize) -> Vec<Vec<u8>> {
+/// What the first router has sent from its address in network `net` to this UDP port, as frames.
+fn record(lab: &Lab, port: &str, (net, to): (u8, u16), count: usize) -> Vec<Vec<u8>> {
     const IPV4: [u8; 2] = [8, 0];
-    const HEARTBEATS: [u8; 2] = 539u16.to_be_bytes();
     let socket = lab.switch.enter(|| packet_socket(port));
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut recorded = Vec::new();
@@ -239,8 +276,8 @@ fn record(lab: &Lab, port: &str, count: usize) -> Vec<Vec<u8>> {
         };
         frame.truncate(length);
         // The switch sends by this port, too; what it receives is the router's.
-        let is_heartbeat = length > 42 && frame[12..14] == IPV4 && frame[36..38] == HEARTBEATS;
-        if is_heartbeat && frame[26..30] == [10, 1, 0, 1] {
+        let is_told = length > 42 && frame[12..14] == IPV4 && frame[36..38] == to.to_be_bytes();
+        if is_told && frame[26..30] == [10, net, 0, 1] {
             recorded.push(frame);
         }
     }
@@ -256,7 +293,7 @@ fn what_a_third_host_has_recorded_changes_nothing_and_is_counted() {
         partner.is_some_and(|partner| partner.account.is_some())
     });
     // The primary says that it is active. A backup that believes that later gives way.
-    let recorded = record(&lab, "afront", 4);
+    let recorded = record(&lab, "afront", (1, 539), 4);
     let (done, said) = daemons[0].xlvs("standby");
     assert!(done, "{said}");
     await_active(&daemons, 1);
@@ -269,4 +306,35 @@ fn what_a_third_host_has_recorded_changes_nothing_and_is_counted() {
     wait_until("all are counted", || refused() >= before + recorded.len() as u64);
     assert_eq!(states(&daemons), [State::Inactive, State::Active]);
     assert!(!daemons[1].log().contains("partner active: deactivating LVS"), "{}", daemons[1].log());
+}
+
+#[test]
+fn what_a_third_host_says_of_connections_changes_nothing_and_is_counted() {
+    const CONNECTIONS: usize = 20;
+    let lab = lab_with_replica();
+    let daemons = lab.start_both();
+    let load = load(&lab, CONNECTIONS);
+    await_synchronised(&daemons[1], CONNECTIONS, &load);
+    let recorded = record(&lab, "aback", (2, 5390), 4);
+    let refused = || -> u64 {
+        let replica = daemons[1].status().replica.unwrap();
+        replica.refused.iter().map(|(_, count)| count).sum()
+    };
+    let (before, connections) = (refused(), daemons[1].status().connections);
+    let third = lab.server.enter(|| packet_socket("eth0"));
+    // As they were, and with another last byte.
+    for frame in &recorded {
+        (&third).write_all(frame).unwrap();
+        let mut forged = frame.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        // No checksum, so that the kernel hands it on.
+        forged[40..42].fill(0);
+        (&third).write_all(&forged).unwrap();
+    }
+    let wanted = before + 2 * recorded.len() as u64;
+    wait_until("all are counted", || refused() >= wanted);
+    assert_eq!(states(&daemons), [State::Active, State::Inactive]);
+    assert_eq!(daemons[1].status().connections, connections);
+    await_synchronised(&daemons[1], CONNECTIONS, &load);
+    load.finish();
 }

@@ -4,6 +4,9 @@ PROGRAMS := $(or $(CARGO_TARGET_DIR),target)
 PREFIX := /usr/local
 # Network namespaces, AF_XDP and apt need root; cargo builds as whoever calls.
 ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+AS_ROOT = $(if $(ROOT),--config 'target."cfg(unix)".runner="$(ROOT)"')
+# Tests in namespaces that say how long clients wait: they run alone.
+TIMED := netns::pair netns::upgrade
 SHELL_SCRIPTS := .ci/run config/install.sh $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh tests/guest/uml-init benches/guest/*.sh tests/completion/*.bash)
 
 .DEFAULT_GOAL := help
@@ -24,7 +27,8 @@ test: tools-test check ## run every test, those in network namespaces as well (D
 	cargo test --lib --bins --test tests
 	cargo test --doc
 	tests/fuzz.sh
-	cargo test --test netns $(if $(ROOT),--config 'target."cfg(unix)".runner="$(ROOT)"')
+	cargo test --test netns $(AS_ROOT) -- $(TIMED:%=--skip %)
+	cargo test --test netns $(AS_ROOT) -- --test-threads 1 $(TIMED)
 	@$(ROOT) tests/mixed.sh --programs "$(PROGRAMS)/debug"
 ifdef DEMO
 	@$(ROOT) tests/demo.sh --programs "$(PROGRAMS)/debug"

@@ -273,6 +273,49 @@ fn what_a_partner_told_of_lives_as_long_as_the_partner_says() {
     assert_eq!(audit::miscounts(second.tables()), Vec::<String>::new());
 }
 
+/// An upgrade on a standby, or soon after a takeover: what was not let end because nobody knows when its last packet came is not let
+/// end by the next process either.
+#[test]
+fn the_next_process_lets_nothing_end_earlier_than_this_one() {
+    let mut first = router();
+    talk(&mut first, "tcp", 3000, 443).establish();
+    let mut standby = router();
+    standby.tables().replication.hold();
+    for record in told(&first) {
+        take(&mut standby, Origin::Partner, &record).unwrap();
+    }
+    standby.advance(Duration::from_secs(895));
+    let held = handed_over(&standby);
+    let now = router_now(&standby);
+    standby.tables().replication.release(now);
+    replica::keep_all(standby.tables());
+    let released = handed_over(&standby);
+    for (records, what) in [(held, "a standby"), (released, "a router that has taken over")] {
+        let mut next = router();
+        next.advance(Duration::from_secs(895));
+        for record in &records {
+            take(&mut next, Origin::Predecessor, record).unwrap();
+        }
+        next.advance(Duration::from_secs(600));
+        assert!(next.connections().iter().any(|view| view.client.port() == 3000), "after {what}");
+    }
+}
+
+/// What the next process is told.
+fn handed_over(router: &Router) -> Vec<Record> {
+    let (tables, now) = (router.tables(), router_now(router));
+    let mut records = Vec::new();
+    tables.templates.for_each(|template| {
+        let record = replica::template_for_successor(tables, template, now);
+        records.push(Record::Template(Box::new(record)));
+    });
+    tables.connections.for_each(|connection| {
+        let record = replica::connection_for_successor(tables, &connection, now);
+        records.push(Record::Connection(Box::new(record)));
+    });
+    records
+}
+
 #[test]
 fn every_change_is_noted_while_somebody_watches() {
     let mut router = router();

@@ -26,7 +26,7 @@ pub(super) fn home_of(server: &RealServer) -> Option<Home> {
 }
 
 /// A connection as it is at `now`.
-pub fn of_connection(connection: &Connection, now: Instant) -> ConnectionRecord {
+fn of_connection(connection: &Connection, now: Instant) -> ConnectionRecord {
     let ftp = connection.ftp().map(|ftp| ftp.lock().unwrap_or_else(PoisonError::into_inner).clone());
     ConnectionRecord {
         protocol: connection.protocol,
@@ -48,7 +48,7 @@ pub fn of_connection(connection: &Connection, now: Instant) -> ConnectionRecord 
 }
 
 /// A template as it is at `now`.
-pub fn of_template(template: &PersistenceTemplate, now: Instant) -> TemplateRecord {
+fn of_template(template: &PersistenceTemplate, now: Instant) -> TemplateRecord {
     TemplateRecord {
         key: template.key.clone(),
         home: home_of(&template.server),
@@ -61,6 +61,30 @@ pub fn of_template(template: &PersistenceTemplate, now: Instant) -> TemplateReco
         one_packet: template.is_of_one_packet_service(),
         synced: template.is_synced(),
     }
+}
+
+/// A connection as the next process on this machine is to have it: nobody holds there what this one does not let end by itself.
+pub fn connection_for_successor(tables: &Tables, connection: &Connection, now: Instant) -> ConnectionRecord {
+    let mut record = of_connection(connection, now);
+    if let Some(end) = tables.replication.postponed(connection.told(), connection.timeout(), now) {
+        record.remaining = record.remaining.max(end.saturating_since(now));
+    }
+    record
+}
+
+/// The same of a template.
+pub fn template_for_successor(
+    tables: &Tables,
+    template: &PersistenceTemplate,
+    now: Instant,
+) -> TemplateRecord {
+    let mut record = of_template(template, now);
+    if !template.is_retired()
+        && let Some(end) = tables.replication.postponed(template.origin(), template.timeout(), now)
+    {
+        record.remaining = record.remaining.max(end.saturating_since(now));
+    }
+    record
 }
 
 /// Whether it is worth being told of: a connection whose handshake is not over may be a flood's, and its client begins anew.

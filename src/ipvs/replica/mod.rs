@@ -23,7 +23,9 @@ mod stream;
 pub use exchange::Replication;
 pub use home::Home;
 pub use install::{Installed, Origin, Outcome, install};
-pub use live::{PARTS, borrowed_part, current, keep_all, of_connection, of_template, part};
+pub use live::{
+    PARTS, borrowed_part, connection_for_successor, current, keep_all, part, template_for_successor,
+};
 pub use machine::{LEAST_LIMIT, Replica, Settings, Source};
 pub use message::{Refusal, Side};
 pub use mirror::{BUCKETS, Buckets, Mirror, bucket_of, digest, fingerprint};

@@ -10,7 +10,7 @@ use sdd::Shared;
 
 use crate::ipvs::connection::Connection;
 use crate::ipvs::persistence::PersistenceTemplate;
-use crate::ipvs::replica::{Key, Record, of_connection, of_template};
+use crate::ipvs::replica::{Key, Record, connection_for_successor, template_for_successor};
 use crate::ipvs::snapshot::Tables;
 use crate::net::time::Instant;
 
@@ -114,7 +114,7 @@ impl Ledger {
             let present = Told::of_template(template);
             if !told.is_as(&present) {
                 *told = present;
-                batches.add(&Record::Template(Box::new(of_template(template, now))))?;
+                batches.add(&Record::Template(Box::new(template_for_successor(tables, template, now))))?;
             }
         }
         let mut found = Vec::new();
@@ -126,7 +126,7 @@ impl Ledger {
             });
         }
         for template in found {
-            batches.add(&Record::Template(Box::new(of_template(&template, now))))?;
+            batches.add(&Record::Template(Box::new(template_for_successor(tables, &template, now))))?;
             let told = Told::of_template(&template);
             self.templates.push((template, told));
         }
@@ -145,7 +145,8 @@ impl Ledger {
             // What helpers know has no short form.
             if !told.is_as(&present) || connection.ftp().is_some() {
                 *told = present;
-                batches.add(&Record::Connection(Box::new(of_connection(connection, now))))?;
+                batches
+                    .add(&Record::Connection(Box::new(connection_for_successor(tables, connection, now))))?;
             }
         }
         for walk in tables.connections.walks() {
@@ -173,7 +174,7 @@ impl Ledger {
             self.tell_new(tables, now, parent.clone(), batches)?;
         }
         tables.connections.refresh(&connection);
-        batches.add(&Record::Connection(Box::new(of_connection(&connection, now))))?;
+        batches.add(&Record::Connection(Box::new(connection_for_successor(tables, &connection, now))))?;
         let told = Told::of_connection(&connection);
         self.connections.push((connection, told));
         Ok(())

@@ -240,6 +240,27 @@ fn take_over_many_times(lab: &Lab) {
 }
 
 #[test]
+fn a_partner_that_is_not_told_is_not_given_the_work() {
+    let lab = lab_with_replica();
+    let daemons = lab.start_both();
+    let load = load(&lab, 20);
+    await_synchronised(&daemons[1], 20, &load);
+    // The carrier stays.
+    let [_, back] = Lab::ports(1);
+    lab.switch.run(&format!("bridge link set dev {back} state 0"));
+    let telling = || daemons[0].status().replica.unwrap().state;
+    wait_until("the partner is not heard there", || telling() == xlvs::ipvs::replica::State::Alone);
+    let (done, said) = daemons[0].xlvs("standby");
+    assert!(!done && said.contains("would take over without them"), "{said}");
+    lab.switch.run(&format!("bridge link set dev {back} state 3"));
+    await_synchronised(&daemons[1], 20, &load);
+    let (done, said) = daemons[0].xlvs("standby");
+    assert!(done, "{said}");
+    await_active(&daemons, 1);
+    load.finish();
+}
+
+#[test]
 fn each_router_shows_both() {
     let lab = lab().with_key();
     let daemons = lab.start_both();

@@ -196,6 +196,12 @@ impl Daemon {
             let text = "xlvs: the partner has not been told of all connections yet; ask again";
             return Reply::Failed(text.into());
         }
+        let heard = heart.report().partner.is_some_and(|partner| partner.heard);
+        if wish == Wish::Standby && heard && self.replicas.is_alone() {
+            let text = "xlvs: the partner is heard, but not at the address and port where it is told of connections (docs/replica.md), \
+                        and would take over without them; stop xlvs if that is to be";
+            return Reply::Failed(text.into());
+        }
         heart.wish(wish).await.map_or_else(|why| Reply::Failed(format!("xlvs: {why}")), Reply::Text)
     }
 

@@ -96,6 +96,11 @@ impl Replicas {
         self.report().is_some_and(|report| report.state == State::Telling && !report.in_sync)
     }
 
+    /// Whether there is nobody who is told, though somebody should be.
+    pub fn is_alone(&self) -> bool {
+        self.active && self.report().is_some_and(|report| report.state == State::Alone)
+    }
+
     /// For the administrator; `None` if no thread runs.
     pub fn report(&self) -> Option<Report> {
         self.thread.as_ref().map(ReplicaThread::report)

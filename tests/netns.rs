@@ -32,6 +32,7 @@ mod netns {
     mod service;
     mod shortcut;
     mod steering;
+    mod succession;
     mod systemd;
     mod traffic;
     mod upgrade;

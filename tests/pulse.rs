@@ -439,6 +439,18 @@ fn a_silent_partner_is_fenced_first() {
 }
 
 #[test]
+fn the_next_process_fences_again() {
+    let mut director = Director::start(Settings { fence: true, ..settings(Role::Backup) }, false);
+    director.until(6.0);
+    assert_eq!(director.pulse.report(director.now).state, State::Fencing);
+    let (pulse, first) = director.pulse.clone().go_on(settings(Role::Backup));
+    assert_eq!(first, [Action::Fence]);
+    assert_eq!(pulse.report(director.now).state, State::Fencing);
+    let (_, first) = Pulse::start(at(0.0), settings(Role::Backup), false).0.go_on(settings(Role::Backup));
+    assert_eq!(first, []);
+}
+
+#[test]
 fn standby_moves_the_work_to_a_partner_that_takes_it() {
     let mut primary = Director::start(settings(Role::Primary), true);
     primary.tell(Event::Wish(Wish::Standby));

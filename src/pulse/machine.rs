@@ -69,9 +69,10 @@ impl Pulse {
         (pulse, actions)
     }
 
-    /// The same by other settings.
-    pub fn with_settings(self, settings: Settings) -> Self {
-        Pulse { settings, ..self }
+    /// The same in another process, by its settings. The actions are what comes first: how fencing went is not known there.
+    pub fn go_on(self, settings: Settings) -> (Pulse, Vec<Action>) {
+        let first = (self.state == State::Fencing).then_some(Action::Fence);
+        (Pulse { settings, ..self }, Vec::from_iter(first))
     }
 
     /// When [`Event::Tick`] is due; `None` if nothing is waited for.

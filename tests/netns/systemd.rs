@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::daemon::{Daemon, Launch};
 use super::rig::{PATIENCE, Rig, wait_until};
+use super::upgrade::script;
 
 /// A pair of which only this router runs, with a server and one that is the router itself.
 const LVS: &str = "primary = 10.1.0.1
@@ -216,6 +217,33 @@ fn systemd_is_told_of_readiness_reloads_life_and_the_end() {
     assert_eq!(systemd.next_word(), "READY=1\n");
     daemon.terminate();
     assert_eq!(systemd.next_word(), "STOPPING=1\n");
+    let (success, log) = daemon.wait();
+    assert!(success, "{log}");
+}
+
+#[test]
+fn signs_of_life_go_on_while_another_process_is_waited_for() {
+    let rig = Rig::new();
+    let _servers = servers(&rig);
+    let systemd = Notifications::new();
+    let variables = systemd.variables();
+    let daemon = Daemon::launch(&rig.router, tempfile::tempdir().unwrap(), &launch(&[], &variables));
+    assert_eq!(systemd.next_word(), "READY=1\n");
+    let program = script(&daemon, "program", "exec sleep 3");
+    let (done, told) = daemon.try_upgrade(&format!("--program {}", program.display()));
+    assert!(!done && told.contains("has ended"), "{told}");
+    let reloading = systemd.next_word();
+    assert!(reloading.starts_with("RELOADING=1\n"), "{reloading}");
+    let mut signs = 0;
+    loop {
+        match systemd.next(PATIENCE).as_deref() {
+            Some("READY=1\n") => break,
+            Some("WATCHDOG=1\n") => signs += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(signs >= 3, "{signs} signs of life in three seconds; systemd waits for {WATCHDOG:?}");
+    daemon.terminate();
     let (success, log) = daemon.wait();
     assert!(success, "{log}");
 }

@@ -25,12 +25,12 @@ use super::rig::{PATIENCE, Rig, wait_until};
 const SERVED: &[u8] = b"served\n";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 /// Kinds of messages between the two processes.
-const READY: u8 = 7;
-const ALL: u8 = 6;
-const SWITCH: u8 = 8;
+pub const READY: u8 = 7;
+pub const ALL: u8 = 6;
+pub const SWITCH: u8 = 8;
 const HELLO: u8 = 1;
-/// What a child of this test is told where to find.
-const PREDECESSOR: &str = "XLVS_TEST_PREDECESSOR";
+/// What a child of this test is told: the file by which it was started.
+pub const PREDECESSOR: &str = "XLVS_TEST_PREDECESSOR";
 /// How long packets may stay away on a machine that does other things as well; the goal is 200 ms.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
 
@@ -193,19 +193,20 @@ fn counted(daemon: &Daemon) -> String {
     web.split_whitespace().nth(2).expect("there are counters").to_owned()
 }
 
-/// A program in the daemon's place, that does what this test of this file says.
-fn program(daemon: &Daemon, test: &str) -> PathBuf {
+/// A program in the daemon's place, that does what this test says.
+pub fn program(daemon: &Daemon, test: &str) -> PathBuf {
     script(
         daemon,
-        test,
+        "program",
         &format!(
-            "{PREDECESSOR}=1 exec {} netns::upgrade::{test} --exact --ignored --nocapture",
+            "{PREDECESSOR}=$0 exec {} netns::{test} --exact --ignored --nocapture",
             std::env::current_exe().unwrap().display()
         ),
     )
 }
 
-fn script(daemon: &Daemon, name: &str, text: &str) -> PathBuf {
+/// A program of its own, made of this text.
+pub fn script(daemon: &Daemon, name: &str, text: &str) -> PathBuf {
     let path = daemon.control_socket().with_file_name(name);
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -254,9 +255,9 @@ fn whatever_does_not_start_changes_nothing() {
     refused("--program /bin/false", "has ended (exit status: 1)");
     let unfit = daemon.control_socket().with_file_name("xlvs.toml");
     refused(&at(unfit), "cannot be started: Permission denied");
-    refused(&at(program(&daemon, "successor_of_another_version")), "cannot follow xlvs");
-    refused(&at(program(&daemon, "successor_that_dies_before_the_switch")), "has ended");
-    refused(&at(program(&daemon, "successor_that_dies_after_the_switch")), "has ended");
+    refused(&at(program(&daemon, "upgrade::successor_of_another_version")), "cannot follow xlvs");
+    refused(&at(program(&daemon, "upgrade::successor_that_dies_before_the_switch")), "has ended");
+    refused(&at(program(&daemon, "upgrade::successor_that_dies_after_the_switch")), "has ended");
     daemon.append_settings("nonsense = 1\n");
     refused("", "nonsense");
     talk.end();
@@ -268,6 +269,18 @@ fn whatever_does_not_start_changes_nothing() {
 }
 
 #[test]
+fn an_order_to_end_is_obeyed_in_the_midst() {
+    let rig = Rig::new();
+    let daemon = Daemon::start(&rig, &[]);
+    let xlvs = env!("CARGO_BIN_EXE_xlvs");
+    let program = script(&daemon, "program", &format!("kill -TERM $PPID\nexec {xlvs} \"$@\""));
+    let (done, text) = daemon.try_upgrade(&format!("--program {}", program.display()));
+    assert!(!done, "{text}");
+    let (done, log) = daemon.wait();
+    assert!(done && log.contains("xlvs is told to end by signal 15"), "{log}");
+}
+
+#[test]
 fn a_predecessor_that_is_killed_is_followed_all_the_same() {
     let rig = Rig::new();
     let _web = Web::start(&rig.server);
@@ -275,7 +288,7 @@ fn a_predecessor_that_is_killed_is_followed_all_the_same() {
     serve(&daemon);
     let talk = Talk::begin(&rig, 50);
     let before = listed(&daemon);
-    let relay = program(&daemon, "successor_whose_predecessor_is_killed");
+    let relay = program(&daemon, "upgrade::successor_whose_predecessor_is_killed");
     let (done, text) = daemon.try_upgrade(&format!("--program {}", relay.display()));
     assert!(!done, "{text}");
     let pid = fs::read_to_string(relay.with_file_name("pid")).unwrap();
@@ -333,16 +346,16 @@ fn nothing_is_left_of_twenty_upgrades() {
 }
 
 /// Does nothing unless a daemon has started it.
-fn from_predecessor() -> Option<Channel> {
+pub fn from_predecessor() -> Option<Channel> {
     std::env::var_os(PREDECESSOR).map(|_| Channel::from_standard_input().unwrap())
 }
 
-fn say_hello(channel: &Channel, version: u32) {
+pub fn say_hello(channel: &Channel, version: u32) {
     let hello = format!("{{\"version\":{version},\"program\":\"0.0.1\"}}");
     channel.send(HELLO, hello.as_bytes(), None).unwrap();
 }
 
-fn await_kind(channel: &Channel, kind: u8) {
+pub fn await_kind(channel: &Channel, kind: u8) {
     while channel.receive().unwrap().expect("the predecessor is there").kind != kind {}
 }
 

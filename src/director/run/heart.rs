@@ -104,6 +104,12 @@ impl RestingHeart {
         carriers: watch::Receiver<Carriers>,
         ask_sync: AskSync,
     ) -> Heart {
+        if !self.plan.settings.pair && !forced {
+            let wait = self.plan.settings.deadtime.as_secs();
+            tracing::info!(
+                "no partner, and active in {wait} s (deadtime) as with Piranha; --forceactive: at once"
+            );
+        }
         let (pulse, first) = Pulse::start(clock.now(), self.plan.settings.clone(), forced);
         self.beat(clock, (pulse, first), carriers, ask_sync)
     }
@@ -116,8 +122,8 @@ impl RestingHeart {
         carriers: watch::Receiver<Carriers>,
         ask_sync: AskSync,
     ) -> Heart {
-        let pulse = pulse.with_settings(self.plan.settings.clone());
-        self.beat(clock, (pulse, Vec::new()), carriers, ask_sync)
+        let (pulse, first) = pulse.go_on(self.plan.settings.clone());
+        self.beat(clock, (pulse, first), carriers, ask_sync)
     }
 
     fn beat(

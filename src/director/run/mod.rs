@@ -27,7 +27,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::Signal::{SIGINT, SIGTERM};
+use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM};
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -137,7 +139,11 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
         false => start::begin(options).await?,
     };
     match daemon.serve(&mut signals).await {
-        Ok(Ending::Followed) => daemon.leave().await,
+        Ok(Ending::Followed(process)) => {
+            signals.pass_on(process).await;
+            daemon.leave().await;
+            signals.pass_on(process).await;
+        }
         Ok(Ending::Asked(signal)) => daemon.stop(signal as i32, false).await,
         Err(error) => {
             daemon.stop(SIGTERM as i32, true).await;
@@ -152,7 +158,7 @@ enum Ending {
     /// By a signal.
     Asked(nix::sys::signal::Signal),
     /// Another process serves.
-    Followed,
+    Followed(Pid),
 }
 
 /// The running daemon: the director and the hands that carry out its effects.
@@ -227,8 +233,8 @@ impl Daemon {
         loop {
             match self.next(signals).await {
                 Happening::Asked(Asked { request: Request::Upgrade { program }, answer }) => {
-                    if self.upgrade(&program, answer).await? {
-                        return Ok(Ending::Followed);
+                    if let Some(ending) = self.upgrade(&program, answer, signals).await? {
+                        return Ok(ending);
                     }
                 }
                 Happening::Asked(asked) => self.serve_request(asked).await,
@@ -277,8 +283,7 @@ impl Daemon {
             Ok(()) = self.network.changed() => Happening::Network,
             Some(()) = signals.reload.recv() => Happening::Reload,
             Some(read) = self.reading.join_next() => Happening::Read(read),
-            Some(()) = signals.terminate.recv() => Happening::Stop(SIGTERM),
-            Some(()) = signals.interrupt.recv() => Happening::Stop(SIGINT),
+            signal = signals.end.next() => Happening::Stop(signal),
             Some(changes) = watcher::next(&mut self.watcher) => Happening::Files(changes),
             () = tokio::time::sleep(quiet.unwrap_or_default()), if quiet.is_some() => Happening::FilesQuiet,
             order = next_order(self.heart.as_mut()) => Happening::Order(order),
@@ -371,8 +376,23 @@ impl Daemon {
 
 struct Signals {
     reload: Signal,
+    end: EndSignals,
+}
+
+/// Those by which this process is told to end.
+struct EndSignals {
     terminate: Signal,
     interrupt: Signal,
+}
+
+impl EndSignals {
+    async fn next(&mut self) -> nix::sys::signal::Signal {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => SIGTERM,
+            Some(()) = self.interrupt.recv() => SIGINT,
+            else => std::future::pending().await,
+        }
+    }
 }
 
 impl Signals {
@@ -381,8 +401,25 @@ impl Signals {
         let hook = |kind, what| signal(kind).map_err(|error| RunError::System(what, error));
         Ok(Signals {
             reload: hook(SignalKind::hangup(), "listen for SIGHUP")?,
-            terminate: hook(SignalKind::terminate(), "listen for SIGTERM")?,
-            interrupt: hook(SignalKind::interrupt(), "listen for SIGINT")?,
+            end: EndSignals {
+                terminate: hook(SignalKind::terminate(), "listen for SIGTERM")?,
+                interrupt: hook(SignalKind::interrupt(), "listen for SIGINT")?,
+            },
         })
+    }
+
+    /// Sends what has come and was not looked at to a process that serves in the place of this one.
+    async fn pass_on(&mut self, process: Pid) {
+        let EndSignals { terminate, interrupt } = &mut self.end;
+        for (signal, kind) in [(&mut self.reload, SIGHUP), (terminate, SIGTERM), (interrupt, SIGINT)] {
+            tokio::select! {
+                biased;
+                Some(()) = signal.recv() => {
+                    // It may have ended.
+                    let _ = kill(process, kind);
+                }
+                () = std::future::ready(()) => {}
+            }
+        }
     }
 }

@@ -48,21 +48,30 @@ pub fn resting_heart(
         return Ok(None);
     }
     let plan = PairPlan::new(lvs, &settings.pulse, network).map_err(RunError::Pair)?;
-    let pulse = &plan.settings;
-    if !pulse.pair && !options.force_active {
-        let wait = pulse.deadtime.as_secs();
-        tracing::info!(
-            "no partner, and active in {wait} s (deadtime) as with Piranha; --forceactive: at once"
-        );
-    }
     let key = read_key(&settings.pulse).map_err(RunError::Pair)?;
     let boot = boot_number().map_err(|error| RunError::System("read /dev/urandom", error))?;
     RestingHeart::new(plan, key.as_ref(), boot).map(Some).map_err(RunError::Pair)
 }
 
-/// Whether there is to be another director.
-pub fn is_of_pair(settings: &Settings, options: &RunOptions, lvs: &LvsConfig, network: &HostNetwork) -> bool {
-    !options.bare && PairPlan::new(lvs, &settings.pulse, network).is_ok_and(|plan| plan.settings.pair)
+/// Whether there is to be another director. An error if this router could not be one of the two, as far as can be told while
+/// another process has the sockets.
+pub fn is_of_pair(
+    settings: &Settings,
+    options: &RunOptions,
+    lvs: &LvsConfig,
+    network: &HostNetwork,
+) -> Result<bool, RunError> {
+    read_key(&settings.pulse).map_err(RunError::Pair)?;
+    if options.bare {
+        return Ok(false);
+    }
+    let plan = PairPlan::new(lvs, &settings.pulse, network).map_err(RunError::Pair)?;
+    if let Some(way) = plan.ways.iter().find(|way| way.link.is_none()) {
+        let text =
+            format!("failed to bind to heartbeat address: {} is not an address of this machine", way.own);
+        return Err(RunError::Pair(text));
+    }
+    Ok(plan.settings.pair)
 }
 
 /// A number by which this run can be told from others.
@@ -107,6 +116,7 @@ impl Daemon {
         let plan = PairPlan::new(lvs, &self.settings.pulse, &self.network.borrow()).ok()?;
         let former = heart.plan().clone();
         heart.follow(plan);
+        self.addresses.wait_for_partner(lvs.deadtime);
         self.replicas.follow(heart);
         Some(former)
     }
@@ -143,6 +153,7 @@ impl Daemon {
         let carriers = netlink::watch_carriers().await?;
         let network = Arc::clone(&self.network.borrow());
         let Some(heart) = self.free_heart(lvs, &network).await? else { return Ok(()) };
+        self.addresses.wait_for_partner(lvs.deadtime);
         let is_active = self.director.is_active();
         let wanted = pulse.as_ref().map_or(is_active, Pulse::is_active);
         let ask_sync = sync::reporter(self.director.tables(), &self.replicas);
@@ -156,7 +167,8 @@ impl Daemon {
             (true, false) => self.obey(Order::Activate).await,
             (false, true) => self.obey(Order::Deactivate).await,
             (true, true) => self.tell_if_activated(),
-            (false, false) => {}
+            // It may have left off in the midst of becoming inactive.
+            (false, false) => self.tell(Event::Deactivated),
         }
         Ok(())
     }

@@ -14,6 +14,8 @@ mod wire;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -21,13 +23,14 @@ use tokio::task::JoinHandle;
 use super::heart::Heart;
 use super::pair::next_order;
 use super::watchdog::{notify, notify_reloading};
-use super::{Daemon, RunError};
+use super::{Daemon, Ending, RunError, Signals};
 use crate::config::settings::Settings;
 use crate::director::Values;
 use crate::director::protocol::{Reply, Request};
 use crate::director::socket::Asked;
 use crate::ipvs::beyond;
 use crate::ipvs::sysctl;
+use crate::pulse::State;
 
 use predecessor::{Gifts, Successor};
 pub use successor::take_over;
@@ -52,27 +55,50 @@ struct Followed {
     program: String,
 }
 
+/// What comes while an attempt is made.
+struct Waiting<'a> {
+    signals: &'a mut Signals,
+    /// The signal by which this process was told to end.
+    end: Option<Signal>,
+    /// Requests that have to wait.
+    deferred: Vec<Asked>,
+}
+
+impl Waiting<'_> {
+    /// What has been reached, unless this process is to end.
+    fn end_or<T>(&self, reached: Result<T, String>) -> Result<T, String> {
+        match self.end {
+            Some(signal) => Err(format!("xlvs is told to end by signal {}", signal as i32)),
+            None => reached,
+        }
+    }
+}
+
 impl Daemon {
-    /// Has another process take over. Returns whether it has.
+    /// Has another process take over. Returns why this one is to end, if it is.
     pub(super) async fn upgrade(
         &mut self,
         program: &Path,
         answer: oneshot::Sender<Reply>,
-    ) -> Result<bool, RunError> {
+        signals: &mut Signals,
+    ) -> Result<Option<Ending>, RunError> {
         notify_reloading();
-        let mut deferred = Vec::new();
-        let (reply, outcome) = match self.hand_over(program, &mut deferred).await {
+        let mut waiting = Waiting { signals, end: None, deferred: Vec::new() };
+        let attempt = self.hand_over(program, &mut waiting).await;
+        let Waiting { end, mut deferred, .. } = waiting;
+        let (reply, outcome) = match attempt {
             Attempt::Followed(followed) => {
+                let process = followed.successor.pid();
                 let text = self.leave_to(followed);
                 tracing::info!("{text}");
                 deferred.drain(..).for_each(|asked: Asked| drop(asked.answer.send(Reply::Again)));
-                (Reply::Text(text), Ok(true))
+                (Reply::Text(text), Ok(Some(Ending::Followed(process))))
             }
             Attempt::Stays(why) => {
                 let text = format!("not upgraded, the present process goes on: {why}");
                 tracing::error!("{text}");
                 notify(&[NotifyState::Ready]);
-                (Reply::Failed(text), Ok(false))
+                (Reply::Failed(text), Ok(end.map(Ending::Asked)))
             }
             Attempt::Broken(error) => (Reply::Failed(format!("the upgrade has failed: {error}")), Err(error)),
         };
@@ -84,8 +110,8 @@ impl Daemon {
         outcome
     }
 
-    async fn hand_over(&mut self, program: &Path, deferred: &mut Vec<Asked>) -> Attempt {
-        if let Some(why) = self.director.on_trial(self.clock.now()) {
+    async fn hand_over(&mut self, program: &Path, waiting: &mut Waiting<'_>) -> Attempt {
+        if let Some(why) = self.director.on_trial(self.clock.now()).or_else(|| self.is_fencing()) {
             return Attempt::Stays(why);
         }
         let mut successor = match Successor::start(program, self.files.options()) {
@@ -95,14 +121,17 @@ impl Daemon {
         tracing::info!("upgrade: {} is started as process {}", program.display(), successor.id());
         // Should this process be killed from now on, nothing of what it balances reaches the kernel's own TCP.
         self.workers.drop_unserved(true);
+        let process = successor.pid();
         let work = tokio::task::spawn_blocking(move || {
             let hello = successor.hear_hello();
             (successor, hello)
         });
-        let (mut successor, hello) = match self.attend(work, deferred).await {
-            (successor, Ok(hello)) => (successor, hello),
-            (successor, Err(why)) => return self.stay(successor, why),
+        let (successor, hello) = self.attend(work, process, waiting).await;
+        let (mut successor, hello) = match waiting.end_or(hello) {
+            Ok(hello) => (successor, hello),
+            Err(why) => return self.stay(successor, why),
         };
+        let was_active = self.director.is_active();
         let gifts = match self.gifts() {
             Ok(gifts) => gifts,
             Err(error) => return self.stay(successor, error.to_string()),
@@ -112,15 +141,36 @@ impl Daemon {
             let ledger = successor.prepare(gifts, &tables, clock);
             (successor, ledger)
         });
-        match self.attend(work, deferred).await {
-            (successor, Ok(ledger)) => self.switch(successor, ledger, hello.program),
-            (successor, Err(why)) => self.stay(successor, why),
+        let (successor, ledger) = self.attend(work, process, waiting).await;
+        let ledger = waiting.end_or(ledger);
+        match ledger.and_then(|ledger| self.is_as_told(was_active).map(|()| ledger)) {
+            Ok(ledger) => self.switch(successor, ledger, hello.program),
+            Err(why) => self.stay(successor, why),
         }
     }
 
-    /// Answers questions while something else is done. What is to change something has to wait.
-    async fn attend<T>(&mut self, mut work: JoinHandle<T>, deferred: &mut Vec<Asked>) -> T {
+    /// The program that fences the partner tells the process that has started it how it went.
+    fn is_fencing(&self) -> Option<String> {
+        let fencing = self.heart.as_ref().is_some_and(|heart| heart.report().state == State::Fencing);
+        fencing.then(|| "the partner is just being fenced; ask again".to_owned())
+    }
+
+    /// Whether the work is where the successor has been told that it is. It would leave clients' packets to the kernel for a
+    /// moment, which has the addresses by now and resets connections.
+    fn is_as_told(&self, was_active: bool) -> Result<(), String> {
+        if self.director.is_active() != was_active {
+            let now = if was_active { "inactive" } else { "active" };
+            return Err(format!("this router has become {now} meanwhile; ask again"));
+        }
+        self.is_fencing().map_or(Ok(()), Err)
+    }
+
+    /// Answers questions while something else is done with `process`. What is to change something has to wait. If this process is
+    /// told to end, that one is ended at once.
+    async fn attend<T>(&mut self, mut work: JoinHandle<T>, process: Pid, waiting: &mut Waiting<'_>) -> T {
         loop {
+            let now = self.clock.now();
+            let sign = self.watchdog.as_ref().map(|watchdog| watchdog.next_deadline().saturating_since(now));
             tokio::select! {
                 done = &mut work => match done {
                     Ok(done) => return done,
@@ -131,8 +181,14 @@ impl Daemon {
                         let _ = asked.answer.send(Reply::Failed("another upgrade is going on".into()));
                     }
                     request if request.is_question() => self.serve_request(asked).await,
-                    _ => deferred.push(asked),
+                    _ => waiting.deferred.push(asked),
                 },
+                end = waiting.signals.end.next(), if waiting.end.is_none() => {
+                    waiting.end = Some(end);
+                    // It may have ended by itself.
+                    let _ = kill(process, Signal::SIGKILL);
+                }
+                () = tokio::time::sleep(sign.unwrap_or_default()), if sign.is_some() => self.give_sign_of_life(),
                 order = next_order(self.heart.as_mut()) => self.obey(order).await,
                 Some(answers) = self.answers.recv() => self.take_answers(answers).await,
             }

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use nix::unistd::Pid;
+
 use super::transfer::Ledger;
 use super::wire::{self, Bequest, Hello, LastWill, Word};
 use crate::director::run::RunOptions;
@@ -70,6 +72,11 @@ impl Successor {
     /// Its process.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The same, to send signals to.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.id().cast_signed())
     }
 
     /// Waits until it has started.

@@ -71,7 +71,7 @@ async fn follow(channel: &Channel, options: RunOptions) -> Result<(Daemon, bool)
     let mut director = base.director(&tables, shares, &ports);
     let effects =
         director.inherit(base.clock.now(), estate, &configuration.lvs, configuration.marks, &changed);
-    let lasting = is_of_pair(&base.settings, base.files.options(), &configuration.lvs, &base.network());
+    let lasting = is_of_pair(&base.settings, base.files.options(), &configuration.lvs, &base.network())?;
     let inheritance = Inheritance { links, zero_copy };
     let mut workplace = Workplace::new(&base.settings, &ports, Some(inheritance), lasting)?;
     for effect in &effects {

@@ -29,6 +29,7 @@ fn describe_sync(sync: &SyncReport) -> String {
     let agree = match in_sync {
         Some(true) => "in sync",
         Some(false) => "not in sync",
+        None if by == "xlvs" => "whether in sync is not known without the other router",
         None => "whether in sync is not known by this protocol",
     };
     let lag = lag_ms.map_or(String::new(), |lag| format!(", {lag} ms behind"));

@@ -4,6 +4,7 @@ use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,6 +20,11 @@ use crate::net::time::Instant;
 use crate::pulse::account::ACCOUNT_LEN_MAX;
 use crate::pulse::wire::{Key, Refusal, Refused, Wire};
 use crate::pulse::{Account, Action, Event, Hook, Level, Path, Pulse, Report, State, SyncReport, Wish, Word};
+
+/// How often it is tried to bind sockets that another process lets go of, or one that has been killed and is not quite gone, and
+/// the pause between two tries.
+const BIND_TRIES: usize = 50;
+const BIND_PAUSE: Duration = Duration::from_millis(20);
 
 /// More than any heartbeat or account.
 const DATAGRAM_LEN_MAX: usize = ACCOUNT_LEN_MAX + 1;
@@ -85,10 +91,18 @@ pub struct RestingHeart {
 
 impl RestingHeart {
     /// Binds the sockets; `boot` is a random number.
-    pub fn new(plan: PairPlan, key: Option<&Key>, boot: u64) -> Result<RestingHeart, String> {
+    pub async fn new(plan: PairPlan, key: Option<&Key>, boot: u64) -> Result<RestingHeart, String> {
         plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
         let wire = Wire::new(plan.settings.role, key, boot);
-        Ok(RestingHeart { sockets: bind(&plan)?, plan, wire })
+        let mut sockets = bind(&plan);
+        for _ in 0..BIND_TRIES {
+            match &sockets {
+                Err((_, io::ErrorKind::AddrInUse)) => tokio::time::sleep(BIND_PAUSE).await,
+                _ => break,
+            }
+            sockets = bind(&plan);
+        }
+        Ok(RestingHeart { sockets: sockets.map_err(|(text, _)| text)?, plan, wire })
     }
 
     /// Whether there is to be another director.
@@ -225,7 +239,7 @@ impl Heart {
     }
 }
 
-fn bind(plan: &PairPlan) -> Result<Vec<UdpSocket>, String> {
+fn bind(plan: &PairPlan) -> Result<Vec<UdpSocket>, (String, io::ErrorKind)> {
     let bind = |way: &Way| {
         let at = format!("{}:{}", way.own, plan.port);
         heartbeat::bind(way.own, plan.port).map_err(|error| {
@@ -237,7 +251,7 @@ fn bind(plan: &PairPlan) -> Result<Vec<UdpSocket>, String> {
                 io::ErrorKind::PermissionDenied => "; CAP_NET_BIND_SERVICE is needed",
                 _ => "",
             };
-            format!("failed to bind to heartbeat address: {at}: {error}{remedy}")
+            (format!("failed to bind to heartbeat address: {at}: {error}{remedy}"), error.kind())
         })
     };
     plan.ways.iter().map(bind).collect()
@@ -383,7 +397,7 @@ impl Beating {
             self.sockets.clear();
             match bind(&plan) {
                 Ok(sockets) => self.sockets = sockets,
-                Err(error) => {
+                Err((error, _)) => {
                     tracing::error!("{error}; the heartbeat goes on as before");
                     self.sockets = bind(&self.plan).unwrap_or_default();
                     return true;

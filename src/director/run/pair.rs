@@ -30,15 +30,11 @@ const FORCED_START: Duration = Duration::from_secs(10);
 /// puts them up and tells the neighbours, all of which takes less.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How often it is tried to bind the sockets that another process lets go of, and the pause between two tries.
-const BIND_TRIES: usize = 50;
-const BIND_PAUSE: Duration = Duration::from_millis(20);
-
 /// Who answered a round of probes.
 pub type Answers = BTreeMap<IpAddr, Option<MacAddr>>;
 
 /// The heart of a router that has an `lvs.cf`, in a pair or not.
-pub fn resting_heart(
+pub async fn resting_heart(
     settings: &Settings,
     options: &RunOptions,
     lvs: &LvsConfig,
@@ -50,7 +46,7 @@ pub fn resting_heart(
     let plan = PairPlan::new(lvs, &settings.pulse, network).map_err(RunError::Pair)?;
     let key = read_key(&settings.pulse).map_err(RunError::Pair)?;
     let boot = boot_number().map_err(|error| RunError::System("read /dev/urandom", error))?;
-    RestingHeart::new(plan, key.as_ref(), boot).map(Some).map_err(RunError::Pair)
+    RestingHeart::new(plan, key.as_ref(), boot).await.map(Some).map_err(RunError::Pair)
 }
 
 /// Whether there is to be another director. An error if this router could not be one of the two, as far as can be told while
@@ -152,7 +148,9 @@ impl Daemon {
     ) -> Result<(), RunError> {
         let carriers = netlink::watch_carriers().await?;
         let network = Arc::clone(&self.network.borrow());
-        let Some(heart) = self.free_heart(lvs, &network).await? else { return Ok(()) };
+        // The former process lets go of its sockets in a moment.
+        let heart = resting_heart(&self.settings, self.files.options(), lvs, &network).await?;
+        let Some(heart) = heart else { return Ok(()) };
         self.addresses.wait_for_partner(lvs.deadtime);
         let is_active = self.director.is_active();
         let wanted = pulse.as_ref().map_or(is_active, Pulse::is_active);
@@ -171,23 +169,6 @@ impl Daemon {
             (false, false) => self.tell(Event::Deactivated),
         }
         Ok(())
-    }
-
-    /// The former process lets go of its sockets in a moment.
-    async fn free_heart(
-        &self,
-        lvs: &LvsConfig,
-        network: &HostNetwork,
-    ) -> Result<Option<RestingHeart>, RunError> {
-        let mut heart = resting_heart(&self.settings, self.files.options(), lvs, network);
-        for _ in 0..BIND_TRIES {
-            if heart.is_ok() {
-                break;
-            }
-            tokio::time::sleep(BIND_PAUSE).await;
-            heart = resting_heart(&self.settings, self.files.options(), lvs, network);
-        }
-        heart
     }
 
     fn tell_if_activated(&self) {

@@ -132,7 +132,7 @@ impl Daemon {
             return Err(RunError::Configuration(wanted.refused.join("\n")));
         }
         let (network, options) = (base.network(), base.files.options().clone());
-        let heart = resting_heart(&base.settings, &options, &configuration.lvs, &network)?;
+        let heart = resting_heart(&base.settings, &options, &configuration.lvs, &network).await?;
         let ports = ports::choose(&base.settings.ports, &wanted, &network)?;
         let shares = workers::shares(workers::queues(&base.settings, &ports)?);
         let tables = Arc::new(Tables::new(shares));

@@ -68,7 +68,7 @@ check: tools-check ## formatting, clippy, shellcheck
 
 bench: tools-bench ## measure the engine alone, then end to end beside its peers; a quarter of an hour (docs/benchmarks.md)
 	cargo build --release --bins
-	cargo bench --bench engine
+	cargo bench --bench engine -- --warm-up-time 1 --measurement-time 3
 	@$(ROOT) benches/endtoend/run --programs "$(PROGRAMS)/release" $(RIG)
 
 bench-quick: tools-bench ## end to end in short, to see that it works (PROFILE=debug: with the programs that the tests have built)

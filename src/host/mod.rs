@@ -6,6 +6,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod heartbeat;
 pub mod interrupts;
+pub mod journal;
 pub mod kernel;
 pub mod memory;
 pub mod multicast;

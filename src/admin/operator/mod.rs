@@ -24,6 +24,7 @@ use crate::config::report::{CheckOutcome, check_file};
 use crate::director::names::with_system_names;
 use crate::director::protocol::{Reply, Request, Status};
 use crate::director::run::{self, RunOptions};
+use crate::host::journal;
 
 /// What to print, and the exit code.
 struct Answer {
@@ -67,9 +68,17 @@ pub fn main(mut arguments: Vec<OsString>) -> ExitCode {
             ExitCode::from(code)
         }
         Err(Trouble { text, code }) => {
-            say(&mut std::io::stderr(), &format!("{}\n", text.trim_end()));
+            say(&mut std::io::stderr(), &complaint(text.trim_end()));
             ExitCode::from(code)
         }
+    }
+}
+
+/// What the unit's `xlvs run` and `xlvs upgrade` say of a failure is looked for among the journal's errors.
+fn complaint(text: &str) -> String {
+    match journal::is_behind_standard_error() {
+        true => journal::entries(tracing::Level::ERROR, text),
+        false => format!("{text}\n"),
     }
 }
 

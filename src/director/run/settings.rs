@@ -1,10 +1,5 @@
 //! Changes of `xlvs.toml` while the daemon runs: what can be followed at once is, and what takes a restart is said.
 
-use std::fmt;
-use std::io::IsTerminal as _;
-
-use tracing_subscriber::EnvFilter;
-
 use super::Daemon;
 use crate::config::settings::Settings;
 use crate::config::settings_change::{self, Needs};
@@ -12,50 +7,6 @@ use crate::director::Command;
 use crate::director::protocol::Request;
 use crate::ipvs::beyond;
 use crate::ipvs::helper::FtpPorts;
-
-type Follow = Box<dyn Fn(&Settings) + Send>;
-
-/// How much is logged, to be changed.
-pub struct LogFilter {
-    set: Option<Follow>,
-}
-
-impl fmt::Debug for LogFilter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogFilter").finish_non_exhaustive()
-    }
-}
-
-impl LogFilter {
-    /// Begins to log.
-    pub fn start(settings: &Settings) -> Self {
-        let filter = |settings: &Settings| EnvFilter::new(settings.log_level.word());
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .with_env_filter(filter(settings))
-            .with_filter_reloading();
-        let handle = subscriber.reload_handle();
-        let set = move |settings: &Settings| {
-            if let Err(error) = handle.reload(filter(settings)) {
-                tracing::warn!("log_level stays as it was: {error}");
-            }
-        };
-        // A second subscriber in one process (a test) is not an error: the first one goes on.
-        let set: Option<Follow> = match subscriber.try_init() {
-            Ok(()) => Some(Box::new(set)),
-            Err(_) => None,
-        };
-        LogFilter { set }
-    }
-
-    fn follow(&self, settings: &Settings) {
-        if let Some(set) = &self.set {
-            set(settings);
-        }
-    }
-}
 
 impl Daemon {
     /// Follows the settings as they are now. Returns what to tell.

@@ -194,7 +194,10 @@ fn xlvs_offers_commands_options_words_and_files() {
             ("xlvs plan site.", "site.cf"),
             ("xlvs run --m", "--marks --marks6"),
             ("xlvs run --config site.", "site.cf"),
-            ("xlvs run --bare ", "--config --marks --marks6 --settings --bare --forceactive --take-over"),
+            (
+                "xlvs run --bare ",
+                "--config --marks --marks6 --settings --bare --forceactive --take-over --apart",
+            ),
             ("xlvs run --settings=site.", "site.cf"),
             ("xlvs check site.cf ", "bin ipvsadm.bash site.cf xlvs.bash"),
             ("xlvs status ", "--json"),

@@ -126,6 +126,11 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
                 value: None,
                 brief: "take over from the daemon that starts this one for xlvs upgrade; nothing to be typed",
             },
+            Flag {
+                name: "--apart",
+                value: None,
+                brief: "do so as no child of that daemon's; nothing to be typed",
+            },
         ],
         ..plain(
             "run",

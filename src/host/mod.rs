@@ -14,4 +14,5 @@ pub mod netlink;
 pub mod peer;
 pub mod privilege;
 pub mod probe;
+pub mod process;
 pub mod raw;

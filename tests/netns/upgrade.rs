@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
+use serde_json::Value;
 use tempfile::TempDir;
 use xlvs::host::channel::{Channel, Message};
 use xlvs::host::clock::Clock;
@@ -35,26 +36,27 @@ pub const PREDECESSOR: &str = "XLVS_TEST_PREDECESSOR";
 const LONGEST_PAUSE: Duration = Duration::from_millis(1500);
 
 /// nginx, whose connections live for ever; killed when dropped.
-struct Web {
+pub struct Web {
     process: Child,
     _directory: TempDir,
 }
 
 impl Web {
-    fn start(namespace: &Namespace) -> Self {
+    /// Serves at this address and port.
+    pub fn start(namespace: &Namespace, listen: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let configuration = "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log error.log;\n\
              worker_rlimit_nofile 4096;\nevents { worker_connections 2048; }\n\
              http {\naccess_log off;\nkeepalive_timeout 300;\nkeepalive_requests 100000000;\n\
              client_body_temp_path t;\nproxy_temp_path t;\nfastcgi_temp_path t;\nuwsgi_temp_path t;\nscgi_temp_path t;\n\
-             server {\nlisten 10.2.0.2:80;\nlocation / { return 200 \"served\\n\"; }\n}\n}\n";
-        fs::write(path.join("nginx.conf"), configuration).unwrap();
+             server {\nlisten LISTEN;\nlocation / { return 200 \"served\\n\"; }\n}\n}\n";
+        fs::write(path.join("nginx.conf"), configuration.replace("LISTEN", listen)).unwrap();
         let mut command = Command::new("nginx");
         command.arg("-e").arg(path.join("error.log")).arg("-p").arg(path).arg("-c").arg("nginx.conf");
         let process = namespace.enter(|| command.spawn().unwrap());
         let web = Web { process, _directory: directory };
-        wait_until("nginx listens", || namespace.enter(|| TcpStream::connect("10.2.0.2:80").is_ok()));
+        wait_until("nginx listens", || namespace.enter(|| TcpStream::connect(listen).is_ok()));
         web
     }
 }
@@ -68,7 +70,7 @@ impl Drop for Web {
 }
 
 /// Clients that exchange data all the time.
-struct Talk {
+pub struct Talk {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
     threads: Vec<JoinHandle<Duration>>,
@@ -76,7 +78,7 @@ struct Talk {
 
 impl Talk {
     /// So many connections to the service at port 80, and datagrams to and from that at port 7.
-    fn begin(rig: &Rig, connections: usize) -> Self {
+    pub fn begin(rig: &Rig, connections: usize) -> Self {
         let (stop, rounds) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let echo = rig.server.enter(|| UdpSocket::bind("10.2.0.2:7").unwrap());
         let probe = rig.client.enter(|| UdpSocket::bind("10.1.0.2:0").unwrap());
@@ -95,7 +97,7 @@ impl Talk {
     }
 
     /// Every connection has got some answers from now on.
-    fn go_on(&self) {
+    pub fn go_on(&self) {
         let before = self.rounds.load(Ordering::Relaxed);
         wait_until("every connection gets answers", || {
             self.rounds.load(Ordering::Relaxed) > before + 2 || self.has_failed()
@@ -108,7 +110,7 @@ impl Talk {
     }
 
     /// Returns how long a connection, and a datagram, had to wait at the most.
-    fn end(self) -> [Duration; 2] {
+    pub fn end(self) -> [Duration; 2] {
         self.stop.store(true, Ordering::Relaxed);
         let mut waited = self.threads.into_iter().map(|it| it.join().expect("nobody was turned away"));
         [waited.next().unwrap(), waited.next().unwrap()]
@@ -220,7 +222,7 @@ pub fn script(daemon: &Daemon, name: &str, text: &str) -> PathBuf {
 #[test]
 fn two_hundred_connections_go_on() {
     let rig = Rig::new();
-    let _web = Web::start(&rig.server);
+    let _web = Web::start(&rig.server, "10.2.0.2:80");
     let daemon = Daemon::start(&rig, &[]);
     serve(&daemon);
     daemon.sysctl("expire_nodest_conn", "1");
@@ -244,7 +246,7 @@ fn two_hundred_connections_go_on() {
 #[test]
 fn whatever_does_not_start_changes_nothing() {
     let rig = Rig::new();
-    let _web = Web::start(&rig.server);
+    let _web = Web::start(&rig.server, "10.2.0.2:80");
     let daemon = Daemon::start(&rig, &[]);
     serve(&daemon);
     let talk = Talk::begin(&rig, 20);
@@ -287,7 +289,7 @@ fn an_order_to_end_is_obeyed_in_the_midst() {
 #[test]
 fn a_predecessor_that_is_killed_is_followed_all_the_same() {
     let rig = Rig::new();
-    let _web = Web::start(&rig.server);
+    let _web = Web::start(&rig.server, "10.2.0.2:80");
     let daemon = Daemon::start(&rig, &[]);
     serve(&daemon);
     let talk = Talk::begin(&rig, 50);
@@ -324,7 +326,7 @@ fn possessions(pid: Pid) -> (Vec<String>, u64) {
 #[test]
 fn nothing_is_left_of_twenty_upgrades() {
     let rig = Rig::new();
-    let _web = Web::start(&rig.server);
+    let _web = Web::start(&rig.server, "10.2.0.2:80");
     let daemon = Daemon::start(&rig, &[]);
     serve(&daemon);
     let talk = Talk::begin(&rig, 20);
@@ -395,10 +397,6 @@ fn successor_that_dies_after_the_switch() {
 /// Carries what is said between the daemon and a true successor, and kills the daemon when that one is ready.
 #[test]
 #[ignore = "a part of another test"]
-#[expect(
-    clippy::zombie_processes,
-    reason = "it outlives this process, and is waited for by the test that has started this one"
-)]
 fn successor_whose_predecessor_is_killed() {
     let Some(upper) = from_predecessor() else { return };
     let (lower, end) = Channel::new().unwrap();
@@ -406,16 +404,18 @@ fn successor_whose_predecessor_is_killed() {
     let arguments = String::from_utf8(arguments).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
     command.args(arguments.trim_end_matches('\0').split('\0').skip(1)).arg("--take-over").stdin(end);
-    let successor = command.spawn().unwrap();
+    assert!(command.status().unwrap().success(), "it starts another process and ends");
     drop(command);
     let socket = arguments.split('\0').find(|word| word.ends_with("xlvs.toml")).unwrap();
-    fs::write(PathBuf::from(socket).with_file_name("pid"), successor.id().to_string()).unwrap();
     let pass = |from: &Channel, to: &Channel| {
         let Message { kind, body, descriptor } = from.receive().unwrap().unwrap();
         to.send(kind, &body, descriptor.as_ref().map(std::os::fd::AsFd::as_fd)).unwrap();
         kind
     };
-    pass(&lower, &upper);
+    let hello = lower.receive().unwrap().unwrap();
+    let said: Value = serde_json::from_slice(&hello.body).unwrap();
+    fs::write(PathBuf::from(socket).with_file_name("pid"), said["process"].to_string()).unwrap();
+    upper.send(HELLO, &hello.body, None).unwrap();
     while pass(&upper, &lower) != ALL {}
     assert_eq!(lower.receive().unwrap().unwrap().kind, READY);
     kill(getppid(), Signal::SIGKILL).unwrap();

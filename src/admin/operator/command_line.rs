@@ -200,6 +200,7 @@ fn parse_run(parser: &mut Words) -> Result<Task, UsageError> {
             Long("settings") => options.settings = Some(parser.value()?.into()),
             Long("bare") => options.bare = true,
             Long("take-over") => options.take_over = true,
+            Long("apart") => options.apart = true,
             Long("forceactive") => options.force_active = true,
             Short('h') | Long("help") => return Ok(Task::Help),
             other => return Err(other.unexpected().into()),

@@ -185,6 +185,10 @@ fn show_proc(file: ProcFile) -> Answer {
 }
 
 fn balance(options: RunOptions) -> Result<String, String> {
+    if options.take_over && !options.apart {
+        let started = run::start_apart().map(|()| String::new());
+        return started.map_err(|error| format!("xlvs: cannot be started once more: {error}"));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| format!("xlvs: cannot start the runtime: {error}"))?;
     let outcome = runtime.block_on(run::run(options));

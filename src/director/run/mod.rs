@@ -65,6 +65,7 @@ use programs::{LoadReport, Programs};
 use reload::{Apply, Install, Read, Reloading};
 use replicas::Replicas;
 use sync::SyncThreads;
+pub use upgrade::start_apart;
 use watchdog::{Watchdog, notify};
 use watcher::Watcher;
 use workers::Workers;
@@ -89,6 +90,8 @@ pub struct RunOptions {
     pub force_active: bool,
     /// Take over from the process that has started this one.
     pub take_over: bool,
+    /// Be the process that stays of the two that `take_over` makes.
+    pub apart: bool,
 }
 
 /// Why the daemon does not run.

@@ -33,7 +33,7 @@ use crate::ipvs::sysctl;
 use crate::pulse::State;
 
 use predecessor::{Gifts, Successor};
-pub use successor::take_over;
+pub use successor::{start_apart, take_over};
 use wire::{Bequest, LastWill};
 
 /// How an attempt ended.
@@ -131,6 +131,7 @@ impl Daemon {
             Ok(hello) => (successor, hello),
             Err(why) => return self.stay(successor, why),
         };
+        let process = successor.pid();
         let was_active = self.director.is_active();
         let gifts = match self.gifts() {
             Ok(gifts) => gifts,

@@ -14,6 +14,7 @@ use super::wire::{self, Bequest, Hello, LastWill, Word};
 use crate::director::run::RunOptions;
 use crate::host::channel::Channel;
 use crate::host::clock::Clock;
+use crate::host::process::Process;
 use crate::ipvs::snapshot::Tables;
 
 /// How long the successor may take to start and to read the site's files.
@@ -30,7 +31,10 @@ const END_PAUSE: Duration = Duration::from_millis(5);
 /// A process that is to take over. It ends when this is dropped, unless it is left to itself.
 #[derive(Debug)]
 pub struct Successor {
-    process: Child,
+    /// What was started: it itself, or what has started it and has ended.
+    starter: Child,
+    /// It, if that is another process.
+    apart: Option<Process>,
     channel: Channel,
     is_left: bool,
 }
@@ -50,14 +54,15 @@ impl Drop for Successor {
     fn drop(&mut self) {
         if !self.is_left {
             // It may have ended by itself.
-            let _ = self.process.kill();
-            let _ = self.process.wait();
+            let _ = self.starter.kill();
+            let _ = self.starter.wait();
+            self.apart.iter().for_each(Process::end);
         }
     }
 }
 
 impl Successor {
-    /// Starts the program as this process was started. It stays in the service's control group, as a child of whoever serves.
+    /// Starts the program as this process was started. It stays in the service's control group.
     pub fn start(program: &Path, options: &RunOptions) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{} cannot be started: {error}", program.display());
         let (channel, other) = Channel::new().map_err(failed)?;
@@ -65,13 +70,13 @@ impl Successor {
         command.arg("run").args(options.arguments()).arg("--take-over").stdin(other);
         // It names this process, and so the next one would not know that it is watched.
         command.env_remove("WATCHDOG_PID");
-        let process = command.spawn().map_err(failed)?;
-        Ok(Successor { process, channel, is_left: false })
+        let starter = command.spawn().map_err(failed)?;
+        Ok(Successor { starter, apart: None, channel, is_left: false })
     }
 
     /// Its process.
     pub fn id(&self) -> u32 {
-        self.process.id()
+        self.apart.as_ref().map_or_else(|| self.starter.id(), Process::id)
     }
 
     /// The same, to send signals to.
@@ -83,7 +88,7 @@ impl Successor {
     pub fn hear_hello(&mut self) -> Result<Hello, String> {
         self.be_patient(START_TIME)?;
         match self.hear()? {
-            Word::Hello(hello) if hello.version == wire::VERSION => Ok(hello),
+            Word::Hello(hello) if hello.version == wire::VERSION => self.meet(&hello).map(|()| hello),
             Word::Hello(hello) => Err(format!(
                 "xlvs {} cannot follow xlvs {} without a restart",
                 hello.program,
@@ -91,6 +96,20 @@ impl Successor {
             )),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Where not what was started says hello, but what that has started, it is nobody's child here once the former has ended.
+    fn meet(&mut self, hello: &Hello) -> Result<(), String> {
+        let Some(number) = hello.process.filter(|number| *number != self.starter.id()) else { return Ok(()) };
+        let process = Process::open(number);
+        self.apart = Some(process.map_err(|error| format!("the new process is not there: {error}"))?);
+        for _ in 0..END_LOOKS {
+            if !matches!(self.starter.try_wait(), Ok(None)) {
+                break;
+            }
+            std::thread::park_timeout(END_PAUSE);
+        }
+        Ok(())
     }
 
     /// Tells it everything, and waits until it needs nothing but the queues.
@@ -166,13 +185,13 @@ impl Successor {
     /// How it has ended, now that it has hung up.
     fn end(&mut self) -> String {
         for _ in 0..END_LOOKS {
-            match self.process.try_wait() {
-                Ok(None) => std::thread::park_timeout(END_PAUSE),
-                Ok(Some(status)) => {
-                    return format!("the new process has ended ({status}); the log says more");
-                }
-                Err(_) => break,
+            if self.apart.as_ref().is_some_and(Process::has_ended) {
+                return "the new process has ended; the log says more".into();
             }
+            if let (None, Ok(Some(status))) = (&self.apart, self.starter.try_wait()) {
+                return format!("the new process has ended ({status}); the log says more");
+            }
+            std::thread::park_timeout(END_PAUSE);
         }
         "the new process has hung up; the log says more".into()
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the predecessor may take to hang up once this process serves.
 const END_TIME: Duration = Duration::from_secs(2);
+
+/// Starts this program once more with the same arguments and standard input, and leaves it behind. When this process has ended that one is
+/// a child of the service manager. systemd does not wait for the end of a main process that is somebody else's child when it stops a
+/// service: it would be killed at once.
+pub fn start_apart() -> io::Result<()> {
+    let program = std::env::current_exe()?;
+    Command::new(program).args(std::env::args_os().skip(1)).arg("--apart").spawn().map(drop)
+}
 
 /// Takes over from the process at the other end of the standard input. Returns the daemon, which serves, and whether the site's
 /// files say something else than what is followed.
@@ -103,7 +112,8 @@ async fn follow(channel: &Channel, options: RunOptions) -> Result<(Daemon, bool)
 
 fn hear_gifts(channel: &Channel) -> io::Result<(Bequest, Vec<OwnedFd>, OwnedFd)> {
     channel.set_patience(Some(PATIENCE))?;
-    let hello = Hello { version: wire::VERSION, program: env!("CARGO_PKG_VERSION").into() };
+    let process = Some(std::process::id());
+    let hello = Hello { version: wire::VERSION, program: env!("CARGO_PKG_VERSION").into(), process };
     wire::say(channel, &Word::Hello(hello))?;
     let (mut bequest, mut links) = (None, Vec::new());
     loop {

@@ -26,6 +26,9 @@ pub struct Hello {
     pub version: u32,
     /// The program's.
     pub program: String,
+    /// Its process, if that is not the one that was started.
+    #[serde(default)]
+    pub process: Option<u32>,
 }
 
 /// What the predecessor leaves, but for descriptors, connections and what is counted.

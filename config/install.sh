@@ -64,9 +64,17 @@ install_all() {
   fi
 }
 
+# Without its unit it could not be ended as it has to be.
+is_in_use() {
+  systemd_runs || return 1
+  [[ $(systemctl show --property ActiveState --value xlvs) != @(inactive|failed) ]] \
+    || systemctl is-enabled --quiet xlvs 2>/dev/null
+}
+
 uninstall_all() {
   local file
   [[ -e $DESTDIR$LIST ]] || die "nothing is installed below ${PREFIX:-/}: $LIST is missing"
+  ! is_in_use || die 'xlvs runs, or is started with the machine: `systemctl disable --now xlvs'"'"' first'
   while read -r file; do
     rm -f "$DESTDIR$file"
   done <"$DESTDIR$LIST"
@@ -74,10 +82,13 @@ uninstall_all() {
   echo 'removed; what is in /etc/xlvs and /etc/sysconfig stays'
 }
 
+systemd_runs() {
+  [[ -z $DESTDIR && -d /run/systemd/system ]]
+}
+
 # systemd learns of it, if it runs here; nothing is started or enabled.
 tell_systemd() {
-  [[ -z $DESTDIR && -d /run/systemd/system ]] || return 0
-  systemctl daemon-reload
+  ! systemd_runs || systemctl daemon-reload
 }
 
 if [[ $UNINSTALL ]]; then

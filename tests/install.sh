@@ -61,10 +61,11 @@ need_for_manual() {
   need groff-base groff
 }
 
-# systemd itself need not run.
+# systemd need not run on this machine: it does in a container of its own.
 need_for_unit() {
-  need systemd systemd-analyze
+  need systemd /usr/lib/systemd/systemd /lib/systemd/systemd
   need util-linux setpriv
+  need util-linux nsenter
 }
 
 need_for_checks() {

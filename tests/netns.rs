@@ -19,6 +19,7 @@ mod netns {
     mod life;
     mod load;
     mod local;
+    mod machine;
     mod namespace;
     mod pair;
     mod pulse;
@@ -35,6 +36,7 @@ mod netns {
     mod succession;
     mod systemd;
     mod traffic;
+    mod unit;
     mod upgrade;
     mod wire;
 }

@@ -7,6 +7,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::daemon::{Daemon, Launch};
@@ -246,4 +249,35 @@ fn signs_of_life_go_on_while_another_process_is_waited_for() {
     daemon.terminate();
     let (success, log) = daemon.wait();
     assert!(success, "{log}");
+}
+
+/// The thread of a process that has this name.
+fn thread_of(daemon: &Daemon, name: &str) -> Pid {
+    let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+    let mut paths = threads.map(|entry| entry.unwrap().path());
+    let is_it = |path: &std::path::PathBuf| fs::read_to_string(path.join("comm")).unwrap().trim() == name;
+    let path = paths.find(is_it).unwrap_or_else(|| panic!("no thread is called {name}"));
+    Pid::from_raw(path.file_name().unwrap().to_str().unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_packet_thread_that_hangs_is_no_life() {
+    let rig = Rig::new();
+    let _servers = servers(&rig);
+    let systemd = Notifications::new();
+    let variables = systemd.variables();
+    let daemon = Daemon::launch(&rig.router, tempfile::tempdir().unwrap(), &launch(&[], &variables));
+    assert_eq!(systemd.next_word(), "READY=1\n");
+    let thread = thread_of(&daemon, "xlvs-q0");
+    // One thread of a process can be held by nothing else.
+    ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+    ptrace::interrupt(thread).unwrap();
+    waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+    wait_until("it is noticed", || daemon.read_log().contains("packet threads hang: xlvs-q0"));
+    while systemd.next(Duration::from_millis(1)).is_some() {}
+    assert_eq!(systemd.next(WATCHDOG), None, "no sign of life for as long as systemd would wait");
+    ptrace::detach(thread, None).unwrap();
+    systemd.await_sign_of_life();
+    daemon.terminate();
+    assert_eq!(systemd.next_word(), "STOPPING=1\n");
 }

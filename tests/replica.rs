@@ -2,6 +2,7 @@
 
 pub mod ends;
 mod protocol;
+mod tables;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -200,11 +201,28 @@ fn numbers_that_a_rewritten_answer_has_shifted_stay_shifted() {
     }
     let answers = routers.map(|mut router| {
         let view = router.connections().into_iter().find(|view| view.client.port() == 4000).unwrap();
-        let control = talk(&mut router, "tcp", 4000, 21);
-        let packet = control.packet([view.server, control.client], "PA", b"150 ok\r\n");
-        router.deliver(Side::Server, &packet)[0].packet.clone()
+        answer_behind(&mut router, view.server)
     });
     assert_eq!(answers[0], answers[1]);
+    assert_eq!(sequence(&answers[0]), BEHIND + 1, "10,10,1,30 is longer than what it stands for by one");
+}
+
+/// Behind all that an FTP server has said.
+const BEHIND: u32 = 1000;
+
+/// What the client of port 4000 gets when its FTP server says something more.
+fn answer_behind(router: &mut Router, server: SocketAddr) -> Vec<u8> {
+    let client: IpAddr = CLIENT.parse().unwrap();
+    let mut spec = PacketSpec::new(server.ip(), client, "tcp");
+    (spec.sport, spec.dport, spec.id, spec.seq) = (server.port(), 4000, 7, BEHIND);
+    "PA".clone_into(&mut spec.flags);
+    spec.hex = Some(Hex(b"150 ok\r\n".to_vec()));
+    router.deliver(Side::Server, &build(&spec, None)[0])[0].packet.clone()
+}
+
+/// The sequence number of a TCP segment without options of IPv4.
+fn sequence(packet: &[u8]) -> u32 {
+    u32::from_be_bytes(packet[24..28].try_into().unwrap())
 }
 
 #[test]

@@ -348,7 +348,8 @@ impl Pulse {
     fn activate(&mut self, now: Instant, why: &str) {
         self.log(Level::Warn, why);
         self.enter(now, State::Activating, why);
-        (self.rivalry, self.last_resent) = (None, None);
+        // When this one comes back, it waits anew.
+        (self.rivalry, self.last_resent, self.joining) = (None, None, None);
         self.send(Word::Running, now);
         self.actions.extend([Action::Activate, Action::Run(Hook::Active)]);
     }

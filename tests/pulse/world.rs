@@ -5,6 +5,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use super::calm::Calm;
+use super::seen::Seen;
+use super::third::Third;
 use super::twin::{Clients, Twin};
 use xlvs::net::time::Instant;
 use xlvs::pulse::wire::{Key, Refusal, Wire};
@@ -71,12 +74,18 @@ pub enum Fault {
     Break(usize),
     /// With or without `--forceactive`.
     Start(usize, bool),
+    /// Another process goes on with what this one has.
+    Upgrade(usize),
     Link(usize, Path, bool),
     Wish(usize, Wish),
     /// From this director, on this path.
     Line(usize, Path, Line),
     /// Somebody sends what is no heartbeat of the partner's to this director.
     Attack(usize),
+    /// The same of connections.
+    AttackReplica(usize),
+    /// If this director is a standby, it loses one of its connections without noticing.
+    Forget(usize),
 }
 
 enum Happening {
@@ -136,7 +145,7 @@ impl Law {
         duration.as_nanos() as u64 * 1_000_000 / (1_000_000 - self.drift)
     }
 
-    fn settings(&self, role: Role) -> Settings {
+    pub(super) fn settings(&self, role: Role) -> Settings {
         Settings {
             role,
             pair: true,
@@ -153,10 +162,12 @@ impl Law {
 /// A process.
 pub(super) struct Process {
     pub(super) pulse: Pulse,
-    wire: Wire,
+    pub(super) wire: Wire,
     pub(super) boot: u64,
     pub(super) started: Time,
     pub(super) forced: bool,
+    /// When a heartbeat was taken last.
+    pub(super) heard: Option<Time>,
     pub(super) twin: Option<Box<Twin>>,
 }
 
@@ -220,13 +231,12 @@ pub struct World {
     queue: BinaryHeap<Reverse<(Time, u64)>>,
     happenings: std::collections::HashMap<u64, Happening>,
     next_number: u64,
-    boots: u64,
-    /// What each director has received, for an attacker to send again.
-    recorded: [Vec<(Path, Vec<u8>)>; 2],
+    pub(super) boots: u64,
+    pub(super) third: Third,
     pub clients: Clients,
+    pub(super) calm: Calm,
+    pub seen: Seen,
 }
-
-const RECORDED_MAX: usize = 64;
 
 impl World {
     pub fn new(law: Law, seed: u64) -> World {
@@ -252,8 +262,10 @@ impl World {
             happenings: Default::default(),
             next_number: 0,
             boots: 0,
-            recorded: Default::default(),
+            third: Third::new(seed),
             clients: Clients::new(seed),
+            calm: Calm::default(),
+            seen: Seen::default(),
         }
     }
 
@@ -296,7 +308,7 @@ impl World {
             Happening::Packet => self.packet(),
             Happening::Event { to, boot, event } => {
                 if self.nodes[to].process.as_ref().is_some_and(|process| process.boot == boot) {
-                    self.tell(to, event);
+                    return self.happen(to, event);
                 }
             }
         }
@@ -305,6 +317,7 @@ impl World {
 
     fn suffer(&mut self, fault: Fault) {
         self.tell_story(|| format!("{fault:?}"));
+        self.note_fault(fault);
         match fault {
             Fault::Kill(node) => self.nodes[node].process = None,
             Fault::Terminate(node) => self.tell(node, Event::Terminate(15)),
@@ -313,6 +326,7 @@ impl World {
                 self.tell(node, Event::Terminate(15));
             }
             Fault::Start(node, forced) => self.start(node, forced),
+            Fault::Upgrade(node) => self.upgrade(node),
             Fault::Link(node, path, up) => {
                 self.nodes[node].links[path as usize] = up;
                 if self.law.private || path == Path::Public {
@@ -326,7 +340,21 @@ impl World {
                 *present = Line { lost: present.lost, ..line };
             }
             Fault::Attack(node) => self.attack(node),
+            Fault::AttackReplica(node) => self.attack_replica(node),
+            Fault::Forget(node) => self.forget(node),
         }
+        self.note_suffered(fault);
+    }
+
+    /// What comes later has come. A partner that has been fenced is off.
+    fn happen(&mut self, to: usize, event: Event) -> Option<Fault> {
+        let fenced = matches!(event, Event::Fenced(_));
+        let killed = (event == Event::Fenced(Ok(()))).then_some(Fault::Kill(1 - to));
+        killed.into_iter().for_each(|kill| self.suffer(kill));
+        self.calm.fenced = fenced;
+        self.tell(to, event);
+        self.calm.fenced = false;
+        killed
     }
 
     fn start(&mut self, node: usize, forced: bool) {
@@ -339,14 +367,12 @@ impl World {
         let wire = Wire::new(role, self.law.key.as_ref(), boot);
         let local = self.nodes[node].local(self.now);
         let (pulse, first) = Pulse::start(local, self.law.settings(role), forced);
-        let twin = self.law.sync.map(|_| Box::new(Twin::new(role, local, boot, self.law.deadtime)));
+        let twin =
+            self.law.sync.map(|_| Box::new(Twin::new(role, (self.now, local), boot, self.law.deadtime)));
         let started = self.now;
-        self.nodes[node].process = Some(Process { pulse, wire, boot, started, forced, twin });
+        self.nodes[node].process = Some(Process { pulse, wire, boot, started, forced, heard: None, twin });
         self.carry_out(node, first);
-        if self.law.sync.is_some() {
-            self.tell(node, Event::Joining(true));
-            self.turn(node);
-        }
+        self.turn(node);
         for path in Path::ALL {
             let up = self.nodes[node].links[path as usize];
             if self.law.private || path == Path::Public {
@@ -362,11 +388,12 @@ impl World {
         self.carry_out(node, actions);
     }
 
-    fn carry_out(&mut self, node: usize, actions: Vec<Action>) {
+    pub(super) fn carry_out(&mut self, node: usize, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Send(word) => self.beat(node, word),
                 Action::Activate => {
+                    self.note_takeover(node);
                     self.begin(node);
                     self.later(node, self.law.arrival, Event::Activated);
                 }
@@ -377,8 +404,12 @@ impl World {
                     self.later(node, takes, Event::Fenced(outcome));
                 }
                 Action::Exit => self.nodes[node].process = None,
-                Action::Log(_, text) => self.tell_story(|| format!("{}: {text}", name(node))),
-                Action::AnnounceAgain | Action::Run(_) | Action::Answer(_) => {}
+                Action::Log(_, text) => {
+                    self.note_said(node, &text);
+                    self.tell_story(|| format!("{}: {text}", name(node)));
+                }
+                Action::Answer(Err(refusal)) => self.note_refusal(&refusal),
+                Action::AnnounceAgain | Action::Run(_) | Action::Answer(Ok(_)) => {}
             }
         }
     }
@@ -435,44 +466,12 @@ impl World {
         }
         let Some(process) = &mut self.nodes[to].process else { return };
         let received = process.wire.receive(path, &bytes);
-        let recorded = &mut self.recorded[to];
-        if recorded.len() == RECORDED_MAX {
-            recorded.remove(self.chance.between(0, RECORDED_MAX as u64) as usize);
-        }
-        recorded.push((path, bytes));
+        self.third.record(to, path, &bytes);
         match received {
-            Ok(word) => self.tell(to, Event::Heartbeat(path, word)),
-            Err(Refusal::Unfresh) => {
-                let answer = process.wire.answer(process.pulse.word(), path);
-                self.send(to, path, Kind::Heartbeat, answer);
+            Ok(word) => {
+                process.heard = Some(self.now);
+                self.tell(to, Event::Heartbeat(path, word));
             }
-            Err(_) => {}
-        }
-    }
-
-    /// A heartbeat of old, one with a bit changed, one sent back to where it came from, Piranha's, or nonsense. All has to be
-    /// refused, and counted. Without a key only nonsense can be told from a heartbeat.
-    fn attack(&mut self, to: usize) {
-        let kind = if self.law.key.is_some() { self.chance.between(0, 5) } else { 4 };
-        let from = if kind == 2 { 1 - to } else { to };
-        let kept = self.recorded[from].len() as u64;
-        let (path, mut bytes) = match kept {
-            0 => (Path::Public, vec![0; 68]),
-            _ => self.recorded[from][self.chance.between(0, kept) as usize].clone(),
-        };
-        match kind {
-            0 | 2 => {}
-            1 => bytes[self.chance.between(0, 68) as usize] ^= 1 << self.chance.between(0, 8),
-            3 => bytes = [Word::Running, Word::Stopped][self.chance.between(0, 2) as usize].to_bytes().into(),
-            _ => bytes = self.chance.next().to_le_bytes()[..self.chance.between(5, 9) as usize].into(),
-        }
-        let Some(process) = &mut self.nodes[to].process else { return };
-        let before = process.wire.refused().total();
-        let received = process.wire.receive(path, &bytes);
-        self.attacks += 1;
-        self.refused += process.wire.refused().total() - before;
-        match received {
-            Ok(word) => self.breach = Some(format!("an attack of kind {kind} was taken for {word:?}")),
             Err(Refusal::Unfresh) => {
                 let answer = process.wire.answer(process.pulse.word(), path);
                 self.send(to, path, Kind::Heartbeat, answer);
@@ -483,10 +482,19 @@ impl World {
 
     /// Whether something of what this director sends arrives.
     pub fn reaches(&self, from: usize) -> bool {
+        self.has_way(from, |line| line.up)
+    }
+
+    /// Whether all of it arrives by one way at least.
+    pub fn surely_reaches(&self, from: usize) -> bool {
+        self.has_way(from, |line| line.up && line.loss == 0)
+    }
+
+    fn has_way(&self, from: usize, suits: impl Fn(&Line) -> bool) -> bool {
         let paths = if self.law.private { &Path::ALL[..] } else { &Path::ALL[..1] };
         paths.iter().any(|path| {
             let linked = self.nodes.iter().all(|node| node.links[*path as usize]);
-            linked && self.lines[from][*path as usize].up
+            linked && suits(&self.lines[from][*path as usize])
         })
     }
 

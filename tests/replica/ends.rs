@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use xlvs::ipvs::edit::Forward;
 use xlvs::ipvs::replica::{
     Buckets, ConnectionRecord, Key, Marks, Record, Refused, Replica, Report, Settings, Side, Source, Store,
@@ -58,14 +59,14 @@ pub fn connection(number: u32, server: u8) -> Record {
 /// What one end knows, with the changes that wait to be told.
 #[derive(Default)]
 pub struct Known {
-    pub records: HashMap<Key, Record>,
+    pub records: HashMap<Key, Record, RandomState>,
     pub room: usize,
     /// How often something has been put in or taken out.
     pub changes: u64,
     pub waiting: RefCell<VecDeque<Key>>,
     pub lost: RefCell<Buckets>,
     /// What the other end has told of.
-    pub told: HashSet<Key>,
+    pub told: HashSet<Key, RandomState>,
     /// Kept from being taken in.
     pub refused: Option<Key>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use xlvs::ipvs::replica::{Record, Refusal, State};
 
 use super::ends::{COMPARE, Chance, End, KEY, Pair, SILENCE, Weather, connection};
-use xlvs::ipvs::replica::Side;
+use xlvs::ipvs::replica::{Side, bucket_of, digest, fingerprint};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -276,4 +276,45 @@ fn a_session_that_another_has_replaced_stays_replaced() {
         assert_eq!(replica.receive(pair.now, &bytes, known), Err(Refusal::Repeated));
     }
     assert!(pair.ends[1].known.records.is_empty());
+}
+
+/// Two versions have to understand each other: what is between them is written down here, worked out by other means.
+#[test]
+fn datagrams_have_these_bytes_and_their_key_is_not_the_heartbeats_own() {
+    let now = xlvs::net::time::Instant::START + SECOND;
+    let hello = End::new(Side::Primary, 11, KEY, now).replica.take_outgoing(now).remove(0);
+    let hex: String = hello.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        hex,
+        "786c765201000000000000000000000b000000000000000000000000000000010000000100\
+         ab63d588cd2194bfc3d06760edb8a44d6ad9de694c80c147cefa6cb87d3ecb4a"
+    );
+}
+
+/// The sums that two ends compare are made of these.
+#[test]
+fn a_connection_falls_into_this_bucket_and_has_this_digest() {
+    let record = connection(1, 33);
+    let print = fingerprint(&record.key());
+    assert_eq!((print, bucket_of(print)), (0x2f42_5a51_d1a3_17ca, 189));
+    assert_eq!(digest(&record), Some(0xa6c1_1c13_565d_4a51));
+}
+
+/// What a comparison has to see: whatever decides where packets go.
+#[test]
+fn whatever_a_takeover_needs_makes_a_difference() {
+    let Record::Connection(usual) = connection(1, 33) else { unreachable!() };
+    let changes: [fn(&mut xlvs::ipvs::replica::ConnectionRecord); 5] = [
+        |record| record.server.set_port(81),
+        |record| record.state = 4,
+        |record| record.forward = xlvs::ipvs::edit::Forward::Route,
+        |record| record.marks.active = false,
+        |record| record.marks.awaits_port = true,
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut other = usual.clone();
+        change(&mut other);
+        let [usual, other] = [&usual, &other].map(|record| digest(&Record::Connection(record.clone())));
+        assert_ne!(usual, other, "change {number}");
+    }
 }

@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use siphasher::sip::SipHasher13;
 
 use super::bytes::put_own_end;
+use super::control::put_control;
 use super::record::{Key, Record};
 
 /// Buckets that what there is falls into, at either end into the same ones.
@@ -36,8 +37,8 @@ pub fn bucket_of(fingerprint: u64) -> usize {
     (fingerprint >> BUCKET_SHIFT) as usize
 }
 
-/// A number for what a record says that lasts: where the connection or template leads, and its state, but no times or counts.
-/// `None` of an end.
+/// A number for what a record says that lasts: where the connection or template leads, its state, and what the FTP helper knows,
+/// but no times or counts. `None` of an end.
 pub fn digest(record: &Record) -> Option<u64> {
     let mut bytes = Vec::with_capacity(128);
     record.key().put(&mut bytes);
@@ -46,6 +47,7 @@ pub fn digest(record: &Record) -> Option<u64> {
             put_own_end(&mut bytes, record.server);
             bytes.extend([record.forward as u8, record.state]);
             bytes.extend([record.marks.active, record.marks.awaits_port].map(u8::from));
+            record.ftp.iter().for_each(|ftp| put_control(&mut bytes, ftp));
         }
         Record::Template(record) => {
             put_own_end(&mut bytes, record.place);

@@ -1,0 +1,91 @@
+//! The tables of two routers, kept the same as the threads of two daemons do it.
+
+use std::time::Duration;
+
+use xlvs::ipvs::replica::{self, Installed, Replica, Settings, Side};
+
+use super::ends::{COMPARE, KEY, SILENCE};
+use super::{BEHIND, Talk, answer_behind, router, router_now, sequence, talk};
+use crate::support::audit;
+use crate::support::device::Device as _;
+use crate::support::engine::Router;
+
+/// Two routers, the first of which does the work.
+struct Routers {
+    routers: [Router; 2],
+    replicas: [Replica; 2],
+}
+
+impl Routers {
+    fn new() -> Self {
+        let routers = [router(), router()];
+        let settings =
+            |side| Settings { side, key: KEY.to_vec(), limit: 1400, silence: SILENCE, compare: COMPARE };
+        let replica = |router, side, session| Replica::new(router_now(router), settings(side), session);
+        let replicas = [replica(&routers[0], Side::Primary, 11), replica(&routers[1], Side::Backup, 22)];
+        let mut pair = Routers { routers, replicas };
+        pair.set_active([true, false]);
+        pair.pass(Duration::from_secs(2));
+        assert!(pair.replicas[0].is_settled() && pair.replicas[1].is_complete());
+        pair
+    }
+
+    /// As `turn` of the daemon's thread does.
+    fn set_active(&mut self, active: [bool; 2]) {
+        for (end, active) in active.into_iter().enumerate() {
+            let (router, replica) = (&self.routers[end], &mut self.replicas[end]);
+            let takes_over = active && !replica.is_active();
+            replica.set_active(router_now(router), active);
+            if takes_over {
+                replica::keep_all(router.tables());
+            }
+        }
+    }
+
+    /// Lets time pass, with a look at what is to be told every 5 ms.
+    fn pass(&mut self, time: Duration) {
+        let step = Duration::from_millis(5);
+        for _ in 0..time.as_millis() / step.as_millis() {
+            for from in [0, 1] {
+                let (tables, now) = (self.routers[from].tables(), router_now(&self.routers[from]));
+                let replica = &mut self.replicas[from];
+                match replica.is_holding(now) {
+                    true => tables.replication.hold(),
+                    false => tables.replication.release(now),
+                }
+                tables.replication.watch(replica.is_telling());
+                replica.pump(now, &**tables);
+                for bytes in replica.take_outgoing(now) {
+                    let to = &self.routers[1 - from];
+                    let mut installed = Installed { tables: to.tables(), now: router_now(to) };
+                    // The first ones are of another run.
+                    let _ = self.replicas[1 - from].receive(now, &bytes, &mut installed);
+                }
+            }
+            self.routers.iter_mut().for_each(|router| drop(router.advance(step)));
+        }
+    }
+
+    fn talk(&mut self, end: usize, protocol: &'static str, client: u16, port: u16) -> Talk<'_> {
+        talk(&mut self.routers[end], protocol, client, port)
+    }
+}
+
+/// What the FTP helper has rewritten after the standby was told of the connection shifts the numbers there, too.
+#[test]
+fn what_an_answer_of_ftp_has_shifted_is_told_of_a_connection_that_is_known() {
+    let mut pair = Routers::new();
+    let server = pair.talk(0, "tcp", 4000, 21).establish();
+    pair.pass(Duration::from_millis(100));
+    pair.talk(0, "tcp", 4000, 21).ask("PA", b"PASV\r\n");
+    pair.pass(Duration::from_millis(100));
+    let address = server.ip().to_string().replace('.', ",");
+    let answer = format!("227 here ({address},200,1).\r\n");
+    pair.talk(0, "tcp", 4000, 21).answer(server, "PA", answer.as_bytes());
+    pair.pass(Duration::from_millis(100));
+    assert!(pair.replicas[0].is_settled());
+    let answers = [0, 1].map(|end| answer_behind(&mut pair.routers[end], server));
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(sequence(&answers[0]), BEHIND + 1, "10,10,1,30 is longer than {address} by one");
+    assert_eq!(audit::miscounts(pair.routers[1].tables()), Vec::<String>::new());
+}

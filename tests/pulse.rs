@@ -7,6 +7,7 @@ mod seen;
 mod third;
 mod twin;
 mod upgrade;
+mod waiting;
 mod world;
 
 use std::net::IpAddr;
@@ -418,70 +419,6 @@ fn after_a_local_failure_it_returns_when_repaired_or_when_the_partner_is_active(
         director.until(active_at);
         assert!(director.is_active(), "silence counts again");
     }
-}
-
-fn waiting(role: Role) -> Settings {
-    Settings { wait: Duration::from_secs(10), ..settings(role) }
-}
-
-#[test]
-fn a_router_that_has_less_than_its_partner_waits_but_not_for_ever() {
-    let beaten = |until: u32| {
-        let mut primary = Director::start(waiting(Role::Primary), false);
-        primary.tell(Event::Joining(true));
-        for second in 1..=until {
-            primary.until(second.into()).hear(Word::Stopped);
-        }
-        primary
-    };
-    let mut primary = beaten(9);
-    assert!(!primary.is_active(), "the partner has what this one has not");
-    primary.tell(Event::Wish(Wish::Takeover));
-    let text = "the partner has connections of which this router has not been told yet; ask again";
-    primary.said_all(&[&format!("Err({text:?})")]);
-    primary.tell(Event::Joining(false));
-    primary.said_all(&["backup inactive: activating lvs"]);
-    assert!(beaten(10).is_active(), "after ten seconds it goes on with what it has");
-    let mut primary = beaten(1);
-    primary.until(6.9);
-    assert!(!primary.is_active());
-    assert!(primary.until(7.0).is_active(), "a partner that is silent tells nothing more");
-}
-
-#[test]
-fn a_router_that_comes_back_waits_anew() {
-    for forced in [true, false] {
-        let mut primary = Director::start(waiting(Role::Primary), forced);
-        // Silence makes it active; nobody has said that it joins.
-        primary.until(30.0).hear(Word::Stopped);
-        assert!(primary.is_active());
-        primary.tell(Event::Wish(Wish::Standby));
-        primary.tell(Event::Joining(true));
-        primary.until(31.0).hear(Word::Running);
-        primary.until(32.0).hear(Word::Stopped);
-        assert!(!primary.is_active(), "its partner has what it has not; forced: {forced}");
-        primary.tell(Event::Joining(false));
-        assert!(primary.is_active());
-    }
-}
-
-#[test]
-fn a_single_director_listens_to_nobody() {
-    let mut single = Director::start(Settings { pair: false, ..settings(Role::Backup) }, true);
-    single.hear(Word::Running);
-    assert!(single.is_active());
-}
-
-#[test]
-fn words_of_hold_change_nothing() {
-    let mut backup = Director::of(Role::Backup);
-    backup.until(1.0).hear(Word::Running);
-    for word in [Word::Hold, Word::Held] {
-        backup.until(2.0).hear(word);
-        assert!(!backup.is_active());
-    }
-    backup.hear(Word::Stopped);
-    assert!(backup.is_active(), "the word before was that the partner is active");
 }
 
 #[test]

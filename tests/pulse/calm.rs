@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use xlvs::pulse::{Path, State};
 
 use super::twin::key;
-use super::world::{Fault, MILLISECOND, SECOND, Time, World, name};
+use super::world::{Fault, Line, MILLISECOND, SECOND, Time, World, name};
 use crate::replica::ends::COMPARE;
 
 /// So long after the last trouble the routers have found each other, and the standby has been told of all.
@@ -74,6 +74,24 @@ impl World {
             self.calm.from = self.now;
         }
         self.note_ways();
+    }
+
+    /// Whether something of what this director sends arrives.
+    pub fn reaches(&self, from: usize) -> bool {
+        self.has_way(from, |line| line.up)
+    }
+
+    /// Whether all of it arrives by one way at least.
+    pub fn surely_reaches(&self, from: usize) -> bool {
+        self.has_way(from, |line| line.up && line.loss == 0)
+    }
+
+    fn has_way(&self, from: usize, suits: impl Fn(&Line) -> bool) -> bool {
+        let paths = if self.law.private { &Path::ALL[..] } else { &Path::ALL[..1] };
+        paths.iter().any(|path| {
+            let linked = self.nodes.iter().all(|node| node.links[*path as usize]);
+            linked && suits(&self.lines[from][*path as usize])
+        })
     }
 
     fn note_ways(&mut self) {

@@ -177,6 +177,8 @@ pub struct Node {
     /// Millionths by which its clock is too fast.
     drift: i64,
     offset: Time,
+    /// Whether it has addresses, or is about to have them, as long as it runs.
+    addresses: bool,
     pub(super) links: [bool; 2],
 }
 
@@ -200,7 +202,7 @@ impl Node {
 
     /// Whether it has addresses, or is about to have them.
     pub fn holds(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.pulse.word() == Word::Running)
+        self.process.is_some() && self.addresses
     }
 
     pub fn is_active(&self) -> bool {
@@ -245,6 +247,7 @@ impl World {
             process: None,
             drift: chance.between(0, 2 * law.drift + 1) as i64 - law.drift as i64,
             offset: chance.between(0, 100 * SECOND),
+            addresses: false,
             links: [true; 2],
         };
         let nodes = [node(), node()];
@@ -362,6 +365,7 @@ impl World {
             return;
         }
         let role = [Role::Primary, Role::Backup][node];
+        self.nodes[node].addresses = false;
         self.boots += 1;
         let boot = self.boots;
         let wire = Wire::new(role, self.law.key.as_ref(), boot);
@@ -384,7 +388,9 @@ impl World {
     pub(super) fn tell(&mut self, node: usize, event: Event) {
         let local = self.nodes[node].local(self.now);
         let Some(process) = &mut self.nodes[node].process else { return };
+        let gone = event == Event::Deactivated;
         let actions = process.pulse.handle(local, event);
+        self.nodes[node].addresses &= !gone;
         self.carry_out(node, actions);
     }
 
@@ -394,6 +400,7 @@ impl World {
                 Action::Send(word) => self.beat(node, word),
                 Action::Activate => {
                     self.note_takeover(node);
+                    self.nodes[node].addresses = true;
                     self.begin(node);
                     self.later(node, self.law.arrival, Event::Activated);
                 }
@@ -478,24 +485,6 @@ impl World {
             }
             Err(_) => {}
         }
-    }
-
-    /// Whether something of what this director sends arrives.
-    pub fn reaches(&self, from: usize) -> bool {
-        self.has_way(from, |line| line.up)
-    }
-
-    /// Whether all of it arrives by one way at least.
-    pub fn surely_reaches(&self, from: usize) -> bool {
-        self.has_way(from, |line| line.up && line.loss == 0)
-    }
-
-    fn has_way(&self, from: usize, suits: impl Fn(&Line) -> bool) -> bool {
-        let paths = if self.law.private { &Path::ALL[..] } else { &Path::ALL[..1] };
-        paths.iter().any(|path| {
-            let linked = self.nodes.iter().all(|node| node.links[*path as usize]);
-            linked && suits(&self.lines[from][*path as usize])
-        })
     }
 
     pub fn tell_story(&mut self, line: impl FnOnce() -> String) {

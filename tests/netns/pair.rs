@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use socket2::Socket;
 use xlvs::pulse::State;
 
 use super::daemon::Daemon;
@@ -283,27 +284,49 @@ fn each_router_shows_both() {
     }
 }
 
-/// What the first router has sent from its address in network `net` to this UDP port, as frames.
-fn record(lab: &Lab, port: &str, (net, to): (u8, u16), count: usize) -> Vec<Vec<u8>> {
-    const IPV4: [u8; 2] = [8, 0];
+/// Where UDP has its payload in a frame of IPv4 without options.
+const PAYLOAD: usize = 42;
+
+/// Hears from now on what goes by a port of the switch.
+fn listen(lab: &Lab, port: &str) -> Socket {
     let socket = lab.switch.enter(|| packet_socket(port));
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// What the first router has sent from its address in network `net` to this UDP port and `suits`, as frames.
+fn record(
+    mut socket: &Socket,
+    (net, to): (u8, u16),
+    count: usize,
+    suits: impl Fn(&[u8]) -> bool,
+) -> Vec<Vec<u8>> {
+    const IPV4: [u8; 2] = [8, 0];
     let mut recorded = Vec::new();
     while recorded.len() < count {
         let mut frame = vec![0; 2048];
         // A child of another test that ends interrupts it.
-        let length = match (&socket).read(&mut frame) {
+        let length = match socket.read(&mut frame) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             read => read.unwrap(),
         };
         frame.truncate(length);
         // The switch sends by this port, too; what it receives is the router's.
-        let is_told = length > 42 && frame[12..14] == IPV4 && frame[36..38] == to.to_be_bytes();
-        if is_told && frame[26..30] == [10, net, 0, 1] {
+        let is_told = length > PAYLOAD && frame[12..14] == IPV4 && frame[36..38] == to.to_be_bytes();
+        if is_told && frame[26..30] == [10, net, 0, 1] && suits(&frame[PAYLOAD..]) {
             recorded.push(frame);
         }
     }
     recorded
+}
+
+/// A frame with another last byte.
+fn forge(frame: &[u8]) -> Vec<u8> {
+    let mut forged = frame.to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    // No checksum, so that the kernel hands it on.
+    forged[40..PAYLOAD].fill(0);
+    forged
 }
 
 #[test]
@@ -315,17 +338,20 @@ fn what_a_third_host_has_recorded_changes_nothing_and_is_counted() {
         partner.is_some_and(|partner| partner.account.is_some())
     });
     // The primary says that it is active. A backup that believes that later gives way.
-    let recorded = record(&lab, "afront", (1, 539), 4);
+    let recorded = record(&listen(&lab, "afront"), (1, 539), 4, |_| true);
     let (done, said) = daemons[0].xlvs("standby");
     assert!(done, "{said}");
     await_active(&daemons, 1);
-    let refused = || daemons[1].status().pulse.and_then(|pulse| pulse.partner).unwrap().refused.repeated;
-    let before = refused();
+    let refused = || daemons[1].status().pulse.and_then(|pulse| pulse.partner).unwrap().refused;
+    let (before, count) = (refused(), recorded.len() as u64);
     let third = lab.client.enter(|| packet_socket("eth0"));
     for frame in &recorded {
         (&third).write_all(frame).unwrap();
+        (&third).write_all(&forge(frame)).unwrap();
     }
-    wait_until("all are counted", || refused() >= before + recorded.len() as u64);
+    wait_until("all are counted", || {
+        refused().repeated >= before.repeated + count && refused().forged == before.forged + count
+    });
     assert_eq!(states(&daemons), [State::Inactive, State::Active]);
     assert!(!daemons[1].log().contains("partner active: deactivating LVS"), "{}", daemons[1].log());
 }
@@ -335,26 +361,32 @@ fn what_a_third_host_says_of_connections_changes_nothing_and_is_counted() {
     const CONNECTIONS: usize = 20;
     let lab = lab_with_replica();
     let daemons = lab.start_both();
+    let ear = listen(&lab, "aback");
     let load = load(&lab, CONNECTIONS);
     await_synchronised(&daemons[1], CONNECTIONS, &load);
-    let recorded = record(&lab, "aback", (2, 5390), 4);
-    let refused = || -> u64 {
+    // Batches, which tell of connections.
+    let recorded = record(&ear, (2, 5390), 2, |payload| payload[6] == 1);
+    let refused = |reason: &str| -> u64 {
         let replica = daemons[1].status().replica.unwrap();
-        replica.refused.iter().map(|(_, count)| count).sum()
+        replica.refused.iter().filter(|(name, _)| name == reason).map(|(_, count)| count).sum()
     };
-    let (before, connections) = (refused(), daemons[1].status().connections);
+    let reasons = ["repeated", "forged", "stranger"];
+    let (before, connections) = (reasons.map(refused), daemons[1].status().connections);
+    let records = daemons[1].status().replica.unwrap().records;
     let third = lab.server.enter(|| packet_socket("eth0"));
     // As they were, and with another last byte.
     for frame in &recorded {
         (&third).write_all(frame).unwrap();
-        let mut forged = frame.clone();
-        *forged.last_mut().unwrap() ^= 1;
-        // No checksum, so that the kernel hands it on.
-        forged[40..42].fill(0);
-        (&third).write_all(&forged).unwrap();
+        (&third).write_all(&forge(frame)).unwrap();
+        // Genuine, from an address that is not the partner's.
+        lab.server.enter(|| {
+            let socket = UdpSocket::bind("10.2.0.100:0").unwrap();
+            socket.send_to(&frame[PAYLOAD..], "10.2.0.2:5390").unwrap();
+        });
     }
-    let wanted = before + 2 * recorded.len() as u64;
-    wait_until("all are counted", || refused() >= wanted);
+    let wanted = before.map(|count| count + recorded.len() as u64);
+    wait_until("all are counted", || reasons.map(refused) == wanted);
+    assert_eq!(daemons[1].status().replica.unwrap().records, records);
     assert_eq!(states(&daemons), [State::Active, State::Inactive]);
     assert_eq!(daemons[1].status().connections, connections);
     await_synchronised(&daemons[1], CONNECTIONS, &load);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use xlvs::ipvs::edit::Forward;
 use xlvs::ipvs::replica::{
-    Buckets, ConnectionRecord, Key, Marks, Record, Refused, Replica, Report, Settings, Side, Source, Store,
-    bucket_of, fingerprint,
+    Buckets, ConnectionRecord, Key, Marks, PARTS, Record, Refused, Replica, Report, Settings, Side, Source,
+    Store, bucket_of, fingerprint,
 };
 use xlvs::net::addr::Protocol;
 use xlvs::net::time::Instant;
@@ -114,8 +114,12 @@ impl Source for Known {
     }
 
     fn part(&self, number: usize, _: Instant) -> Vec<Record> {
-        let first = number == 0;
-        self.records.values().filter(|_| first).cloned().collect()
+        // One half is in the first part, the other one in the last.
+        if number != 0 && number != PARTS - 1 {
+            return Vec::new();
+        }
+        let of_half = |record: &&Record| fingerprint(&record.key()).is_multiple_of(2) == (number == 0);
+        self.records.values().filter(of_half).cloned().collect()
     }
 }
 

@@ -212,12 +212,17 @@ fn two_active_ones_tell_each_other_nothing_and_the_one_that_gives_way_is_told_an
 fn forged_repeated_and_garbled_datagrams_change_nothing_and_are_counted() {
     let mut pair = told(8, 100);
     pair.recorded = Some([Vec::new(), Vec::new()]);
-    pair.ends[0].known.put(connection(200, 33));
+    // Some overtake others.
+    pair.weather.delay = 20;
+    for number in 200..250 {
+        pair.ends[0].known.put(connection(number, 33));
+        pair.pass(Duration::from_millis(5));
+    }
     pair.pass(3 * SECOND);
-    pair.ends[0].known.end(&connection(200, 33).key());
+    (200..250).for_each(|number| pair.ends[0].known.end(&connection(number, 33).key()));
     pair.pass(SECOND);
     let recorded = pair.recorded.take().unwrap();
-    assert!(recorded[0].len() > 8);
+    assert!(recorded[0].len() > 50);
     let mut attack = |to: usize, bytes: &[u8], expected: Refusal| {
         let before = pair.report(to);
         let End { replica, known } = &mut pair.ends[to];
@@ -317,4 +322,44 @@ fn whatever_a_takeover_needs_makes_a_difference() {
         let [usual, other] = [&usual, &other].map(|record| digest(&Record::Connection(record.clone())));
         assert_ne!(usual, other, "change {number}");
     }
+}
+
+#[test]
+fn no_more_than_64_batches_are_on_their_way() {
+    let mut pair = told(12, 10);
+    pair.ends[0].known.room = 10_000;
+    // What is acknowledged does not arrive.
+    pair.weather.cut = [false, true];
+    pair.recorded = Some([Vec::new(), Vec::new()]);
+    (100..8000).for_each(|number| pair.ends[0].known.put(connection(number, 33)));
+    // Nothing is sent again as early as that.
+    pair.pass(Duration::from_millis(50));
+    let recorded = pair.recorded.take().unwrap();
+    assert_eq!(recorded[0].iter().filter(|bytes| bytes[6] == 1).count(), 64);
+}
+
+#[test]
+fn a_template_that_leads_elsewhere_or_is_assured_makes_a_difference() {
+    let template = |server: u8, assured| {
+        let key = xlvs::ipvs::persistence::TemplateKey {
+            protocol: xlvs::net::addr::Protocol::TCP,
+            client: [10, 0, 0, 1].into(),
+            virtual_address: ([10, 10, 1, 30], 80).into(),
+            call_id: None,
+        };
+        digest(&Record::Template(Box::new(xlvs::ipvs::replica::TemplateRecord {
+            key,
+            home: None,
+            forward: xlvs::ipvs::edit::Forward::Masquerade,
+            place: ([10, 8, 8, server], 80).into(),
+            timeout: 60,
+            remaining: SECOND,
+            packets: 0,
+            assured,
+            one_packet: false,
+            synced: false,
+        })))
+    };
+    assert_ne!(template(33, false), template(34, false));
+    assert_ne!(template(33, false), template(33, true));
 }

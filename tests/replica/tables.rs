@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use xlvs::ipvs::replica::{self, Installed, Replica, Settings, Side};
+use xlvs::ipvs::replica::{
+    self, Installed, PARTS, Replica, Replication, Settings, Side, bucket_of, fingerprint,
+};
 
-use super::ends::{COMPARE, KEY, SILENCE};
+use super::ends::{COMPARE, KEY, SILENCE, connection};
 use super::{BEHIND, Talk, answer_behind, router, router_now, sequence, talk};
 use crate::support::audit;
 use crate::support::device::Device as _;
@@ -88,4 +90,34 @@ fn what_an_answer_of_ftp_has_shifted_is_told_of_a_connection_that_is_known() {
     assert_eq!(answers[0], answers[1]);
     assert_eq!(sequence(&answers[0]), BEHIND + 1, "10,10,1,30 is longer than {address} by one");
     assert_eq!(audit::miscounts(pair.routers[1].tables()), Vec::<String>::new());
+}
+
+/// What counts as the partner's at this end.
+fn borrowed(router: &Router) -> usize {
+    (0..PARTS).map(|part| replica::borrowed_part(router.tables(), part, router_now(router)).len()).sum()
+}
+
+#[test]
+fn what_a_standby_was_told_of_is_its_own_once_it_does_the_work() {
+    let mut pair = Routers::new();
+    pair.talk(0, "tcp", 3000, 443).establish();
+    pair.pass(Duration::from_millis(100));
+    assert_eq!(pair.routers.each_ref().map(borrowed), [0, 2], "a connection and its template");
+    pair.set_active([false, true]);
+    assert_eq!(pair.routers.each_ref().map(borrowed), [0, 0]);
+}
+
+#[test]
+fn a_change_that_finds_no_room_marks_its_bucket_once() {
+    let replication = Replication::default();
+    let key = |number| connection(number, 33).key();
+    replication.watch(true);
+    (0..1 << 16).for_each(|number| replication.note(|| key(number)));
+    assert!(replication.lost().is_empty());
+    replication.note(|| key(70_000));
+    let lost = replication.lost();
+    assert_eq!(lost.iter().collect::<Vec<_>>(), [bucket_of(fingerprint(&key(70_000)))]);
+    assert!(replication.lost().is_empty());
+    replication.watch(false);
+    assert_eq!(replication.waiting(), 0, "nobody is there to be told");
 }

@@ -399,6 +399,7 @@ fn a_lost_link_leaves_the_work_to_the_partner() {
     assert!(primary.is_active());
     let mut primary = Director::start(settings(Role::Primary), true);
     primary.tell(Event::Link(Path::Private, false));
+    primary.until(1.0).hear(Word::Stopped);
     assert!(!primary.is_active(), "either link is a reason");
     let mut careless = Director::start(Settings { monitor_links: false, ..settings(Role::Primary) }, true);
     careless.tell(Event::Link(Path::Public, false));

@@ -22,6 +22,7 @@ mod netns {
     mod machine;
     mod namespace;
     mod pair;
+    mod pair_cables;
     mod pulse;
     mod queues;
     mod reconfigure;

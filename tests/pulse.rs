@@ -1,6 +1,7 @@
 //! The failover pair: the bytes of heartbeats, the table of reference/piranha.md 4.3, what docs/pulse.md adds, and both
 //! directors together in a simulated network.
 
+mod cables;
 mod calm;
 mod schedules;
 mod seen;

@@ -1,6 +1,7 @@
 //! What another process needs to go on: records of connections and templates, and what is made of them.
 
 pub mod ends;
+mod paths;
 mod protocol;
 mod tables;
 

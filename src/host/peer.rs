@@ -36,18 +36,6 @@ impl PeerSocket {
         self.socket.send_to(bytes, self.there).map(drop)
     }
 
-    /// Waits for a datagram, but no longer than `patience`.
-    pub fn wait(&self, patience: Duration) -> io::Result<()> {
-        let mut sources = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        // Rounded up, lest nothing be waited for at all.
-        let patience = patience + Duration::from_micros(999);
-        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-        match poll(&mut sources, patience) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// The next datagram that has come, cut to `buffer`, and whether it is from the other one's address.
     pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Option<(bool, &'a [u8])>> {
         match self.socket.recv_from(buffer) {
@@ -55,5 +43,18 @@ impl PeerSocket {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Waits until one of the sockets has a datagram, but no longer than `patience`.
+pub fn await_any(sockets: &[&PeerSocket], patience: Duration) -> io::Result<()> {
+    let mut sources: Vec<_> =
+        sockets.iter().map(|socket| PollFd::new(socket.socket.as_fd(), PollFlags::POLLIN)).collect();
+    // Rounded up, lest nothing be waited for at all.
+    let patience = patience + Duration::from_micros(999);
+    let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    match poll(&mut sources, patience) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use socket2::Socket;
+use xlvs::ipvs::replica::Path;
 use xlvs::pulse::State;
 
 use super::daemon::Daemon;
@@ -35,7 +36,7 @@ fn lab() -> Lab {
 }
 
 /// They do so by the protocol of xlvs, which comes with a key.
-fn lab_with_replica() -> Lab {
+pub fn lab_with_replica() -> Lab {
     silent_lab().with_key()
 }
 
@@ -48,18 +49,18 @@ fn silent_lab() -> Lab {
     lab
 }
 
-fn load(lab: &Lab, connections: usize) -> Load {
+pub fn load(lab: &Lab, connections: usize) -> Load {
     let service: SocketAddr = format!("{VIP}:80").parse().unwrap();
     Load::start(&lab.client, service, connections, Duration::from_millis(connections as u64))
 }
 
-fn await_active(daemons: &[Daemon; 2], active: usize) {
+pub fn await_active(daemons: &[Daemon; 2], active: usize) {
     let wanted = [0, 1].map(|router| if router == active { State::Active } else { State::Inactive });
     wait_until("the work has moved", || states(daemons) == wanted);
 }
 
 /// Waits until a router knows all connections.
-fn await_synchronised(daemon: &Daemon, connections: usize, load: &Load) {
+pub fn await_synchronised(daemon: &Daemon, connections: usize, load: &Load) {
     wait_until("the backup knows all connections", || {
         load.check();
         let status = daemon.status();
@@ -246,14 +247,19 @@ fn a_partner_that_is_not_told_is_not_given_the_work() {
     let daemons = lab.start_both();
     let load = load(&lab, 20);
     await_synchronised(&daemons[1], 20, &load);
-    // The carrier stays.
-    let [_, back] = Lab::ports(1);
-    lab.switch.run(&format!("bridge link set dev {back} state 0"));
+    // Heartbeats go on, on both paths.
+    let block = |does: &str| {
+        let rule = format!("rule {does} ipproto udp dport 5390 blackhole");
+        for router in &lab.routers {
+            router.ip(&rule);
+        }
+    };
+    block("add");
     let telling = || daemons[0].status().replica.unwrap().state;
     wait_until("the partner is not heard there", || telling() == xlvs::ipvs::replica::State::Alone);
     let (done, said) = daemons[0].xlvs("standby");
     assert!(!done && said.contains("would take over without them"), "{said}");
-    lab.switch.run(&format!("bridge link set dev {back} state 3"));
+    block("del");
     await_synchronised(&daemons[1], 20, &load);
     let (done, said) = daemons[0].xlvs("standby");
     assert!(done, "{said}");
@@ -361,11 +367,9 @@ fn what_a_third_host_says_of_connections_changes_nothing_and_is_counted() {
     const CONNECTIONS: usize = 20;
     let lab = lab_with_replica();
     let daemons = lab.start_both();
-    let ear = listen(&lab, "aback");
+    let [front, back] = ["afront", "aback"].map(|port| listen(&lab, port));
     let load = load(&lab, CONNECTIONS);
     await_synchronised(&daemons[1], CONNECTIONS, &load);
-    // Batches, which tell of connections.
-    let recorded = record(&ear, (2, 5390), 2, |payload| payload[6] == 1);
     let refused = |reason: &str| -> u64 {
         let replica = daemons[1].status().replica.unwrap();
         replica.refused.iter().filter(|(name, _)| name == reason).map(|(_, count)| count).sum()
@@ -373,20 +377,23 @@ fn what_a_third_host_says_of_connections_changes_nothing_and_is_counted() {
     let reasons = ["repeated", "forged", "stranger"];
     let (before, connections) = (reasons.map(refused), daemons[1].status().connections);
     let records = daemons[1].status().replica.unwrap().records;
-    let third = lab.server.enter(|| packet_socket("eth0"));
-    // As they were, and with another last byte.
-    for frame in &recorded {
-        (&third).write_all(frame).unwrap();
-        (&third).write_all(&forge(frame)).unwrap();
-        // Genuine, from an address that is not the partner's.
-        lab.server.enter(|| {
-            let socket = UdpSocket::bind("10.2.0.100:0").unwrap();
-            socket.send_to(&frame[PAYLOAD..], "10.2.0.2:5390").unwrap();
-        });
+    let mut attacks = 0;
+    // Batches, which tell of connections, go by the private path; by the other one it is told that it works.
+    for (net, host, ear, kind) in [(2, &lab.server, &back, 1), (1, &lab.client, &front, 0)] {
+        let third = host.enter(|| packet_socket("eth0"));
+        let own = host.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        // As they were, with another last byte, and genuine from an address that is not the partner's.
+        for frame in record(ear, (net, 5390), 2, |payload| payload[6] == kind) {
+            (&third).write_all(&frame).unwrap();
+            (&third).write_all(&forge(&frame)).unwrap();
+            own.send_to(&frame[PAYLOAD..], format!("10.{net}.0.2:5390")).unwrap();
+            attacks += 1;
+        }
     }
-    let wanted = before.map(|count| count + recorded.len() as u64);
+    let wanted = before.map(|count| count + attacks);
     wait_until("all are counted", || reasons.map(refused) == wanted);
-    assert_eq!(daemons[1].status().replica.unwrap().records, records);
+    let replica = daemons[1].status().replica.unwrap();
+    assert_eq!((replica.records, replica.path), (records, Some(Path::Private)));
     assert_eq!(states(&daemons), [State::Active, State::Inactive]);
     assert_eq!(daemons[1].status().connections, connections);
     await_synchronised(&daemons[1], CONNECTIONS, &load);

@@ -103,7 +103,7 @@ fn trouble(world: &mut World, chance: &mut Chance) {
     let path = Path::ALL[chance.between(0, 2) as usize];
     let until = at + chance.between(MILLISECOND, 25 * SECOND);
     let forced = chance.permille(100);
-    let kinds = if world.law.sync.is_some() { 13 } else { 11 };
+    let kinds = if world.law.sync.is_some() { 14 } else { 12 };
     match chance.between(0, kinds) {
         0 => world.at(at, Fault::Kill(node)),
         1 => world.at(at, Fault::Terminate(node)),
@@ -126,7 +126,15 @@ fn trouble(world: &mut World, chance: &mut Chance) {
         }
         9 => return (0..20).for_each(|n| world.at(at + n * 100 * MILLISECOND, Fault::Attack(node))),
         10 => return world.at(at, Fault::Upgrade(node)),
-        11 => return (0..20).for_each(|n| world.at(at + n * 100 * MILLISECOND, Fault::AttackReplica(node))),
+        11 => {
+            // One cable, both ways.
+            for node in [0, 1] {
+                world.at(at, Fault::Line(node, path, Line { up: false, ..Line::PERFECT }));
+                world.at(until.min(TROUBLE), Fault::Line(node, path, line(chance)));
+            }
+            return;
+        }
+        12 => return (0..20).for_each(|n| world.at(at + n * 100 * MILLISECOND, Fault::AttackReplica(node))),
         _ => return world.at(at, Fault::Forget(node)),
     }
     world.at(until, Fault::Start(node, forced));
@@ -266,7 +274,7 @@ fn play(seed: u64, story: bool, sync: bool) -> Result<Account, (String, Vec<Stri
     let settled = settled + world.law.slow(world.law.sync.unwrap_or_default());
     let end = settled + 4 * world.law.slow(world.law.deadtime);
     if sync {
-        world.invite_clients(end - 2 * world.law.slow(world.law.deadtime));
+        world.invite_clients(SECOND, end - 2 * world.law.slow(world.law.deadtime));
         for (node, path) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             world.at(settled, Fault::Line(node, Path::ALL[path], Line::PERFECT));
         }

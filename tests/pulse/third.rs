@@ -4,6 +4,7 @@ use xlvs::ipvs::replica;
 use xlvs::pulse::Path;
 use xlvs::pulse::wire::Refusal;
 
+use super::twin::of_replica;
 use super::world::{Chance, Kind, World};
 use crate::pulse::Word;
 
@@ -13,7 +14,7 @@ const RECORDED_MAX: usize = 64;
 pub struct Third {
     chance: Chance,
     heartbeats: [Vec<(Path, Vec<u8>)>; 2],
-    datagrams: [Vec<Vec<u8>>; 2],
+    datagrams: [Vec<(Path, Vec<u8>)>; 2],
 }
 
 impl Third {
@@ -26,8 +27,8 @@ impl Third {
         keep(&mut self.chance, &mut self.heartbeats[to], (path, bytes.to_vec()));
     }
 
-    pub fn record_replica(&mut self, to: usize, bytes: &[u8]) {
-        keep(&mut self.chance, &mut self.datagrams[to], bytes.to_vec());
+    pub fn record_replica(&mut self, to: usize, path: Path, bytes: &[u8]) {
+        keep(&mut self.chance, &mut self.datagrams[to], (path, bytes.to_vec()));
     }
 
     fn pick(&mut self, limit: usize) -> usize {
@@ -86,8 +87,8 @@ impl World {
         let third = &mut self.third;
         let kind = third.pick(4);
         let from = if kind == 2 { 1 - to } else { to };
-        let mut bytes = match third.datagrams[from].len() {
-            0 => vec![0; 100],
+        let (path, mut bytes) = match third.datagrams[from].len() {
+            0 => (Path::Public, vec![0; 100]),
             kept => third.datagrams[from][third.chance.between(0, kept as u64) as usize].clone(),
         };
         match kind {
@@ -100,7 +101,7 @@ impl World {
             return;
         };
         let before = (twin.known.changes, twin.standing(local));
-        let received = twin.replica.receive(local, &bytes, &mut twin.known);
+        let received = twin.replica.receive(local, of_replica(path), &bytes, &mut twin.known);
         let after = (twin.known.changes, twin.standing(local));
         match received {
             Ok(()) => self.breach = Some(format!("a datagram of kind {kind} of a third host was taken")),

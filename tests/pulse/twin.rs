@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use xlvs::ipvs::replica::{Key, Record, Replica, Settings, Side, State};
+use xlvs::ipvs::replica::{self, Key, Record, Replica, Settings, Side, State};
 use xlvs::net::time::Instant;
 use xlvs::pulse::{Event, Path, Role};
 
-use super::world::{Chance, Kind, MILLISECOND, SECOND, Time, World, name};
+use super::world::{Chance, Kind, Law, MILLISECOND, Time, World, name};
 use crate::replica::ends::{COMPARE, KEY, Known, connection};
 
 const CLIENTS: u32 = 30;
@@ -36,12 +36,19 @@ pub struct Twin {
 }
 
 impl Twin {
-    pub fn new(role: Role, (now, local): (Time, Instant), boot: u64, silence: Duration) -> Twin {
+    pub fn new(role: Role, (now, local): (Time, Instant), boot: u64, law: &Law) -> Twin {
         let side = match role {
             Role::Primary => Side::Primary,
             Role::Backup => Side::Backup,
         };
-        let settings = Settings { side, key: KEY.to_vec(), limit: 1400, silence, compare: COMPARE };
+        let settings = Settings {
+            side,
+            key: KEY.to_vec(),
+            private: law.private,
+            limit: 1400,
+            silence: law.deadtime,
+            compare: COMPARE,
+        };
         let known = Known { room: 8, ..Known::default() };
         Twin {
             replica: Replica::new(local, settings, boot),
@@ -77,10 +84,11 @@ impl Twin {
     }
 
     /// What nothing that a third host sends may change, and how much has been refused.
-    pub fn standing(&self, now: Instant) -> ((State, [bool; 5], u64), u64) {
+    pub fn standing(&self, now: Instant) -> ((State, [bool; 6], u64), u64) {
         let (replica, report) = (&self.replica, self.replica.report(now));
         let [holds, joins] = [replica.is_holding(now), replica.is_joining(now)];
-        let flags = [report.in_sync, report.partner_active, report.partner_in_sync, holds, joins];
+        let private = report.path == Some(replica::Path::Private);
+        let flags = [report.in_sync, report.partner_active, report.partner_in_sync, holds, joins, private];
         ((report.state, flags, report.records), report.refused.iter().map(|(_, count)| count).sum())
     }
 
@@ -107,6 +115,14 @@ fn changed(record: &Record) -> Record {
     };
     record.state = STATES[usize::from(record.state == STATES[0])];
     Record::Connection(record)
+}
+
+/// The same path, as the replica calls it.
+pub fn of_replica(path: Path) -> replica::Path {
+    match path {
+        Path::Private => replica::Path::Private,
+        Path::Public => replica::Path::Public,
+    }
 }
 
 /// A connection as its client knows it.
@@ -196,9 +212,17 @@ impl World {
         }
     }
 
-    /// Has clients send something now and then, until `end`.
-    pub fn invite_clients(&mut self, end: Time) {
-        let mut at = SECOND;
+    /// How long ago what the active director has not had acknowledged yet was told.
+    pub fn lag(&self) -> Duration {
+        let active = self.nodes.iter().filter(|node| node.is_active());
+        let twins = active.filter_map(|node| Some((node, node.process.as_ref()?.twin.as_ref()?)));
+        let lag = twins.map(|(node, twin)| twin.replica.report(node.local(self.now)).lag_ms);
+        Duration::from_millis(lag.max().unwrap_or(0))
+    }
+
+    /// Has clients send something now and then, from `begin` until `end`.
+    pub fn invite_clients(&mut self, begin: Time, end: Time) {
+        let mut at = begin;
         while at < end {
             self.packet_at(at);
             at += self.clients.chance.between(20, 500) * MILLISECOND;
@@ -221,9 +245,12 @@ impl World {
         let settled = twin.is_settled().then(|| twin.replica.told_session()).flatten();
         let settled = settled.map(|session| (session, twin.known.changes));
         let news = std::mem::replace(&mut twin.settled, settled) != settled;
-        let path = if self.law.private { Path::Private } else { Path::Public };
-        for bytes in outgoing {
-            self.send(node, path, Kind::Replica, bytes);
+        for datagram in outgoing {
+            let path = match datagram.path {
+                replica::Path::Private => Path::Private,
+                replica::Path::Public => Path::Public,
+            };
+            self.send(node, path, Kind::Replica, datagram.bytes);
         }
         if let Some((session, _)) = settled.filter(|_| news) {
             self.acknowledge(node, session);
@@ -259,11 +286,11 @@ impl World {
         let Twin { replica, known, .. } = &mut **twin;
         // What is not taken is counted.
         let before = known.changes;
-        if replica.receive(local, bytes, known).is_ok() {
+        if replica.receive(local, of_replica(path), bytes, known).is_ok() {
             twin.heard = Some(self.now);
         }
         let Twin { replica, known, .. } = &**twin;
-        self.third.record_replica(to, bytes);
+        self.third.record_replica(to, path, bytes);
         if known.changes == before {
             return self.turn(to);
         }

@@ -24,7 +24,7 @@ impl World {
         process.pulse = pulse;
         process.wire = Wire::new(role, self.law.key.as_ref(), self.boots);
         if let Some(twin) = &mut process.twin {
-            let mut next = Twin::new(role, (self.now, local), self.boots, self.law.deadtime);
+            let mut next = Twin::new(role, (self.now, local), self.boots, &self.law);
             next.known.records.clone_from(&twin.known.records);
             next.known.told.clone_from(&twin.known.told);
             next.goes_on(twin, (self.now, local), state == State::Active);

@@ -371,8 +371,7 @@ impl World {
         let wire = Wire::new(role, self.law.key.as_ref(), boot);
         let local = self.nodes[node].local(self.now);
         let (pulse, first) = Pulse::start(local, self.law.settings(role), forced);
-        let twin =
-            self.law.sync.map(|_| Box::new(Twin::new(role, (self.now, local), boot, self.law.deadtime)));
+        let twin = self.law.sync.map(|_| Box::new(Twin::new(role, (self.now, local), boot, &self.law)));
         let started = self.now;
         self.nodes[node].process = Some(Process { pulse, wire, boot, started, forced, heard: None, twin });
         self.carry_out(node, first);

@@ -1,4 +1,4 @@
-//! Two ends of the synchronisation, each with what it knows, and a wire between them that loses, doubles and delays.
+//! Two ends of the synchronisation, each with what it knows, and two paths between them that lose, double and delay.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -7,8 +7,8 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use xlvs::ipvs::edit::Forward;
 use xlvs::ipvs::replica::{
-    Buckets, ConnectionRecord, Key, Marks, PARTS, Record, Refused, Replica, Report, Settings, Side, Source,
-    Store, bucket_of, fingerprint,
+    Buckets, ConnectionRecord, Datagram, Key, Marks, PARTS, Path, Record, Refusal, Refused, Replica, Report,
+    Settings, Side, Source, Store, bucket_of, fingerprint,
 };
 use xlvs::net::addr::Protocol;
 use xlvs::net::time::Instant;
@@ -155,7 +155,14 @@ pub struct End {
 
 impl End {
     pub fn new(side: Side, session: u64, key: &[u8], now: Instant) -> End {
-        let settings = Settings { side, key: key.to_vec(), limit: 1400, silence: SILENCE, compare: COMPARE };
+        let settings = Settings {
+            side,
+            key: key.to_vec(),
+            private: true,
+            limit: 1400,
+            silence: SILENCE,
+            compare: COMPARE,
+        };
         let known = Known { room: 1000, ..Known::default() };
         End { replica: Replica::new(now, settings, session), known }
     }
@@ -171,6 +178,8 @@ pub struct Weather {
     pub delay: u64,
     /// By sender: nothing gets through.
     pub cut: [bool; 2],
+    /// By path, and by sender: the same of one path.
+    pub broken: [[bool; 2]; 2],
 }
 
 /// The two, the wire, and the time.
@@ -179,10 +188,10 @@ pub struct Pair {
     pub now: Instant,
     pub weather: Weather,
     pub chance: Chance,
-    wire: BTreeMap<(Instant, u64), (usize, Vec<u8>)>,
+    wire: BTreeMap<(Instant, u64), (usize, Datagram)>,
     sent: u64,
     /// All that was sent, by sender, if somebody wants it.
-    pub recorded: Option<[Vec<Vec<u8>>; 2]>,
+    pub recorded: Option<[Vec<Datagram>; 2]>,
     pub longest: usize,
 }
 
@@ -216,19 +225,20 @@ impl Pair {
         self.ends[end].replica.report(self.now)
     }
 
-    fn send(&mut self, from: usize, bytes: Vec<u8>) {
-        self.longest = self.longest.max(bytes.len());
+    fn send(&mut self, from: usize, datagram: &Datagram) {
+        self.longest = self.longest.max(datagram.bytes.len());
         if let Some(recorded) = &mut self.recorded {
-            recorded[from].push(bytes.clone());
+            recorded[from].push(datagram.clone());
         }
-        if self.weather.cut[from] || self.chance.below(100) < self.weather.loss {
+        let cut = self.weather.cut[from] || self.weather.broken[datagram.path as usize][from];
+        if cut || self.chance.below(100) < self.weather.loss {
             return;
         }
         let copies = 1 + u64::from(self.chance.below(100) < self.weather.doubles);
         for _ in 0..copies {
             let delay = Duration::from_micros(100 + self.chance.below(1000 * self.weather.delay + 1));
             self.sent += 1;
-            self.wire.insert((self.now + delay, self.sent), (1 - from, bytes.clone()));
+            self.wire.insert((self.now + delay, self.sent), (1 - from, datagram.clone()));
         }
     }
 
@@ -236,10 +246,21 @@ impl Pair {
         for from in [0, 1] {
             let end = &mut self.ends[from];
             end.replica.pump(self.now, &end.known);
-            for bytes in end.replica.take_outgoing(self.now) {
-                self.send(from, bytes);
+            for datagram in end.replica.take_outgoing(self.now) {
+                self.send(from, &datagram);
             }
         }
+    }
+
+    /// Hands a datagram to an end.
+    pub fn hand(&mut self, to: usize, datagram: &Datagram) -> Result<(), Refusal> {
+        let End { replica, known } = &mut self.ends[to];
+        replica.receive(self.now, datagram.path, &datagram.bytes, known)
+    }
+
+    /// The path by which an end sends.
+    pub fn path(&self, end: usize) -> Path {
+        self.report(end).path.unwrap()
     }
 
     /// Lets time pass. Whoever has something to tell is asked every 5 ms, as the daemon does.
@@ -254,10 +275,9 @@ impl Pair {
             let arrival = self.wire.keys().next().map(|(at, _)| *at);
             self.now = arrival.unwrap_or(end).min(poll).min(end).max(self.now);
             while let Some(entry) = self.wire.first_entry().filter(|entry| entry.key().0 <= self.now) {
-                let (to, bytes) = entry.remove();
-                let End { replica, known } = &mut self.ends[to];
+                let (to, datagram) = entry.remove();
                 // What is refused is counted.
-                let _ = replica.receive(self.now, &bytes, known);
+                let _ = self.hand(to, &datagram);
             }
             // An answer or an acknowledgement leaves at once.
             if arrival.is_some_and(|arrival| arrival <= self.now) {

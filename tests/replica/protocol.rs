@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use xlvs::ipvs::replica::{Record, Refusal, State};
+use xlvs::ipvs::replica::{Datagram, Path, Record, Refusal, State};
 
 use super::ends::{COMPARE, Chance, End, KEY, Pair, SILENCE, Weather, connection};
 use xlvs::ipvs::replica::{Side, bucket_of, digest, fingerprint};
@@ -10,7 +10,7 @@ use xlvs::ipvs::replica::{Side, bucket_of, digest, fingerprint};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The first one is active and has so many connections; the second one has been told.
-fn told(seed: u64, connections: u32) -> Pair {
+pub fn told(seed: u64, connections: u32) -> Pair {
     let mut pair = Pair::new(seed);
     (0..connections).for_each(|number| pair.ends[0].known.put(connection(number, 33)));
     pair.set_active(0, true);
@@ -18,7 +18,7 @@ fn told(seed: u64, connections: u32) -> Pair {
     pair
 }
 
-fn is_told(pair: &Pair, record: &Record) -> bool {
+pub fn is_told(pair: &Pair, record: &Record) -> bool {
     pair.ends[1].known.records.get(&record.key()) == Some(record)
 }
 
@@ -38,7 +38,7 @@ fn a_standby_is_told_of_all_and_then_of_every_change() {
     pair.pass(Duration::from_millis(10));
     assert!(pair.are_equal());
     assert!(is_told(&pair, &connection(1, 35)) && is_told(&pair, &connection(7000, 34)));
-    assert!(pair.report(0).sent <= before + 2, "one batch for all, and perhaps a hello");
+    assert!(pair.report(0).sent <= before + 3, "one batch for all, and perhaps a hello by each path");
     // What is no news is not told.
     let before = pair.report(1).records;
     pair.ends[0].known.put(connection(1, 35));
@@ -57,7 +57,7 @@ fn whatever_the_network_does_both_have_the_same_in_the_end() {
             loss: weathers.below(40),
             doubles: weathers.below(30),
             delay: weathers.below(60),
-            cut: [false; 2],
+            ..Weather::default()
         };
         (0..300).for_each(|number| pair.ends[0].known.put(connection(number, 33)));
         pair.set_active(0, true);
@@ -68,8 +68,13 @@ fn whatever_the_network_does_both_have_the_same_in_the_end() {
                 0 => pair.ends[0].known.end(&connection(number, 33).key()),
                 _ => pair.ends[0].known.put(connection(number, server)),
             }
+            if pair.chance.below(20) == 0 {
+                let [path, from] = [0, 1].map(|_| pair.chance.below(2) as usize);
+                pair.weather.broken[path][from] ^= true;
+            }
             pair.pass(Duration::from_millis(20));
         }
+        pair.weather.broken = [[false; 2]; 2];
         pair.settle(0, 60 * SECOND);
         assert!(pair.are_equal(), "seed {seed}");
         pair.weather = Weather::default();
@@ -223,41 +228,49 @@ fn forged_repeated_and_garbled_datagrams_change_nothing_and_are_counted() {
     pair.pass(SECOND);
     let recorded = pair.recorded.take().unwrap();
     assert!(recorded[0].len() > 50);
-    let mut attack = |to: usize, bytes: &[u8], expected: Refusal| {
+    let mut attack = |to: usize, path: Path, bytes: &[u8], expected: Refusal| {
         let before = pair.report(to);
-        let End { replica, known } = &mut pair.ends[to];
-        let records = known.records.clone();
-        assert_eq!(replica.receive(pair.now, bytes, known), Err(expected));
-        assert_eq!(known.records, records);
+        let records = pair.ends[to].known.records.clone();
+        assert_eq!(pair.hand(to, &Datagram { path, bytes: bytes.to_vec() }), Err(expected));
+        assert_eq!(pair.ends[to].known.records, records);
         let after = pair.report(to);
         let count = |refused: &[(String, u64)]| refused.iter().map(|(_, count)| count).sum::<u64>();
         assert_eq!(count(&after.refused), count(&before.refused) + 1, "{expected:?}");
         assert_eq!(
-            (after.state, after.in_sync, after.records),
-            (before.state, before.in_sync, before.records)
+            (after.state, after.in_sync, after.records, after.path, after.paths_down),
+            (before.state, before.in_sync, before.records, before.path, before.paths_down)
         );
     };
-    for bytes in &recorded[0] {
-        attack(1, bytes, Refusal::Repeated);
-        attack(0, bytes, Refusal::Forged);
+    for Datagram { path, bytes } in &recorded[0] {
+        let other = Path::ALL[1 - *path as usize];
+        attack(1, *path, bytes, Refusal::Repeated);
+        attack(1, other, bytes, Refusal::Forged);
+        attack(0, *path, bytes, Refusal::Forged);
     }
-    let batch = recorded[0].iter().max_by_key(|bytes| bytes.len()).unwrap();
-    for bit in 0..batch.len() * 8 {
-        let mut garbled = batch.clone();
+    let Datagram { path, bytes } = recorded[0].iter().max_by_key(|datagram| datagram.bytes.len()).unwrap();
+    for bit in 0..bytes.len() * 8 {
+        let mut garbled = bytes.clone();
         garbled[bit / 8] ^= 1 << (bit % 8);
-        attack(1, &garbled, if bit < 40 { Refusal::Malformed } else { Refusal::Forged });
+        let refusal = match bit {
+            0..32 => Refusal::Malformed,
+            32..40 => Refusal::Version,
+            _ => Refusal::Forged,
+        };
+        attack(1, *path, &garbled, refusal);
     }
-    for length in [0, 1, 67, 68, batch.len() - 1] {
-        let refusal = if length < 68 { Refusal::Malformed } else { Refusal::Forged };
-        attack(1, &batch[..length], refusal);
+    for length in [0, 1, 4, 5, 83, 84, bytes.len() - 1] {
+        let refusal = if length < 84 { Refusal::Malformed } else { Refusal::Forged };
+        attack(1, *path, &bytes[..length], refusal);
     }
     // Somebody with another key, and the partner before it was started anew.
     let mut stranger = End::new(Side::Primary, 11, b"another key, no less", pair.now);
     let hello = stranger.replica.take_outgoing(pair.now).remove(0);
     let mut fresh = End::new(Side::Backup, 77, KEY, pair.now);
-    assert_eq!(fresh.replica.receive(pair.now, &hello, &mut fresh.known), Err(Refusal::Forged));
-    for bytes in &recorded[0] {
-        assert_eq!(fresh.replica.receive(pair.now, bytes, &mut fresh.known), Err(Refusal::Unfresh));
+    let mut hand =
+        |Datagram { path, bytes }: &Datagram| fresh.replica.receive(pair.now, *path, bytes, &mut fresh.known);
+    assert_eq!(hand(&hello), Err(Refusal::Forged));
+    for datagram in &recorded[0] {
+        assert_eq!(hand(datagram), Err(Refusal::Unfresh));
     }
     assert!(fresh.known.records.is_empty());
 }
@@ -276,9 +289,8 @@ fn a_session_that_another_has_replaced_stays_replaced() {
     pair.set_active(0, true);
     pair.settle(0, 10 * SECOND);
     assert!(pair.ends[1].known.records.is_empty());
-    for bytes in unseen {
-        let End { replica, known } = &mut pair.ends[1];
-        assert_eq!(replica.receive(pair.now, &bytes, known), Err(Refusal::Repeated));
+    for datagram in unseen {
+        assert_eq!(pair.hand(1, &datagram), Err(Refusal::Repeated));
     }
     assert!(pair.ends[1].known.records.is_empty());
 }
@@ -288,11 +300,12 @@ fn a_session_that_another_has_replaced_stays_replaced() {
 fn datagrams_have_these_bytes_and_their_key_is_not_the_heartbeats_own() {
     let now = xlvs::net::time::Instant::START + SECOND;
     let hello = End::new(Side::Primary, 11, KEY, now).replica.take_outgoing(now).remove(0);
-    let hex: String = hello.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = hello.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         hex,
-        "786c765201000000000000000000000b000000000000000000000000000000010000000100\
-         ab63d588cd2194bfc3d06760edb8a44d6ad9de694c80c147cefa6cb87d3ecb4a"
+        "786c765202000000000000000000000b0000000000000000000000000000000100000001\
+         0000000000000000000000000000000000\
+         488d34e4ae6f5aaf5a01d6b71b0ab8e9a2af164d58e7da391b4235bed229ccaf"
     );
 }
 
@@ -335,7 +348,7 @@ fn no_more_than_64_batches_are_on_their_way() {
     // Nothing is sent again as early as that.
     pair.pass(Duration::from_millis(50));
     let recorded = pair.recorded.take().unwrap();
-    assert_eq!(recorded[0].iter().filter(|bytes| bytes[6] == 1).count(), 64);
+    assert_eq!(recorded[0].iter().filter(|datagram| datagram.bytes[6] == 1).count(), 64);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use xlvs::ipvs::replica::{
-    self, Installed, PARTS, Replica, Replication, Settings, Side, bucket_of, fingerprint,
+    self, Datagram, Installed, PARTS, Replica, Replication, Settings, Side, bucket_of, fingerprint,
 };
 
 use super::ends::{COMPARE, KEY, SILENCE, connection};
@@ -21,8 +21,14 @@ struct Routers {
 impl Routers {
     fn new() -> Self {
         let routers = [router(), router()];
-        let settings =
-            |side| Settings { side, key: KEY.to_vec(), limit: 1400, silence: SILENCE, compare: COMPARE };
+        let settings = |side| Settings {
+            side,
+            key: KEY.to_vec(),
+            private: true,
+            limit: 1400,
+            silence: SILENCE,
+            compare: COMPARE,
+        };
         let replica = |router, side, session| Replica::new(router_now(router), settings(side), session);
         let replicas = [replica(&routers[0], Side::Primary, 11), replica(&routers[1], Side::Backup, 22)];
         let mut pair = Routers { routers, replicas };
@@ -57,11 +63,11 @@ impl Routers {
                 }
                 tables.replication.watch(replica.is_telling());
                 replica.pump(now, &**tables);
-                for bytes in replica.take_outgoing(now) {
+                for Datagram { path, bytes } in replica.take_outgoing(now) {
                     let to = &self.routers[1 - from];
                     let mut installed = Installed { tables: to.tables(), now: router_now(to) };
                     // The first ones are of another run.
-                    let _ = self.replicas[1 - from].receive(now, &bytes, &mut installed);
+                    let _ = self.replicas[1 - from].receive(now, path, &bytes, &mut installed);
                 }
             }
             self.routers.iter_mut().for_each(|router| drop(router.advance(step)));

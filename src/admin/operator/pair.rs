@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::ipvs::replica::{self, State};
+use crate::ipvs::replica::{self, PathDown, State};
 use crate::pulse::wire::{Refused, Role};
 use crate::pulse::{Account, PartnerReport, Report, SyncReport, Word};
 
@@ -95,7 +95,9 @@ pub(super) fn write_replica(text: &mut String, report: &replica::Report) -> std:
         (State::Told, false) => ", and has not all yet".to_owned(),
         (State::Alone | State::Idle, _) => String::new(),
     };
-    write!(text, "connections: {}{in_sync}", report.state.name())?;
+    let heard = report.path.filter(|_| report.state != State::Alone);
+    let by = heard.map_or(String::new(), |path| format!(" by the {path} path"));
+    write!(text, "connections: {}{by}{in_sync}", report.state.name())?;
     if report.state == State::Telling {
         write!(text, "; behind by {} ms", report.lag_ms)?;
     }
@@ -103,6 +105,15 @@ pub(super) fn write_replica(text: &mut String, report: &replica::Report) -> std:
         Some(0) => writeln!(text, "; equal when compared last")?,
         Some(parts) => writeln!(text, "; {parts} of 1024 parts differed when compared last")?,
         None => writeln!(text)?,
+    }
+    if heard.is_some() {
+        for PathDown { path, since_ms } in &report.paths_down {
+            writeln!(
+                text,
+                "  the {path} path has carried nothing about connections for {}",
+                seconds(*since_ms)
+            )?;
+        }
     }
     let refused: Vec<String> =
         report.refused.iter().map(|(reason, count)| format!("{reason} {count}")).collect();

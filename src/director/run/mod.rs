@@ -11,6 +11,7 @@ mod log;
 mod overrides;
 mod pair;
 mod pair_plan;
+mod peers;
 mod ports;
 mod programs;
 mod reload;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use super::peers::PeerWay;
 use crate::config::lvs::{LvsConfig, port_number};
 use crate::config::pair::{PulseSettings, ReplicaSwitch};
 use crate::config::settings::Auto;
-use crate::ipvs::replica::Side;
+use crate::ipvs::replica::{self, Side};
 use crate::net::route::HostNetwork;
 use crate::pulse::wire::{KEY_LEN_MIN, Key};
 use crate::pulse::{Path, Role, Settings};
@@ -34,10 +35,8 @@ pub struct Way {
 pub struct ReplicaPlan {
     /// Which one this is.
     pub side: Side,
-    /// This machine's place.
-    pub own: SocketAddr,
-    /// The partner's.
-    pub partner: SocketAddr,
+    /// By these paths.
+    pub ways: Vec<PeerWay>,
     /// Silence that means that the partner is not there.
     pub silence: Duration,
     /// Time from one comparison to the next.
@@ -125,22 +124,31 @@ impl PairPlan {
     }
 }
 
-/// How the routers tell each other of connections, if they do: by the private path if there is one.
+/// How the routers tell each other of connections, if they do: by the same paths as heartbeats.
 fn replica(lvs: &LvsConfig, pulse: &PulseSettings, settings: &Settings, ways: &[Way]) -> Option<ReplicaPlan> {
     let keyed = !pulse.key_file.as_os_str().is_empty();
     let wanted = match pulse.replica {
         ReplicaSwitch::Switch(switch) => switch && keyed,
         ReplicaSwitch::Word(Auto::Auto) => keyed && !lvs.syncdaemon,
     };
-    let way = ways.last().filter(|_| wanted)?;
+    if !wanted || ways.is_empty() {
+        return None;
+    }
     let place = |address: Ipv4Addr| SocketAddr::new(address.into(), pulse.replica_port);
+    let peer_way = |way: &Way| PeerWay {
+        path: match way.path {
+            Path::Public => replica::Path::Public,
+            Path::Private => replica::Path::Private,
+        },
+        own: place(way.own),
+        partner: place(way.partner),
+    };
     Some(ReplicaPlan {
         side: match settings.role {
             Role::Primary => Side::Primary,
             Role::Backup => Side::Backup,
         },
-        own: place(way.own),
-        partner: place(way.partner),
+        ways: ways.iter().map(peer_way).collect(),
         silence: settings.deadtime,
         compare: Duration::from_secs(pulse.replica_compare.into()),
     })

@@ -1,15 +1,14 @@
 //! The thread that keeps the connections of a pair the same: between the tables and the partner.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::peers::{PeerWay, Peers};
 use crate::host::clock::Clock;
-use crate::host::peer::PeerSocket;
-use crate::ipvs::replica::{self, Installed, Refusal, Replica, Report, Settings};
+use crate::ipvs::replica::{self, Installed, Path, Refusal, Replica, Report, Settings};
 use crate::ipvs::snapshot::Tables;
 use crate::net::time::Instant;
 
@@ -21,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const AT_ONCE: usize = 256;
 /// Longer ones are none of ours.
 const DATAGRAM_LEN_MAX: usize = 2048;
-/// How long a thread rests after an error of its socket, such as an address that is gone.
+/// How long a thread rests when it cannot wait for datagrams.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Told whether this router would take over less than there is.
@@ -48,27 +47,28 @@ pub struct ReplicaThread {
 }
 
 impl ReplicaThread {
-    /// Binds `here` and begins as a standby; `session` is a random number other than 0.
+    /// Begins as a standby, by the paths that can be used; `session` is a random number other than 0.
     pub fn start(
         tables: Arc<Tables>,
         clock: Clock,
         settings: Settings,
-        (here, there): (SocketAddr, SocketAddr),
+        ways: &[PeerWay],
         session: u64,
         joining: Joining,
     ) -> io::Result<Self> {
-        let socket = PeerSocket::bind(here, there)?;
+        let now = clock.now();
         let shared = Arc::<Shared>::default();
         let inside = Inside {
-            replica: Replica::new(clock.now(), settings, session),
+            replica: Replica::new(now, settings, session),
+            peers: Peers::new(now, ways),
             tables,
             clock,
-            socket,
             shared: Arc::clone(&shared),
             joining,
             was_joining: false,
             watched: false,
-            fine: true,
+            path: None,
+            told_version: false,
         };
         let handle = std::thread::Builder::new().name("xlvs-replica".into()).spawn(|| inside.run())?;
         Ok(ReplicaThread { shared, handle: Some(handle) })
@@ -121,12 +121,15 @@ struct Inside {
     replica: Replica,
     tables: Arc<Tables>,
     clock: Clock,
-    socket: PeerSocket,
+    peers: Peers,
     shared: Arc<Shared>,
     joining: Joining,
     was_joining: bool,
     watched: bool,
-    fine: bool,
+    /// By which path the partner is told.
+    path: Option<Path>,
+    /// Whether it has been said that the partner speaks another version of the protocol.
+    told_version: bool,
 }
 
 impl Inside {
@@ -137,11 +140,11 @@ impl Inside {
             let now = self.clock.now();
             let patience = if self.replica.is_telling() { POLL } else { PATIENCE };
             let patience = patience.min(self.replica.next_deadline(now).saturating_since(now));
-            let received = self.socket.wait(patience).and_then(|()| self.receive_all(&mut buffer));
-            if let Err(error) = received {
+            if let Err(error) = self.peers.wait(patience) {
                 tracing::warn!("the partner's connections cannot be received: {error}");
                 std::thread::park_timeout(PAUSE);
             }
+            Path::ALL.iter().for_each(|path| self.receive_all(*path, &mut buffer));
         }
         self.watch(false);
         self.tables.replication.release(self.clock.now());
@@ -150,6 +153,7 @@ impl Inside {
     fn turn(&mut self) {
         let question = self.shared.asked.load(Ordering::SeqCst);
         let now = self.clock.now();
+        self.peers.bind(now);
         let active = self.shared.active.load(Ordering::SeqCst);
         let takes_over = active && !self.replica.is_active();
         self.replica.set_active(now, active);
@@ -159,13 +163,15 @@ impl Inside {
         }
         self.watch(self.replica.is_telling());
         self.replica.pump(now, &*self.tables);
-        for bytes in self.replica.take_outgoing(now) {
-            self.send(&bytes);
+        for datagram in self.replica.take_outgoing(now) {
+            self.peers.send(datagram.path, &datagram.bytes);
         }
         if self.replica.is_settled() && self.tables.replication.waiting() == 0 {
             self.shared.answered.store(question, Ordering::SeqCst);
         }
-        *lock(&self.shared.report) = self.replica.report(now);
+        let report = self.replica.report(now);
+        self.tell_path(report.path);
+        *lock(&self.shared.report) = report;
     }
 
     fn watch(&mut self, watched: bool) {
@@ -185,30 +191,37 @@ impl Inside {
         }
     }
 
-    fn send(&mut self, bytes: &[u8]) {
-        let sent = self.socket.send(bytes);
-        // What does not leave now is sent again.
-        if let Err(error) = &sent
-            && self.fine
-            && error.kind() != io::ErrorKind::WouldBlock
-        {
-            tracing::warn!("the partner cannot be told of connections: {error}");
+    fn tell_path(&mut self, path: Option<Path>) {
+        match std::mem::replace(&mut self.path, path).zip(path) {
+            Some((Path::Private, Path::Public)) => {
+                tracing::warn!(
+                    "the private path to the partner is broken: connections are told by the public one"
+                );
+            }
+            Some((Path::Public, Path::Private)) => {
+                tracing::info!("connections are told by the private path to the partner again");
+            }
+            _ => {}
         }
-        self.fine = sent.is_ok();
     }
 
-    fn receive_all(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+    fn receive_all(&mut self, path: Path, buffer: &mut [u8]) {
         for _ in 0..AT_ONCE {
-            let Some((from_partner, bytes)) = self.socket.receive(buffer)? else { break };
+            let now = self.clock.now();
+            let Some((from_partner, bytes)) = self.peers.receive(now, path, buffer) else { break };
             if !from_partner {
                 self.replica.refuse(Refusal::Stranger);
                 continue;
             }
-            let now = self.clock.now();
             let mut installed = Installed { tables: &self.tables, now };
             // It is counted.
-            let _ = self.replica.receive(now, bytes, &mut installed);
+            let received = self.replica.receive(now, path, bytes, &mut installed);
+            if received == Err(Refusal::Version) && !std::mem::replace(&mut self.told_version, true) {
+                tracing::error!(
+                    "the partner's xlvs tells of connections by another version of the protocol, which this one does not \
+                     understand: until both routers run the same xlvs the connections are lost at a takeover"
+                );
+            }
         }
-        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use super::pair_plan::{ReplicaPlan, read_key};
 use super::replica::{ReplicaThread, Reporter, lock};
 use crate::config::pair::PulseSettings;
 use crate::host::clock::Clock;
-use crate::ipvs::replica::{LEAST_LIMIT, Report, Settings, State};
+use crate::ipvs::replica::{LEAST_LIMIT, Path, Report, Settings, State};
 use crate::ipvs::snapshot::Tables;
 use crate::pulse::Event;
 
@@ -43,7 +43,6 @@ impl Replicas {
         self.stop();
         self.plan = plan;
         let Some(plan) = &self.plan else { return };
-        let place = plan.own;
         match self.start(plan, heart) {
             Ok(thread) => {
                 thread.set_active(self.active);
@@ -51,7 +50,7 @@ impl Replicas {
                 self.thread = Some(thread);
             }
             Err(error) => {
-                tracing::error!("connections are not told to the partner: cannot bind {place}: {error}");
+                tracing::error!("connections are not told to the partner: {error}");
                 heart.tell(Event::Joining(false));
             }
         }
@@ -61,14 +60,15 @@ impl Replicas {
         let settings = Settings {
             side: plan.side,
             key: self.key.clone().unwrap_or_default(),
+            private: plan.ways.iter().any(|way| way.path == Path::Private),
             limit: LEAST_LIMIT,
             silence: plan.silence,
             compare: plan.compare,
         };
         let tell = heart.teller();
         let joining = Box::new(move |joining| tell(Event::Joining(joining)));
-        let places = (plan.own, plan.partner);
-        ReplicaThread::start(Arc::clone(&self.tables), self.clock, settings, places, boot_number()?, joining)
+        let tables = Arc::clone(&self.tables);
+        ReplicaThread::start(tables, self.clock, settings, &plan.ways, boot_number()?, joining)
     }
 
     /// Says whether this router does the work.

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::message::{Kind, Message, OVERHEAD, Refusal, Side, Wire};
+use super::message::{Kind, Message, OVERHEAD, Refusal, Side, Standing, Wire};
 use super::mirror::Buckets;
+use super::paths::{Path, Paths};
 use super::receiver::{Receiver, Store};
-use super::record::{Key, Record};
+use super::record::{Key, LONGEST, Record};
 use super::report::{Counts, Partner, Report, State};
 use super::sender::Sender;
-use super::stream::{Acknowledgement, Batch};
+use super::stream::{Acknowledgement, BATCH_HEAD, Batch};
 use crate::net::time::Instant;
 
 /// What both ends know.
@@ -18,6 +19,8 @@ pub struct Settings {
     pub side: Side,
     /// The pair's key.
     pub key: Vec<u8>,
+    /// Whether there is a private path besides the public one.
+    pub private: bool,
     /// Longest datagram in bytes, headers of IP and UDP not counted; [`LEAST_LIMIT`] or more.
     pub limit: usize,
     /// Silence that means that the other end is not there.
@@ -28,12 +31,24 @@ pub struct Settings {
 
 /// What any record fits into.
 pub const LEAST_LIMIT: usize = 1400;
+const _: () = assert!(LONGEST <= LEAST_LIMIT - BATCH_OVERHEAD - BATCH_HEAD, "any record fits");
+/// What a batch's datagram has besides the batch: the generation that it is for comes first.
+const BATCH_OVERHEAD: usize = OVERHEAD + size_of::<u32>();
 /// How often each end shows that it is there.
 const HELLO: Duration = Duration::from_millis(500);
 /// In the first byte of a hello: the sender has been told of all by its present partner.
 const IN_SYNC: u8 = 1 << 0;
 /// Likewise: it knows what there is, or was.
 const INFORMED: u8 = 1 << 1;
+
+/// A datagram that is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// By this path.
+    pub path: Path,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
 
 /// What there is to tell of, and what has changed of it.
 pub trait Source {
@@ -67,8 +82,10 @@ pub struct Replica {
     receiver: Receiver,
     partner: Option<Partner>,
     next_hello: Instant,
-    acknowledge: bool,
-    outgoing: Vec<Vec<u8>>,
+    paths: Paths,
+    /// By which paths the next acknowledgement goes, in the order of [`Path::ALL`].
+    acknowledge: [bool; 2],
+    outgoing: Vec<Datagram>,
     counts: Counts,
 }
 
@@ -76,9 +93,11 @@ impl Replica {
     /// A standby that knows nobody; `session` is random and not 0.
     pub fn new(now: Instant, settings: Settings, session: u64) -> Self {
         let wire = Wire::new(settings.side, &settings.key, session);
+        let paths = Paths::new(settings.private);
         Replica {
             settings,
             wire,
+            paths,
             active: false,
             informed: false,
             generation: 1,
@@ -88,7 +107,7 @@ impl Replica {
             receiver: Receiver::default(),
             partner: None,
             next_hello: now,
-            acknowledge: false,
+            acknowledge: [false; 2],
             outgoing: Vec::new(),
             counts: Counts::default(),
         }
@@ -121,20 +140,25 @@ impl Replica {
         (self.settings.silence, self.settings.compare) = (silence, compare);
     }
 
-    /// Takes a datagram.
-    pub fn receive(&mut self, now: Instant, bytes: &[u8], store: &mut impl Store) -> Result<(), Refusal> {
-        let message = self.wire.receive(bytes);
-        let message = message.inspect_err(|refusal| self.refuse(*refusal));
-        match message {
+    /// Takes a datagram that came by this path.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        path: Path,
+        bytes: &[u8],
+        store: &mut impl Store,
+    ) -> Result<(), Refusal> {
+        let message = self.wire.receive(path, bytes);
+        match message.inspect_err(|refusal| self.refuse(*refusal)) {
             Ok(message) => {
                 self.counts.received += 1;
-                self.hear(now, &message, store);
+                self.hear(now, path, &message, store);
                 Ok(())
             }
             Err(refusal) => {
                 if refusal == Refusal::Unfresh {
-                    let answer = self.wire.answer(self.active, self.generation, &self.hello_content());
-                    self.outgoing.push(answer);
+                    let bytes = self.wire.answer(path, &self.standing(), &self.hello_content());
+                    self.put(now, path, bytes);
                 }
                 Err(refusal)
             }
@@ -146,23 +170,26 @@ impl Replica {
         self.counts.refused[refusal as usize] += 1;
     }
 
-    fn hear(&mut self, now: Instant, message: &Message<'_>, store: &mut impl Store) {
+    fn hear(&mut self, now: Instant, path: Path, message: &Message<'_>, store: &mut impl Store) {
         if message.anew {
             self.end_stream();
             self.receiver.reset();
             self.partner = None;
+            self.paths.forget(now);
         }
+        self.paths.note_arrived(now, message.arrived);
         let partner = self.partner.get_or_insert_with(Partner::default);
         partner.last = now;
         // One that has been overtaken says what was.
         if message.newest {
-            (partner.active, partner.generation) = (message.active, message.generation);
+            (partner.active, partner.generation) = (message.sender.active, message.sender.generation);
+            self.paths.note_there(now, message.sender.broken);
             self.bind(now);
         }
         match message.kind {
             Kind::Hello if message.newest => self.hear_hello(message.content),
             Kind::Hello => {}
-            Kind::Batch => self.hear_batch(message.content, store),
+            Kind::Batch => self.hear_batch(path, message.content, store),
             Kind::Acknowledgement => {
                 let acknowledgement = Acknowledgement::read(message.content);
                 match (&mut self.sender, acknowledgement) {
@@ -174,16 +201,20 @@ impl Replica {
         }
     }
 
-    fn hear_batch(&mut self, content: &[u8], store: &mut impl Store) {
+    fn hear_batch(&mut self, path: Path, content: &[u8], store: &mut impl Store) {
         let generation = content.split_first_chunk().map(|(first, rest)| (u32::from_be_bytes(*first), rest));
         let batch = generation.and_then(|(generation, rest)| Some((generation, Batch::read(rest).ok()?)));
         let Some((generation, batch)) = batch else { return self.refuse(Refusal::Malformed) };
         if self.active || generation != self.generation {
             return;
         }
-        self.receiver.take(&batch, store);
+        let new = self.receiver.take(&batch, store);
         self.informed |= self.receiver.is_complete();
-        self.acknowledge = true;
+        // Of one that comes again the acknowledgement may have been lost where it went.
+        match new && !self.paths.is_broken(path) {
+            true => self.acknowledge[path as usize] = true,
+            false => self.acknowledge = [true; 2],
+        }
     }
 
     fn hear_hello(&mut self, content: &[u8]) {
@@ -208,7 +239,7 @@ impl Replica {
         self.bound = wanted;
         if wanted.is_some() {
             self.streams += 1;
-            let limit = self.settings.limit.max(LEAST_LIMIT) - OVERHEAD - size_of::<u32>();
+            let limit = self.settings.limit.max(LEAST_LIMIT) - BATCH_OVERHEAD;
             self.sender = Some(Sender::new(self.streams, limit, self.settings.compare, now));
         }
     }
@@ -226,11 +257,27 @@ impl Replica {
         vec![standing.iter().filter(|(is, _)| *is).fold(0, |bits, (_, bit)| bits | bit)]
     }
 
+    fn standing(&self) -> Standing {
+        Standing { active: self.active, generation: self.generation, broken: self.paths.broken() }
+    }
+
     fn hello(&mut self, now: Instant) {
         self.next_hello = now + HELLO;
         let content = self.hello_content();
-        let bytes = self.wire.make(Kind::Hello, self.active, self.generation, &content);
-        self.outgoing.push(bytes);
+        for path in self.paths.all() {
+            self.send(now, path, Kind::Hello, &content);
+        }
+    }
+
+    fn send(&mut self, now: Instant, path: Path, kind: Kind, content: &[u8]) {
+        let bytes = self.wire.make(path, kind, &self.standing(), content);
+        self.put(now, path, bytes);
+    }
+
+    /// What has been made last leaves.
+    fn put(&mut self, now: Instant, path: Path, bytes: Vec<u8>) {
+        self.paths.note_sent(now, path, self.wire.number());
+        self.outgoing.push(Datagram { path, bytes });
     }
 
     /// Tells of as much as there is room for.
@@ -276,27 +323,39 @@ impl Replica {
     }
 
     /// The datagrams that are to be sent now.
-    pub fn take_outgoing(&mut self, now: Instant) -> Vec<Vec<u8>> {
+    pub fn take_outgoing(&mut self, now: Instant) -> Vec<Datagram> {
+        self.paths.update(now);
         if self.next_hello <= now {
             self.hello(now);
         }
-        if std::mem::take(&mut self.acknowledge) {
-            let mut content = Vec::new();
-            self.receiver.acknowledgement().put(&mut content);
-            let bytes = self.wire.make(Kind::Acknowledgement, self.active, self.generation, &content);
-            self.outgoing.push(bytes);
-        }
+        self.acknowledge(now);
         if self.hears_partner(now)
             && let (Some(sender), Some((_, generation))) = (&mut self.sender, self.bound)
         {
             for batch in sender.due(now) {
-                let content = [&generation.to_be_bytes()[..], &batch].concat();
-                let bytes = self.wire.make(Kind::Batch, self.active, self.generation, &content);
-                self.outgoing.push(bytes);
+                let content = [&generation.to_be_bytes()[..], &batch.content].concat();
+                let paths = if batch.again { self.paths.all() } else { self.paths.usual() };
+                for path in paths {
+                    self.send(now, path, Kind::Batch, &content);
+                }
             }
         }
         self.counts.sent += self.outgoing.len() as u64;
         std::mem::take(&mut self.outgoing)
+    }
+
+    fn acknowledge(&mut self, now: Instant) {
+        let wanted = std::mem::take(&mut self.acknowledge);
+        if wanted == [false; 2] {
+            return;
+        }
+        let mut content = Vec::new();
+        self.receiver.acknowledgement().put(&mut content);
+        for path in self.paths.all() {
+            if wanted[path as usize] {
+                self.send(now, path, Kind::Acknowledgement, &content);
+            }
+        }
     }
 
     /// When [`Replica::take_outgoing`] has something again at the latest, or what [`Replica::is_holding`] says may change.
@@ -304,7 +363,8 @@ impl Replica {
         let sender = self.sender.as_ref().filter(|_| self.hears_partner(now)).and_then(Sender::next_deadline);
         let last = self.partner.as_ref().map(|partner| partner.last + self.settings.silence);
         let silent = last.filter(|at| *at > now);
-        [sender, silent].into_iter().flatten().fold(self.next_hello, Instant::min)
+        let paths = self.paths.next_deadline();
+        [sender, silent, paths].into_iter().flatten().fold(self.next_hello, Instant::min)
     }
 
     fn hears_partner(&self, now: Instant) -> bool {
@@ -376,6 +436,7 @@ impl Replica {
                 sender.map(|sender| (sender.told(), sender.lag(now), sender.progress())),
                 compared.map(|(_, differing)| differing),
             )
+            .with_paths(&self.paths, now)
             .with_partner(self.partner.as_ref(), now)
     }
 }

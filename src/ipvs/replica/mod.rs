@@ -14,6 +14,7 @@ mod live;
 mod machine;
 mod message;
 mod mirror;
+mod paths;
 mod receiver;
 mod record;
 mod report;
@@ -26,9 +27,10 @@ pub use install::{Installed, Origin, Outcome, install};
 pub use live::{
     PARTS, borrowed_part, connection_for_successor, current, keep_all, part, template_for_successor,
 };
-pub use machine::{LEAST_LIMIT, Replica, Settings, Source};
+pub use machine::{Datagram, LEAST_LIMIT, Replica, Settings, Source};
 pub use message::{Refusal, Side};
 pub use mirror::{BUCKETS, Buckets, Mirror, bucket_of, digest, fingerprint};
+pub use paths::Path;
 pub use receiver::Store;
 pub use record::{ConnectionRecord, Key, LONGEST, Marks, Record, Refused, TemplateRecord, VERSION};
-pub use report::{Report, State};
+pub use report::{PathDown, Report, State};

@@ -80,26 +80,26 @@ impl Receiver {
         Acknowledgement { stream: self.stream, all: self.all, beyond, round: self.round, differing }
     }
 
-    /// Takes a batch; one that comes too early is kept.
-    pub(super) fn take(&mut self, batch: &Batch<'_>, store: &mut impl Store) {
+    /// Takes a batch, and says whether it was new; one that comes too early is kept.
+    pub(super) fn take(&mut self, batch: &Batch<'_>, store: &mut impl Store) -> bool {
         if batch.stream < self.stream {
-            return;
+            return false;
         }
         if batch.stream > self.stream {
             self.reset();
             self.stream = batch.stream;
         }
         if batch.number <= self.all || batch.number > self.all + WINDOW as u64 + 1 {
-            return;
+            return false;
         }
         if batch.number != self.all + 1 {
-            self.early.insert(batch.number, batch.items.to_vec());
-            return;
+            return self.early.insert(batch.number, batch.items.to_vec()).is_none();
         }
         self.take_items(batch.items, store);
         while let Some(items) = self.early.remove(&(self.all + 1)) {
             self.take_items(&items, store);
         }
+        true
     }
 
     fn take_items(&mut self, bytes: &[u8], store: &mut impl Store) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::message::Refusal;
+use super::paths::{Path, Paths};
 use super::receiver::Taken;
 use crate::net::time::Instant;
 
@@ -55,6 +56,15 @@ pub(super) struct Counts {
     pub(super) refused: [u64; Refusal::ALL.len()],
 }
 
+/// A path that is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathDown {
+    /// Which one.
+    pub path: Path,
+    /// Milliseconds for which nothing has arrived by it, in one direction or both.
+    pub since_ms: u64,
+}
+
 /// The synchronisation as one end sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -70,6 +80,10 @@ pub struct Report {
     pub progress: Option<u8>,
     /// In how many of 1,024 parts the ends differed when they were compared last; those are told of anew.
     pub differing: Option<u64>,
+    /// The path by which this end sends; `None` if none is known.
+    pub path: Option<Path>,
+    /// The paths by which nothing arrives, though something does by the other one.
+    pub paths_down: Vec<PathDown>,
     /// Milliseconds since the other end was heard; `None` before that.
     pub heard_ms: Option<u64>,
     /// Whether the other end says that it is active.
@@ -129,6 +143,14 @@ impl Report {
             differing: differing.map(|buckets| buckets as u64),
             ..self
         }
+    }
+
+    pub(super) fn with_paths(self, paths: &Paths, now: Instant) -> Self {
+        let down = paths.faults().map(|(path, since)| {
+            let since_ms = millis(now.saturating_since(since));
+            PathDown { path, since_ms }
+        });
+        Report { path: Some(paths.current()), paths_down: down.collect(), ..self }
     }
 
     pub(super) fn with_partner(self, partner: Option<&Partner>, now: Instant) -> Self {

@@ -38,6 +38,14 @@ struct Pass {
     next_part: usize,
 }
 
+/// A batch that is to be sent.
+#[derive(Clone, Debug)]
+pub(super) struct Due {
+    pub(super) content: Vec<u8>,
+    /// Whether it has been sent before.
+    pub(super) again: bool,
+}
+
 /// One stream to one generation of the other end.
 #[derive(Clone, Debug)]
 pub(super) struct Sender {
@@ -168,7 +176,7 @@ impl Sender {
     }
 
     /// What is to be sent now, in order: all that is new and fits the window, and what has to be sent again.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<Vec<u8>> {
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Due> {
         self.compare(now);
         self.waiting.extend(self.open.take());
         let mut due = Vec::new();
@@ -176,13 +184,13 @@ impl Sender {
             self.repeated += 1;
             batch.pause = (batch.pause * 2).min(RETRY_MAX);
             batch.due = now + batch.pause;
-            due.push(batch.content.clone());
+            due.push(Due { content: batch.content.clone(), again: true });
         }
         while self.sent.len() < WINDOW
             && let Some(mut batch) = self.waiting.pop_front()
         {
             batch.due = now + batch.pause;
-            due.push(batch.content.clone());
+            due.push(Due { content: batch.content.clone(), again: false });
             self.sent.push_back(batch);
         }
         due

@@ -6,12 +6,12 @@ PREFIX := /usr/local
 ROOT := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 AS_ROOT = $(if $(ROOT),--config 'target."cfg(unix)".runner="$(ROOT)"')
 # Tests in namespaces that say how long clients wait: they run alone.
-TIMED := netns::pair netns::upgrade
+TIMED := netns::pair netns::scale netns::upgrade
 SHELL_SCRIPTS := .ci/run config/install.sh $(wildcard tests/*.sh tests/lab/*.sh tests/guest/*.sh tests/guest/uml-init benches/guest/*.sh tests/completion/*.bash)
 
 .DEFAULT_GOAL := help
 TOOLS := tools-build tools-check tools-demo tools-test tools-fuzz tools-bench tools-guest
-.PHONY: help demo demo-down test fuzz build man install uninstall check bench bench-quick bench-checks bench-vm soak soak-live test-guest test-pair test-mixed $(TOOLS)
+.PHONY: help demo demo-down test fuzz build man install uninstall check bench bench-quick bench-checks bench-vm soak soak-live test-guest test-pair test-scale test-mixed $(TOOLS)
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -39,6 +39,9 @@ test-guest: tools-guest build ## what needs other kernels or devices: virtual ma
 
 test-pair: tools-test ## the pair's tests in full: 2,000 connections that never end, 100 takeovers in a row (five minutes)
 	cargo test --test netns --config 'target."cfg(unix)".runner="$(ROOT) env XLVS_PAIR_CONNECTIONS=2000 XLVS_PAIR_TAKEOVERS=100"' -- pair:: --nocapture --test-threads 1
+
+test-scale: tools-test ## a pair and an upgrade with CONNECTIONS=N connections, or two million (six minutes)
+	cargo test --test netns --config 'target."cfg(unix)".runner="$(ROOT) env XLVS_SCALE_CONNECTIONS=$(or $(CONNECTIONS),2000000)"' -- scale:: --nocapture --test-threads 1
 
 test-mixed: tools-test build ## a router with Linux's IPVS (user-mode-linux) and one with xlvs take over each other's connections (OPTIONS="--connections N": see tests/mixed.sh)
 	@$(ROOT) tests/mixed.sh --programs "$(PROGRAMS)/release" $(OPTIONS)

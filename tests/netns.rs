@@ -9,11 +9,14 @@ mod netns {
     mod daemon;
     mod doctor;
     mod dut;
+    mod fill;
     mod flood;
     mod fragments;
     mod ftp;
+    mod heritage;
     mod host;
     mod jumbo;
+    mod kinds;
     mod lab;
     mod ldirectord;
     mod life;
@@ -28,6 +31,7 @@ mod netns {
     mod reconfigure;
     mod rig;
     mod samples;
+    mod scale;
     mod scenarios;
     mod sending;
     mod servers;

@@ -166,6 +166,13 @@ fn an_authenticated_heartbeat_is_taken_once_and_only_as_it_was_made() {
     }
     assert_eq!(b.receive(Path::Private, public), Err(Refusal::Forged), "it says by which path it goes");
     assert_eq!(a.receive(Path::Public, public), Err(Refusal::Forged), "its own, reflected");
+    let mut twin = Wire::new(Role::Primary, Some(&Key::new(b"0123456789abcdef").unwrap()), 55);
+    assert_eq!(
+        twin.receive(Path::Public, public),
+        Err(Refusal::SameRole),
+        "two take themselves for the primary"
+    );
+    assert_eq!(twin.refused().same_role, 1);
     assert_eq!(b.receive(Path::Public, public), Ok(Word::Running));
     assert_eq!(b.receive(Path::Private, private), Ok(Word::Running));
     assert_eq!(b.receive(Path::Public, public), Err(Refusal::Repeated));

@@ -447,7 +447,7 @@ fn controls() -> impl Strategy<Value = FtpControl> {
 
 fn connections() -> impl Strategy<Value = Record> {
     let kind = (select(vec![(6, 11), (17, 1), (132, 14)]), any::<u8>(), forwards(), ends(), homes());
-    let marks = proptest::array::uniform5(any::<bool>());
+    let marks = proptest::array::uniform6(any::<bool>());
     let numbers = (any::<u32>(), 0..4_000_000_000u64, any::<u32>());
     let acknowledged = proptest::array::uniform2(proptest::option::of(any::<u32>()));
     let bonds = (acknowledged, proptest::option::of(keys()), any::<bool>(), proptest::option::of(controls()));
@@ -455,7 +455,7 @@ fn connections() -> impl Strategy<Value = Record> {
         let ((protocol, states), state, forward, [client, virtual_address, server], home) = kind;
         let (acknowledged, template, parent, ftp) = bonds;
         let protocol = Protocol(protocol);
-        let [active, no_output, awaits, unanswered, synced] = marks;
+        let [active, no_output, awaits, unanswered, synced, borrowed] = marks;
         let control = SocketAddr::new(virtual_address.ip(), 21);
         Record::Connection(Box::new(ConnectionRecord {
             protocol,
@@ -465,7 +465,14 @@ fn connections() -> impl Strategy<Value = Record> {
             home,
             forward,
             state: state % states,
-            marks: Marks { active, no_output, awaits_port: awaits && client.port() == 0, unanswered, synced },
+            marks: Marks {
+                active,
+                no_output,
+                awaits_port: awaits && client.port() == 0,
+                unanswered,
+                synced,
+                borrowed,
+            },
             timeout,
             remaining: Duration::from_millis(remaining),
             packets,
@@ -479,9 +486,10 @@ fn connections() -> impl Strategy<Value = Record> {
 
 fn templates() -> impl Strategy<Value = Record> {
     let numbers = (any::<u32>(), 0..4_000_000_000u64, any::<u32>());
-    let marks = proptest::array::uniform3(any::<bool>());
+    let marks = proptest::array::uniform4(any::<bool>());
     (keys(), homes(), forwards(), ends(), numbers, marks).prop_map(
-        |(key, home, forward, [.., place], (timeout, remaining, packets), [assured, one_packet, synced])| {
+        |(key, home, forward, [.., place], (timeout, remaining, packets), marks)| {
+            let [assured, one_packet, synced, borrowed] = marks;
             Record::Template(Box::new(TemplateRecord {
                 key,
                 home,
@@ -493,6 +501,7 @@ fn templates() -> impl Strategy<Value = Record> {
                 assured,
                 one_packet,
                 synced,
+                borrowed,
             }))
         },
     )

@@ -32,6 +32,7 @@ pub type Values = Vec<(String, String)>;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Estate {
+    started: Option<Instant>,
     table: TableEstate,
     timeouts: (u32, u32, u32),
     sysctls: Values,
@@ -82,6 +83,7 @@ impl Director {
             DrainEstate { service, server, cause: drain.cause.clone(), end: drain.end, asked: drain.asked }
         };
         Estate {
+            started: Some(self.started),
             table: self.services.estate(&self.draft.services),
             timeouts: self.present_timeouts(),
             sysctls: sysctls.collect(),
@@ -101,6 +103,7 @@ impl Director {
 
     /// What has been counted. To be asked for when nothing is counted any more.
     pub fn counters(&self) -> Counters {
+        self.collect_shortcuts();
         self.services.counters(&self.draft.services)
     }
 
@@ -111,8 +114,7 @@ impl Director {
 
     /// The server of this identity that is in a service, or was.
     pub fn server(&self, service: &ServiceId, server: ServerId) -> Option<Arc<RealServer>> {
-        let present = self.draft.services.get(service).and_then(|service| service.server(server));
-        present.or_else(|| self.services.trashed(service, server)).cloned()
+        self.tables.server_of(&self.draft.services, service, server)
     }
 
     /// The synchronisation daemons that run, and the size of their socket buffers.
@@ -143,6 +145,8 @@ impl Director {
         changed: &Values,
     ) -> Vec<Effect> {
         self.now = now;
+        self.upgraded = Some(now);
+        self.started = estate.started.unwrap_or(now);
         self.draft.marks = marks;
         self.wanted = Wanted::new(lvs);
         self.active = estate.active;

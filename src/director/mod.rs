@@ -268,7 +268,9 @@ pub struct Director {
     steering: Steering,
     effects: Vec<Effect>,
     free_pages: u64,
+    /// When the first of the processes that have followed each other was started, and this one has followed.
     started: Instant,
+    upgraded: Option<Instant>,
     next_sample: Instant,
     next_sweep: Instant,
     next_look: Option<Instant>,
@@ -311,6 +313,7 @@ impl Director {
             effects: Vec::new(),
             free_pages: u64::MAX,
             started: now,
+            upgraded: None,
             next_sample: now + estimator::PERIOD,
             next_sweep: now + SWEEP_PERIOD,
             next_look: None,

@@ -321,8 +321,11 @@ impl DrainStatus {
 pub struct Status {
     /// Program version.
     pub version: String,
-    /// Seconds since the start.
+    /// Seconds since the start; upgrades are none.
     pub uptime: u64,
+    /// Seconds since the last upgrade, if there was one: since then this process has served.
+    #[serde(default)]
+    pub upgraded: Option<u64>,
     /// Attached NICs.
     pub ports: Vec<PortStatus>,
     /// Workers.

@@ -186,6 +186,7 @@ impl Director {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime: now.saturating_since(self.started).as_secs(),
+            upgraded: self.upgraded.map(|upgraded| now.saturating_since(upgraded).as_secs()),
             connections: self.tables.connections.len(),
             templates: self.tables.templates.len() as u64,
             conn_max: self.draft.beyond.switches.conn_max,

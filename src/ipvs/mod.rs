@@ -34,5 +34,6 @@ pub mod sync;
 pub mod sysctl;
 pub mod table;
 pub mod timer;
+pub mod trash;
 pub mod verdict;
 pub mod view;

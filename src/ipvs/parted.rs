@@ -30,7 +30,12 @@ impl<K: Eq + Hash, V> Default for PartedMap<K, V> {
 impl<K: Eq + Hash, V> PartedMap<K, V> {
     /// The part that has a key, if any has.
     pub fn of(&self, key: &K) -> &Part<K, V> {
-        &self.parts[self.choice.hash_one(key) as usize % PARTS]
+        &self.parts[self.number_of(key)]
+    }
+
+    /// The place of that part among all.
+    pub fn number_of(&self, key: &K) -> usize {
+        self.choice.hash_one(key) as usize % PARTS
     }
 
     /// All parts, always in the same order.

@@ -67,6 +67,14 @@ fn mark_address(mark: u32, family: Family) -> IpAddr {
     }
 }
 
+/// The mark that stands as this address, and the family of its service.
+pub fn mark_of(address: IpAddr) -> (u32, Family) {
+    match address {
+        IpAddr::V4(address) => (address.into(), Family::V4),
+        IpAddr::V6(address) => ((u128::from(address) >> 96) as u32, Family::V6),
+    }
+}
+
 /// A client's bond to a server.
 #[derive(Debug)]
 pub struct PersistenceTemplate {
@@ -408,6 +416,11 @@ impl TemplateTable {
     /// The same in many walks, between which nothing is locked.
     pub fn walks(&self) -> impl Iterator<Item = Walk<'_>> {
         self.valid_walks().chain(std::iter::once(Walk::Retired(&self.retired)))
+    }
+
+    /// The number of the valid walk that shows the template with this key.
+    pub fn part_of(&self, key: &TemplateKey) -> usize {
+        self.valid.number_of(key)
     }
 
     /// How many.

@@ -6,7 +6,6 @@ pub use estate::{Counters, ServerEstate, ServiceEstate, TableEstate, TrashedEsta
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use crate::ipvs::edit::{Edit, Errno, Refusal, ServerId, ServerSpec, ServiceId, ServiceSpec, Surroundings};
 use crate::ipvs::scheduler::{self, Change};
@@ -14,24 +13,10 @@ use crate::ipvs::server::RealServer;
 use crate::ipvs::service::{Services, VirtualService};
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::ipvs::stats::Stats;
+use crate::ipvs::trash::Trashed;
 use crate::ipvs::view::ServiceView;
 use crate::net::route::HostNetwork;
 use crate::net::time::Instant;
-
-/// How long a deleted server that nothing points at can still be revived by adding it again.
-const TRASH_TIME: Duration = Duration::from_secs(120);
-
-/// A deleted server.
-#[derive(Debug)]
-struct Trashed {
-    server: Arc<RealServer>,
-    /// Its service was deleted too, or has been since.
-    bereft: bool,
-    idle_since: Option<Instant>,
-}
-
-/// Deleted servers by service.
-type Trash = HashMap<ServiceId, HashMap<ServerId, Trashed>>;
 
 /// The services as the writer keeps them; workers see them through [`Snapshot::services`].
 #[derive(Debug)]
@@ -40,7 +25,6 @@ pub struct ServiceTable {
     workers: usize,
     /// Newest first.
     order: VecDeque<ServiceId>,
-    trash: Trash,
     /// Servers that have just been thrown away, and whether anything was deleted.
     leaving: Vec<Arc<RealServer>>,
     deleted: bool,
@@ -56,7 +40,6 @@ impl ServiceTable {
             tables,
             workers,
             order: VecDeque::new(),
-            trash: Trash::new(),
             leaving: Vec::new(),
             deleted: false,
             former_stats: HashMap::new(),
@@ -129,11 +112,9 @@ impl ServiceTable {
             self.order.retain(|present| present != id);
             self.former_stats.insert(*id, Arc::downgrade(&service.stats));
             for server in service.all_servers() {
-                self.throw_away(*id, server);
+                self.throw_away(server);
             }
-            for trashed in self.trash.get_mut(id).into_iter().flat_map(HashMap::values_mut) {
-                trashed.bereft = true;
-            }
+            self.tables.trash.bereave(id);
         }
         self.deleted |= !ids.is_empty();
     }
@@ -153,7 +134,7 @@ impl ServiceTable {
         let Some(service) = draft.services.get(id) else { return };
         let Some((service, server)) = service.without(server) else { return };
         draft.services.insert(Arc::new(service));
-        self.throw_away(*id, &server);
+        self.throw_away(&server);
         self.deleted = true;
     }
 
@@ -171,16 +152,15 @@ impl ServiceTable {
         }
     }
 
-    fn throw_away(&mut self, service: ServiceId, server: &Arc<RealServer>) {
+    fn throw_away(&mut self, server: &Arc<RealServer>) {
         self.leaving.push(Arc::clone(server));
-        let trashed = Trashed { server: Arc::clone(server), bereft: false, idle_since: None };
-        self.trash.entry(service).or_default().insert(server.id(), trashed);
+        self.tables.trash.put(Arc::clone(server), false);
     }
 
     /// The server of this identity out of the trash, with its connections, and its counters unless the service is another
     /// one now (golden `service-readded-stats`).
-    fn revive(&mut self, service: &ServiceId, spec: &ServerSpec) -> Option<Arc<RealServer>> {
-        let Trashed { server, bereft, .. } = self.trash.get_mut(service)?.remove(&spec.id)?;
+    fn revive(&self, service: &ServiceId, spec: &ServerSpec) -> Option<Arc<RealServer>> {
+        let Trashed { server, bereft, .. } = self.tables.trash.take(service, spec.id)?;
         if bereft {
             server.stats().estimator().zero();
         }
@@ -191,8 +171,7 @@ impl ServiceTable {
     /// Only now do packets see that servers have gone: some of them may have come back by a later edit of the same moment.
     fn part_with_deleted(&mut self, draft: &Snapshot) {
         for server in std::mem::take(&mut self.leaving) {
-            let trashed = self.trash.get(server.service()).and_then(|servers| servers.get(&server.id()));
-            if trashed.is_some() {
+            if self.tables.trash.find(server.service(), server.id()).is_some() {
                 server.set_available(false);
             }
         }
@@ -220,18 +199,7 @@ impl ServiceTable {
 
     /// Frees deleted servers that have been idle for long enough. To be called about once a minute.
     pub fn empty_trash(&mut self, now: Instant) {
-        let keep = |trashed: &mut Trashed| {
-            if !trashed.server.is_idle() {
-                trashed.idle_since = None;
-                return true;
-            }
-            let since = *trashed.idle_since.get_or_insert(now);
-            now.saturating_since(since) < TRASH_TIME
-        };
-        self.trash.retain(|_, servers| {
-            servers.retain(|_, trashed| keep(trashed));
-            !servers.is_empty()
-        });
+        self.tables.trash.empty(now);
         self.former_stats.retain(|_, stats| stats.strong_count() > 0);
     }
 

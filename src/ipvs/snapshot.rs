@@ -16,11 +16,13 @@ use crate::ipvs::mark::MarkRules;
 use crate::ipvs::persistence::TemplateTable;
 use crate::ipvs::protocol::Timeouts;
 use crate::ipvs::replica::Replication;
+use crate::ipvs::server::RealServer;
 use crate::ipvs::service::Services;
 use crate::ipvs::stats::Stats;
 use crate::ipvs::sync::{Exchange, SyncDaemons, SyncRole};
 use crate::ipvs::sysctl::Sysctls;
 use crate::ipvs::table::ConnectionTable;
+use crate::ipvs::trash::Trash;
 use crate::ipvs::view::ConnectionView;
 use crate::net::addr::PortIndex;
 use crate::net::fragment::Reassembler;
@@ -114,6 +116,8 @@ pub struct Tables {
     pub connections: ConnectionTable,
     /// Persistence templates.
     pub templates: TemplateTable,
+    /// Deleted servers that connections may still point at.
+    pub trash: Trash,
     /// Counters of everything balanced.
     pub total: Stats,
     /// Datagrams of which fragments are missing.
@@ -138,6 +142,7 @@ impl Tables {
             snapshot: Arc::default(),
             connections: ConnectionTable::default().replicated_by(Arc::clone(&replication)),
             templates: TemplateTable::default().replicated_by(Arc::clone(&replication)),
+            trash: Trash::default(),
             total: Stats::new(workers),
             fragments: Mutex::default(),
             drop_counters: DropCounters::default(),
@@ -146,6 +151,17 @@ impl Tables {
             replication,
             farewells: Farewells::default(),
         }
+    }
+
+    /// The server of this identity that is in a service, or was.
+    pub fn server_of(
+        &self,
+        services: &Services,
+        service: &ServiceId,
+        server: ServerId,
+    ) -> Option<Arc<RealServer>> {
+        let present = services.get(service).and_then(|service| service.server(server));
+        present.cloned().or_else(|| self.trash.find(service, server))
     }
 
     /// Ends a connection before its time. Its template goes with it unless other connections were made by it or one proved

@@ -22,7 +22,7 @@ use crate::ipvs::connection::Connection;
 use crate::ipvs::protocol::{Direction, State};
 use crate::ipvs::replica::{Key, Replication};
 use crate::ipvs::shortcut::Shortcuts;
-use crate::net::flow::FlowWords;
+use crate::net::flow::{FlowKey, FlowWords};
 
 /// Among a million connections a shard has eight thousand entries.
 const SHARDS: usize = 256;
@@ -205,6 +205,13 @@ impl ConnectionTable {
         found.is_some_and(|(found, _)| ptr::eq(found.get(), connection)) && !connection.is_removed()
     }
 
+    /// Whether there is a connection whose client's packets look so.
+    pub fn has_key(&self, flow: &FlowKey) -> bool {
+        let guard = Guard::new();
+        let found = self.find(&self.hashed(flow.into()), &guard);
+        found.is_some_and(|(found, direction)| direction == Direction::In && !found.is_removed())
+    }
+
     /// Takes a connection back that has been lent.
     pub fn take_back(&self, connection: &Connection) {
         if let Some(shortcuts) = self.shortcuts() {
@@ -379,6 +386,11 @@ impl ConnectionTable {
     /// The same in many walks, between which nothing is locked.
     pub fn walks(&self) -> impl ExactSizeIterator<Item = Walk<'_>> {
         (0..SHARDS).map(|shard| Walk { table: self, shard })
+    }
+
+    /// The number of the walk that shows the connection with this key.
+    pub fn part_of(&self, key: FlowWords) -> usize {
+        shard_of(self.hashed(key).hash)
     }
 
     /// How many connections.

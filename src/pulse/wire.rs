@@ -158,6 +158,11 @@ pub enum Refusal {
     /// The HMAC is wrong.
     #[error("forged heartbeat, or the keys of the routers differ")]
     Forged,
+    /// Genuine, but of a run that has the role of this one.
+    #[error(
+        "heartbeat of a router that has the same role as this one: primary and backup of lvs.cf must be the same on both"
+    )]
+    SameRole,
     /// Genuine, and has been received before, or is older than what has been.
     #[error("repeated heartbeat")]
     Repeated,
@@ -179,6 +184,9 @@ pub struct Refused {
     pub unlike: u64,
     /// See [`Refusal::Forged`].
     pub forged: u64,
+    /// See [`Refusal::SameRole`].
+    #[serde(default)]
+    pub same_role: u64,
     /// See [`Refusal::Repeated`].
     pub repeated: u64,
     /// See [`Refusal::Unfresh`].
@@ -194,6 +202,7 @@ impl Refused {
             Refusal::Incompatible => &mut self.incompatible,
             Refusal::Plain | Refusal::NoKey => &mut self.unlike,
             Refusal::Forged => &mut self.forged,
+            Refusal::SameRole => &mut self.same_role,
             Refusal::Repeated => &mut self.repeated,
             Refusal::Unfresh => &mut self.unfresh,
         };
@@ -203,8 +212,9 @@ impl Refused {
 
     /// All together.
     pub fn total(&self) -> u64 {
-        let Refused { stranger, malformed, incompatible, unlike, forged, repeated, unfresh } = self;
-        stranger + malformed + incompatible + unlike + forged + repeated + unfresh
+        let Refused { stranger, malformed, incompatible, unlike, forged, same_role, repeated, unfresh } =
+            self;
+        stranger + malformed + incompatible + unlike + forged + same_role + repeated + unfresh
     }
 }
 
@@ -336,8 +346,12 @@ impl Wire {
     }
 
     fn judge(&mut self, path: Path, message: &Message) -> Result<Word, Refusal> {
-        if message.role != self.role.partner() as u8 || message.path != path as u8 {
+        let is_own = message.role == self.role as u8 && message.boot == self.boot;
+        if message.path != path as u8 || is_own {
             return Err(Refusal::Forged);
+        }
+        if message.role != self.role.partner() as u8 {
+            return Err(Refusal::SameRole);
         }
         if message.echo != self.boot {
             self.stale = message.boot;

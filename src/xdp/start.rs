@@ -52,10 +52,10 @@ pub fn prepare(config: &XdpConfig, inherited: Option<Inheritance>) -> Result<Pre
     let mut config = config.clone();
     let mut survey = survey(&config)?;
     let (mut steerer, refusal) = load(&config, survey.queues, survey.longest.buffers())?;
-    if config.lasting {
+    let inherits = inherited.is_some();
+    if config.lasting && !inherits {
         steerer.make_lasting()?;
     }
-    let inherits = inherited.is_some();
     let Inheritance { links, zero_copy } =
         inherited.unwrap_or(Inheritance { links: Vec::new(), zero_copy: true });
     let links: Result<Vec<Link>, _> = links.into_iter().map(Link::taken_over).collect();
@@ -68,6 +68,10 @@ pub fn prepare(config: &XdpConfig, inherited: Option<Inheritance>) -> Result<Pre
         };
         status.mode = attachment.mode;
         status.notes.extend(attachment.why);
+    }
+    if config.lasting && inherits {
+        // Only now: what this process attaches goes with it if it is ended before it serves.
+        steerer.make_lasting()?;
     }
     if !zero_copy && config.zero_copy == ZeroCopySetting::Auto {
         config.zero_copy = ZeroCopySetting::Off;

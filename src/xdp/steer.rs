@@ -187,8 +187,8 @@ impl Steerer {
         self.sockets.set(slot, socket.as_raw_fd(), 0).map_err(|error| table_error("sockets", &error))
     }
 
-    /// Has the program last when this process is killed, and drop then what would have come up. To be called before it is
-    /// attached.
+    /// Has the program last when this process is killed, and drop then what would have come up: where it is attached from now on,
+    /// and with [`Steerer::switch_on`] everywhere.
     pub fn make_lasting(&mut self) -> Result<(), XdpError> {
         self.lasting = true;
         self.drop_unserved(true)

@@ -39,7 +39,7 @@ fn seen(site: &mut Site) -> Vec<String> {
     let questions = questions.into_iter().chain([Request::ListSysctls, Request::ListDaemons]);
     let mut seen: Vec<String> = questions.map(|question| format!("{:#?}", site.ask(question))).collect();
     let Reply::Status(status) = site.ask(Request::Status) else { panic!("no status") };
-    seen.push(format!("{:#?}", Status { uptime: 0, ..*status }));
+    seen.push(format!("{:#?}", Status { upgraded: None, ..*status }));
     seen
 }
 

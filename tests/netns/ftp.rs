@@ -9,20 +9,26 @@ use std::process::{Child, Command};
 use tempfile::TempDir;
 
 use super::daemon::{Daemon, VIP};
+use super::namespace::Namespace;
 use super::rig::{Rig, wait_until};
 
 const VIP6: &str = "fd00:1::30";
 const SERVER6: &str = "fd00:2::2";
 
-/// vsftpd in the rig's server, with one file; killed when dropped.
-struct Server {
+/// vsftpd, with one file; killed when dropped.
+pub struct Server {
     process: Child,
     directory: TempDir,
 }
 
 impl Server {
-    /// Serves on this port of all its addresses.
+    /// Serves on this port of all addresses of the rig's server.
     fn start(rig: &Rig, port: u16) -> Self {
+        Self::start_in(&rig.server, "10.2.0.2", port)
+    }
+
+    /// Serves on this port of all addresses of a host that has this one.
+    pub fn start_in(host: &Namespace, address: &str, port: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::create_dir(path("files")).unwrap();
@@ -31,15 +37,15 @@ impl Server {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(path("files/megabyte"), megabyte()).unwrap();
         fs::write(path("vsftpd.conf"), configuration(directory.path(), port)).unwrap();
-        let process = rig.server.enter(|| Command::new("vsftpd").arg(path("vsftpd.conf")).spawn().unwrap());
+        let process = host.enter(|| Command::new("vsftpd").arg(path("vsftpd.conf")).spawn().unwrap());
         let server = Server { process, directory };
-        let address = format!("10.2.0.2:{port}");
-        wait_until("vsftpd listens", || rig.server.enter(|| TcpStream::connect(&address).is_ok()));
+        let address = format!("{address}:{port}");
+        wait_until("vsftpd listens", || host.enter(|| TcpStream::connect(&address).is_ok()));
         server
     }
 
     /// Where the client puts what it gets.
-    fn received(&self) -> String {
+    pub fn received(&self) -> String {
         self.directory.path().join("received").display().to_string()
     }
 }
@@ -63,7 +69,7 @@ fn configuration(directory: &Path, port: u16) -> String {
     )
 }
 
-fn megabyte() -> Vec<u8> {
+pub fn megabyte() -> Vec<u8> {
     (0..1_000_000u32).map(|i| (i % 251) as u8).collect()
 }
 

@@ -17,7 +17,7 @@ use super::daemon::{Daemon, VIP};
 use super::rig::{PATIENCE, Rig, receive, stop_and_check, wait_until};
 use crate::support::packet::{self, PacketSpec};
 
-const AT_ONCE: &str = "shortcut = true\nshortcut_after = 0\n";
+pub const AT_ONCE: &str = "shortcut = true\nshortcut_after = 0\n";
 const ROUTER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const EGRESS: Egress = Egress {
     port: PortIndex(1),
@@ -27,7 +27,7 @@ const EGRESS: Egress = Egress {
 };
 
 /// A veth takes redirected frames if its other end merges segments.
-fn open(rig: &Rig) {
+pub fn open(rig: &Rig) {
     for peer in [&rig.client, &rig.server] {
         peer.run("ethtool -K eth0 gro on");
     }
@@ -291,7 +291,7 @@ fn an_interface_that_begins_to_refuse_redirected_frames_gets_none() {
 }
 
 /// A datagram there and back.
-fn ask(client: &UdpSocket, server: &UdpSocket) -> bool {
+pub fn ask(client: &UdpSocket, server: &UdpSocket) -> bool {
     let mut buffer = [0; 64];
     client.send(b"there").unwrap();
     let Ok((_, from)) = receive(server, &mut buffer) else { return false };
@@ -300,7 +300,7 @@ fn ask(client: &UdpSocket, server: &UdpSocket) -> bool {
 }
 
 /// Asks until both directions take the shortcut: at first the daemon may not know the neighbours. Returns how often.
-fn ask_until_lent(daemon: &Daemon, client: &UdpSocket, server: &UdpSocket) -> u64 {
+pub fn ask_until_lent(daemon: &Daemon, client: &UdpSocket, server: &UdpSocket) -> u64 {
     let asked = std::cell::Cell::new(0);
     wait_until("both directions take the shortcut", || {
         assert!(ask(client, server));
@@ -310,7 +310,7 @@ fn ask_until_lent(daemon: &Daemon, client: &UdpSocket, server: &UdpSocket) -> u6
     asked.get()
 }
 
-fn sockets(rig: &Rig) -> (UdpSocket, UdpSocket) {
+pub fn sockets(rig: &Rig) -> (UdpSocket, UdpSocket) {
     let server = rig.server.enter(|| UdpSocket::bind("10.2.0.2:5353").unwrap());
     let client = rig.client.enter(|| UdpSocket::bind("10.1.0.2:4000").unwrap());
     client.connect((VIP.parse::<IpAddr>().unwrap(), 53)).unwrap();
@@ -320,7 +320,7 @@ fn sockets(rig: &Rig) -> (UdpSocket, UdpSocket) {
     (client, server)
 }
 
-fn udp_service(daemon: &Daemon) {
+pub fn udp_service(daemon: &Daemon) {
     daemon.ipvsadm(&format!("-A -u {VIP}:53 -s rr"));
     daemon.ipvsadm(&format!("-a -u {VIP}:53 -r 10.2.0.2:5353 -m"));
 }

@@ -30,6 +30,7 @@ pub const READY: u8 = 7;
 pub const ALL: u8 = 6;
 pub const SWITCH: u8 = 8;
 const HELLO: u8 = 1;
+pub const LISTENER: u8 = 4;
 /// What a child of this test is told: the file by which it was started.
 pub const PREDECESSOR: &str = "XLVS_TEST_PREDECESSOR";
 /// How long packets may stay away on a machine that does other things as well; the goal is 200 ms.
@@ -297,8 +298,7 @@ fn a_predecessor_that_is_killed_is_followed_all_the_same() {
     let relay = program(&daemon, "upgrade::successor_whose_predecessor_is_killed");
     let (done, text) = daemon.try_upgrade(&format!("--program {}", relay.display()));
     assert!(!done, "{text}");
-    let pid = fs::read_to_string(relay.with_file_name("pid")).unwrap();
-    daemon.followed_by(Pid::from_raw(pid.parse().unwrap()));
+    daemon.followed_by(relayed(&daemon));
     wait_until("the successor answers", || daemon.xlvs("status").0);
     assert_eq!(listed(&daemon), before);
     talk.go_on();
@@ -365,6 +365,64 @@ pub fn await_kind(channel: &Channel, kind: u8) {
     while channel.receive().unwrap().expect("the predecessor is there").kind != kind {}
 }
 
+/// What a child of this test does that stands between a daemon and a true successor.
+pub struct Relay {
+    upper: Channel,
+    lower: Channel,
+    successor: Pid,
+}
+
+impl Relay {
+    /// Starts the successor, lets it greet the daemon, and leaves its pid beside the settings. Does nothing unless a daemon has started
+    /// this process.
+    pub fn start() -> Option<Self> {
+        let upper = from_predecessor()?;
+        let (lower, end) = Channel::new().unwrap();
+        let arguments = fs::read(format!("/proc/{}/cmdline", getppid())).unwrap();
+        let arguments = String::from_utf8(arguments).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
+        let own = arguments.trim_end_matches('\0').split('\0').skip(1).filter(|word| *word != "--take-over");
+        command.args(own).arg("--take-over").stdin(end);
+        assert!(command.status().unwrap().success(), "it starts another process and ends");
+        drop(command);
+        let hello = lower.receive().unwrap().unwrap();
+        let said: Value = serde_json::from_slice(&hello.body).unwrap();
+        let successor = Pid::from_raw(said["process"].as_i64().unwrap().try_into().unwrap());
+        let settings = arguments.split('\0').find(|word| word.ends_with("xlvs.toml")).unwrap();
+        fs::write(PathBuf::from(settings).with_file_name("pid"), successor.to_string()).unwrap();
+        upper.send(HELLO, &hello.body, None).unwrap();
+        Some(Relay { upper, lower, successor })
+    }
+
+    /// Has the successor hear what the daemon says, up to a word of this kind.
+    pub fn pass_until(&self, kind: u8) {
+        while pass(&self.upper, &self.lower) != kind {}
+    }
+
+    /// Kills the successor.
+    pub fn kill(&self) {
+        kill(self.successor, Signal::SIGKILL).unwrap();
+        wait_until("the successor has ended", || kill(self.successor, None).is_err());
+    }
+
+    /// The next word of the successor, which the daemon does not hear.
+    pub fn answer(&self) -> u8 {
+        self.lower.receive().unwrap().unwrap().kind
+    }
+}
+
+fn pass(from: &Channel, to: &Channel) -> u8 {
+    let Message { kind, body, descriptor } = from.receive().unwrap().unwrap();
+    to.send(kind, &body, descriptor.as_ref().map(std::os::fd::AsFd::as_fd)).unwrap();
+    kind
+}
+
+/// The process that the relay has started.
+pub fn relayed(daemon: &Daemon) -> Pid {
+    let pid = fs::read_to_string(daemon.control_socket().with_file_name("pid")).unwrap();
+    Pid::from_raw(pid.parse().unwrap())
+}
+
 #[test]
 #[ignore = "a part of another test"]
 fn successor_of_another_version() {
@@ -398,26 +456,9 @@ fn successor_that_dies_after_the_switch() {
 #[test]
 #[ignore = "a part of another test"]
 fn successor_whose_predecessor_is_killed() {
-    let Some(upper) = from_predecessor() else { return };
-    let (lower, end) = Channel::new().unwrap();
-    let arguments = fs::read(format!("/proc/{}/cmdline", getppid())).unwrap();
-    let arguments = String::from_utf8(arguments).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xlvs"));
-    command.args(arguments.trim_end_matches('\0').split('\0').skip(1)).arg("--take-over").stdin(end);
-    assert!(command.status().unwrap().success(), "it starts another process and ends");
-    drop(command);
-    let socket = arguments.split('\0').find(|word| word.ends_with("xlvs.toml")).unwrap();
-    let pass = |from: &Channel, to: &Channel| {
-        let Message { kind, body, descriptor } = from.receive().unwrap().unwrap();
-        to.send(kind, &body, descriptor.as_ref().map(std::os::fd::AsFd::as_fd)).unwrap();
-        kind
-    };
-    let hello = lower.receive().unwrap().unwrap();
-    let said: Value = serde_json::from_slice(&hello.body).unwrap();
-    fs::write(PathBuf::from(socket).with_file_name("pid"), said["process"].to_string()).unwrap();
-    upper.send(HELLO, &hello.body, None).unwrap();
-    while pass(&upper, &lower) != ALL {}
-    assert_eq!(lower.receive().unwrap().unwrap().kind, READY);
+    let Some(relay) = Relay::start() else { return };
+    relay.pass_until(ALL);
+    assert_eq!(relay.answer(), READY);
     kill(getppid(), Signal::SIGKILL).unwrap();
     // This end of the channel closes with this process: the successor is alone then.
 }

@@ -289,7 +289,10 @@ impl World {
         if replica.receive(local, of_replica(path), bytes, known).is_ok() {
             twin.heard = Some(self.now);
         }
-        let Twin { replica, known, .. } = &**twin;
+        let Twin { replica, known, .. } = &mut **twin;
+        while replica.has_work() {
+            replica.work(known);
+        }
         self.third.record_replica(to, path, bytes);
         if known.changes == before {
             return self.turn(to);

@@ -56,6 +56,13 @@ pub fn connection(number: u32, server: u8) -> Record {
     }))
 }
 
+const USED_PARTS: usize = 8;
+
+/// As a table would have it; only a few parts are in use.
+fn part_of(key: &Key) -> usize {
+    fingerprint(key) as usize % USED_PARTS * (PARTS / USED_PARTS)
+}
+
 /// What one end knows, with the changes that wait to be told.
 #[derive(Default)]
 pub struct Known {
@@ -143,8 +150,20 @@ impl Store for Known {
         Ok(())
     }
 
-    fn visit(&mut self, visit: &mut dyn FnMut(&Record)) {
-        self.told.iter().filter_map(|key| self.records.get(key)).for_each(visit);
+    fn told(&mut self, key: &Key) -> Option<Record> {
+        self.told.get(key).and_then(|key| self.records.get(key)).cloned()
+    }
+
+    fn visit(&mut self, part: usize, visit: &mut dyn FnMut(&Record)) {
+        if !part.is_multiple_of(PARTS / USED_PARTS) {
+            return;
+        }
+        let keys = self.told.iter().filter(|key| part_of(key) == part);
+        keys.filter_map(|key| self.records.get(key)).for_each(visit);
+    }
+
+    fn part_of(&mut self, key: &Key) -> usize {
+        part_of(key)
     }
 }
 
@@ -193,6 +212,8 @@ pub struct Pair {
     /// All that was sent, by sender, if somebody wants it.
     pub recorded: Option<[Vec<Datagram>; 2]>,
     pub longest: usize,
+    /// How many parts of the tables an end looks through in a turn.
+    pub parts_at_once: usize,
 }
 
 impl Pair {
@@ -208,6 +229,7 @@ impl Pair {
             sent: 0,
             recorded: None,
             longest: 0,
+            parts_at_once: PARTS,
         }
     }
 
@@ -245,6 +267,13 @@ impl Pair {
     fn turn(&mut self) {
         for from in [0, 1] {
             let end = &mut self.ends[from];
+            end.replica.work(&mut end.known);
+            for _ in 1..self.parts_at_once {
+                if !end.replica.has_work() {
+                    break;
+                }
+                end.replica.work(&mut end.known);
+            }
             end.replica.pump(self.now, &end.known);
             for datagram in end.replica.take_outgoing(self.now) {
                 self.send(from, &datagram);

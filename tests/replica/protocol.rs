@@ -132,6 +132,37 @@ fn a_difference_is_found_and_healed() {
     assert!(pair.report(1).records < 2100, "only those buckets are told of anew");
 }
 
+/// A large table is looked through while it changes.
+#[test]
+fn what_changes_during_a_comparison_is_no_difference() {
+    let mut pair = told(3, 2000);
+    pair.parts_at_once = 1;
+    let mut changing = 0;
+    for turn in 0..6 * COMPARE.as_millis() as u32 / 5 {
+        let number = turn % 2000;
+        match turn % 3 {
+            0 => pair.ends[0].known.put(connection(number, 40 + (turn % 100) as u8)),
+            1 => pair.ends[0].known.end(&connection(number, 0).key()),
+            _ => pair.ends[0].known.put(connection(100_000 + turn, 33)),
+        }
+        pair.pass(Duration::from_millis(5));
+        let report = pair.report(0);
+        assert!(matches!(report.differing, None | Some(0)), "{report:?}");
+        changing += u32::from(pair.ends[1].replica.has_work());
+        assert!(report.lag_ms < 50, "nothing waits for the end of a look: {report:?}");
+    }
+    assert!(changing > 500, "it was looked at {changing} times in the midst of one");
+    assert_eq!((pair.report(0).differing, pair.report(0).anew), (Some(0), 0));
+    let wrong = connection(1_000_000, 33);
+    pair.ends[1].known.told.insert(wrong.key());
+    pair.ends[1].known.records.insert(wrong.key(), wrong);
+    pair.pass(2 * COMPARE);
+    assert!(pair.report(0).anew >= 1, "and a difference is found all the same");
+    pair.parts_at_once = xlvs::ipvs::replica::PARTS;
+    pair.pass(2 * SECOND);
+    assert!(pair.are_equal());
+}
+
 #[test]
 fn what_finds_no_room_at_the_standby_is_seen() {
     let mut pair = told(4, 10);
@@ -371,6 +402,7 @@ fn a_template_that_leads_elsewhere_or_is_assured_makes_a_difference() {
             assured,
             one_packet: false,
             synced: false,
+            borrowed: false,
         })))
     };
     assert_ne!(template(33, false), template(34, false));

@@ -43,6 +43,9 @@ impl Routers {
         for (end, active) in active.into_iter().enumerate() {
             let (router, replica) = (&self.routers[end], &mut self.replicas[end]);
             let takes_over = active && !replica.is_active();
+            if takes_over {
+                replica.finish(&mut Installed { tables: router.tables(), now: router_now(router) });
+            }
             replica.set_active(router_now(router), active);
             if takes_over {
                 replica::keep_all(router.tables());
@@ -57,6 +60,7 @@ impl Routers {
             for from in [0, 1] {
                 let (tables, now) = (self.routers[from].tables(), router_now(&self.routers[from]));
                 let replica = &mut self.replicas[from];
+                replica.work(&mut Installed { tables, now });
                 match replica.is_holding(now) {
                     true => tables.replication.hold(),
                     false => tables.replication.release(now),

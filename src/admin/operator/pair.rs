@@ -72,12 +72,13 @@ fn write_partner(text: &mut String, partner: &PartnerReport, role: Role) -> std:
     if let (Some(account), Some(ago)) = (&partner.account, partner.account_ms) {
         write_account(text, role.partner(), account, ago)?;
     }
-    let Refused { stranger, malformed, incompatible, unlike, forged, repeated, unfresh } = partner.refused;
+    let Refused { stranger, malformed, incompatible, unlike, forged, same_role, repeated, unfresh } =
+        partner.refused;
     if partner.refused.total() != 0 {
         writeln!(
             text,
             "  heartbeats refused: from strangers {stranger}, malformed {malformed}, incompatible {incompatible}, \
-             on one side without a key {unlike}, forged {forged}, repeated {repeated}, from before a start {unfresh}"
+             on one side without a key {unlike}, forged {forged}, of the same role {same_role}, repeated {repeated}, from before a start {unfresh}"
         )?;
     }
     Ok(())

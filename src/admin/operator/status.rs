@@ -19,7 +19,11 @@ pub(super) fn describe(status: &Status) -> String {
 }
 
 fn write_status(text: &mut String, status: &Status) -> std::fmt::Result {
-    writeln!(text, "xlvs {}, running for {} s, {} worker(s)", status.version, status.uptime, status.workers)?;
+    write!(text, "xlvs {}, running for {} s, ", status.version, status.uptime)?;
+    if let Some(seconds) = status.upgraded {
+        write!(text, "upgraded {seconds} s ago, ")?;
+    }
+    writeln!(text, "{} worker(s)", status.workers)?;
     if let Some(report) = &status.pulse {
         pair::write_report(text, report)?;
     }

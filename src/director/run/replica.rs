@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::peers::{PeerWay, Peers};
 use crate::host::clock::Clock;
-use crate::ipvs::replica::{self, Installed, Path, Refusal, Replica, Report, Settings};
+use crate::ipvs::replica::{self, Homecoming, Installed, Path, Refusal, Replica, Report, Settings};
 use crate::ipvs::snapshot::Tables;
 use crate::net::time::Instant;
 
@@ -64,6 +64,7 @@ impl ReplicaThread {
             tables,
             clock,
             shared: Arc::clone(&shared),
+            homecoming: Homecoming::default(),
             joining,
             was_joining: false,
             watched: false,
@@ -123,6 +124,7 @@ struct Inside {
     clock: Clock,
     peers: Peers,
     shared: Arc<Shared>,
+    homecoming: Homecoming,
     joining: Joining,
     was_joining: bool,
     watched: bool,
@@ -140,6 +142,8 @@ impl Inside {
             let now = self.clock.now();
             let patience = if self.replica.is_telling() { POLL } else { PATIENCE };
             let patience = patience.min(self.replica.next_deadline(now).saturating_since(now));
+            let has_work = self.replica.has_work() || self.homecoming.has_work();
+            let patience = if has_work { Duration::ZERO } else { patience };
             if let Err(error) = self.peers.wait(patience) {
                 tracing::warn!("the partner's connections cannot be received: {error}");
                 std::thread::park_timeout(PAUSE);
@@ -156,6 +160,13 @@ impl Inside {
         self.peers.bind(now);
         let active = self.shared.active.load(Ordering::SeqCst);
         let takes_over = active && !self.replica.is_active();
+        let mut installed = Installed { tables: &self.tables, now };
+        if takes_over {
+            self.replica.finish(&mut installed);
+        } else {
+            self.replica.work(&mut installed);
+        }
+        self.homecoming.work(&self.tables, now);
         self.replica.set_active(now, active);
         self.hold(now);
         if takes_over {

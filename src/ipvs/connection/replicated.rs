@@ -23,6 +23,7 @@ impl Connection {
             awaits_port: status & AWAITS_PORT != 0,
             unanswered: status & UNANSWERED != 0,
             synced: status & SYNCED != 0,
+            borrowed: status & BORROWED != 0,
         }
     }
 

@@ -87,6 +87,7 @@ impl Datapath {
         self.start(burst, entry, &connection);
         let connection = Shared::new(connection);
         self.tables.connections.insert(&connection);
+        self.tell_on(&connection);
         self.wheel.file(connection);
         Ok(())
     }
@@ -111,7 +112,11 @@ impl Datapath {
     fn update(&mut self, burst: &Burst<'_>, present: Found<'_>, entry: &Entry) {
         let known = if present.server.is_stranger() { find_server(burst.snapshot, entry) } else { None };
         let Some(server) = known else {
+            let former = present.state();
             self.start(burst, entry, &present);
+            if present.state() != former {
+                self.tell_on(&present);
+            }
             self.tables.connections.take_back(&present);
             return self.file(present);
         };
@@ -126,7 +131,15 @@ impl Datapath {
         self.start(burst, entry, &bound);
         let bound = Shared::new(bound);
         self.tables.connections.insert(&bound);
+        self.tell_on(&bound);
         self.wheel.file(bound);
+    }
+
+    /// Another xlvs is told of what a message has told.
+    fn tell_on(&self, connection: &Connection) {
+        if !connection.state().is_half_open() {
+            self.tables.connections.note(connection);
+        }
     }
 
     /// State, time and count as the message has them.

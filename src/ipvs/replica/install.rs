@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sdd::{Guard, Shared};
 
 use super::home::Home;
-use super::live::{PARTS, borrowed_part, find, home_of};
+use super::live::{borrowed, borrowed_part, find, home_of, part_of};
 use super::receiver::Store;
 use super::record::{ConnectionRecord, Key, Record, Refused, TemplateRecord};
 use crate::ipvs::connection::{Connection, Told};
@@ -31,10 +31,16 @@ impl Store for Installed<'_> {
         install(self.tables, &snapshot, Origin::Partner, record, self.now).map(drop)
     }
 
-    fn visit(&mut self, visit: &mut dyn FnMut(&Record)) {
-        for number in 0..PARTS {
-            borrowed_part(self.tables, number, self.now).iter().for_each(&mut *visit);
-        }
+    fn told(&mut self, key: &Key) -> Option<Record> {
+        borrowed(self.tables, key, self.now)
+    }
+
+    fn visit(&mut self, part: usize, visit: &mut dyn FnMut(&Record)) {
+        borrowed_part(self.tables, part, self.now).iter().for_each(visit);
+    }
+
+    fn part_of(&mut self, key: &Key) -> usize {
+        part_of(self.tables, key)
     }
 }
 
@@ -95,7 +101,7 @@ impl Installation<'_> {
             && self.is_same(present, record)
         {
             self.tables.connections.take_back(present);
-            present.adopt(record, self.told(record.marks.synced));
+            present.adopt(record, self.told(record.marks.told()));
             present.life.set_deadline(self.now + record.remaining);
             self.file_again(present, &guard);
             return Ok(Outcome::Updated);
@@ -131,15 +137,18 @@ impl Installation<'_> {
         let server = server.unwrap_or_else(|| Arc::clone(self.tables.sync.stranger(record.forward)));
         let template = record.template.as_ref().and_then(|key| self.template_of(key, &server));
         let parent = record.parent.as_ref().and_then(|flow| self.parent(flow, guard));
-        Connection::restored(record, server, template, parent, self.told(record.marks.synced))
+        Connection::restored(record, server, template, parent, self.told(record.marks.told()))
     }
 
-    fn told(&self, was_synced: bool) -> Told {
-        let borrowed = self.origin == Origin::Partner;
-        Told { synced: was_synced || borrowed, borrowed }
+    fn told(&self, there: Told) -> Told {
+        match self.origin {
+            Origin::Partner => Told { synced: true, borrowed: true },
+            Origin::Predecessor => there,
+        }
     }
 
-    /// The server of a connection. Of one that is in no service there it may be in one here.
+    /// The server of a connection; one that has been deleted may come back, and its connections with it. Of one that is in no service
+    /// there it may be in one here.
     fn server(&self, record: &ConnectionRecord) -> Option<Arc<RealServer>> {
         record.home.and_then(|home| self.known(home)).or_else(|| {
             let (address, port) = (record.virtual_address.ip(), record.virtual_address.port());
@@ -149,7 +158,7 @@ impl Installation<'_> {
     }
 
     fn known(&self, home: Home) -> Option<Arc<RealServer>> {
-        self.snapshot.services.get(&home.service)?.server(home.server).map(Arc::clone)
+        self.tables.server_of(&self.snapshot.services, &home.service, home.server)
     }
 
     /// A connection keeps a template alive only if it leads to the connection's server.
@@ -192,7 +201,7 @@ impl Installation<'_> {
                 (template, if former.is_some() { Outcome::Replaced } else { Outcome::Made })
             }
         };
-        template.set_origin(self.told(record.synced));
+        template.set_origin(self.told(Told { synced: record.synced, borrowed: record.borrowed }));
         template.update(record.assured, record.timeout, record.packets, self.now);
         template.life.set_deadline(self.now + record.remaining);
         if template.life.needs_filing() {

@@ -60,6 +60,7 @@ fn of_template(template: &PersistenceTemplate, now: Instant) -> TemplateRecord {
         assured: template.is_assured(),
         one_packet: template.is_of_one_packet_service(),
         synced: template.is_synced(),
+        borrowed: template.origin().borrowed,
     }
 }
 
@@ -107,7 +108,7 @@ fn add_connection(tables: &Tables, records: &mut Vec<Record>, connection: &Conne
     records.push(Record::Connection(Box::new(of_connection(connection, now))));
 }
 
-/// The same of what is the partner's alone, but of all of that.
+/// The same as [`part`] of what is the partner's alone, but of all of that.
 pub fn borrowed_part(tables: &Tables, number: usize, now: Instant) -> Vec<Record> {
     let mut records = Vec::new();
     if number < TEMPLATE_PARTS {
@@ -126,6 +127,50 @@ pub fn borrowed_part(tables: &Tables, number: usize, now: Instant) -> Vec<Record
         });
     }
     records
+}
+
+/// What in a part leads to a server that is in no service.
+pub(super) fn strangers(tables: &Tables, number: usize, now: Instant) -> Vec<Record> {
+    let mut records = Vec::new();
+    if number < TEMPLATE_PARTS {
+        if let Some(walk) = tables.templates.valid_walks().nth(number) {
+            walk.for_each(|template| {
+                if template.server.is_stranger() {
+                    add_template(&mut records, template, now);
+                }
+            });
+        }
+    } else if let Some(walk) = tables.connections.walks().nth(number - TEMPLATE_PARTS) {
+        walk.for_each(|connection| {
+            if connection.server.is_stranger() && !connection.is_removed() {
+                records.push(Record::Connection(Box::new(of_connection(&connection, now))));
+            }
+        });
+    }
+    records
+}
+
+/// The part that has what has this key, and what of it is the partner's alone.
+pub fn part_of(tables: &Tables, key: &Key) -> usize {
+    match key {
+        Key::Template(key) => tables.templates.part_of(key),
+        Key::Connection(flow) => TEMPLATE_PARTS + tables.connections.part_of(flow.into()),
+    }
+}
+
+/// What has this key, if it is the partner's alone.
+pub(super) fn borrowed(tables: &Tables, key: &Key, now: Instant) -> Option<Record> {
+    match key {
+        Key::Template(key) => {
+            let template = tables.templates.find(key).filter(|template| template.origin().borrowed)?;
+            Some(Record::Template(Box::new(of_template(&template, now))))
+        }
+        Key::Connection(flow) => {
+            let guard = Guard::new();
+            let connection = find(tables, flow, &guard).filter(|connection| connection.is_borrowed())?;
+            Some(Record::Connection(Box::new(of_connection(connection, now))))
+        }
+    }
 }
 
 /// Nothing is the partner's any more: this machine does the work.

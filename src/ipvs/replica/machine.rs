@@ -322,6 +322,23 @@ impl Replica {
         self.sender.iter_mut().for_each(|sender| sender.tell_part(now, records));
     }
 
+    /// Whether a standby has something to look through still; see [`Replica::work`].
+    pub fn has_work(&self) -> bool {
+        self.receiver.has_work()
+    }
+
+    /// Looks through a part of what the other end has told of, to compare it with what that has, or to end what is over.
+    pub fn work(&mut self, store: &mut impl Store) {
+        if self.receiver.work(store) {
+            self.acknowledge = [true; 2];
+        }
+    }
+
+    /// Ends at once what is over, before this end does the work.
+    pub fn finish(&mut self, store: &mut impl Store) {
+        self.receiver.finish_sweep(store);
+    }
+
     /// The datagrams that are to be sent now.
     pub fn take_outgoing(&mut self, now: Instant) -> Vec<Datagram> {
         self.paths.update(now);

@@ -9,8 +9,10 @@ mod bytes;
 mod control;
 mod exchange;
 mod home;
+mod homecoming;
 mod install;
 mod live;
+mod look;
 mod machine;
 mod message;
 mod mirror;
@@ -23,9 +25,10 @@ mod stream;
 
 pub use exchange::Replication;
 pub use home::Home;
+pub use homecoming::Homecoming;
 pub use install::{Installed, Origin, Outcome, install};
 pub use live::{
-    PARTS, borrowed_part, connection_for_successor, current, keep_all, part, template_for_successor,
+    PARTS, borrowed_part, connection_for_successor, current, keep_all, part, part_of, template_for_successor,
 };
 pub use machine::{Datagram, LEAST_LIMIT, Replica, Settings, Source};
 pub use message::{Refusal, Side};

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use foldhash::fast::RandomState;
-
-use super::mirror::{BUCKETS, Buckets, Sums, bucket_of, digest, fingerprint, no_sums};
+use super::look::{Comparison, Sweep};
+use super::mirror::{Buckets, fingerprint};
 use super::record::{Key, Record, Refused};
 use super::sender::WINDOW;
 use super::stream::{Acknowledgement, Batch, Item, items};
@@ -14,15 +13,14 @@ pub trait Store {
     /// Takes one in.
     fn install(&mut self, record: &Record) -> Result<(), Refused>;
 
-    /// Shows all that the partner has told of and that is still there.
-    fn visit(&mut self, visit: &mut dyn FnMut(&Record));
-}
+    /// What the partner has told of and that is still there, by its key.
+    fn told(&mut self, key: &Key) -> Option<Record>;
 
-/// Buckets of which all is told, and what of them has been told so far.
-#[derive(Clone, Debug)]
-struct Pass {
-    buckets: Buckets,
-    told: HashSet<u64, RandomState>,
+    /// Shows all of that in a part, with a number below [`PARTS`](super::PARTS).
+    fn visit(&mut self, part: usize, visit: &mut dyn FnMut(&Record));
+
+    /// The part that it would be in.
+    fn part_of(&mut self, key: &Key) -> usize;
 }
 
 /// What has been received.
@@ -42,11 +40,11 @@ pub(super) struct Receiver {
     stream: u32,
     all: u64,
     early: BTreeMap<u64, Vec<u8>>,
-    pass: Option<Pass>,
+    /// Of which all is being told, and what of them has been told so far; and the same when that is over.
+    pass: Option<Sweep>,
+    sweep: Option<Sweep>,
     complete: bool,
-    /// The store's own sums as of the round that is being compared.
-    own: Option<(u32, Sums)>,
-    differs: Buckets,
+    comparison: Option<Comparison>,
     round: u32,
     differing: Buckets,
     pub(super) taken: Taken,
@@ -108,22 +106,20 @@ impl Receiver {
         for item in items(bytes) {
             match item {
                 Ok(Item::Record(record)) => self.take_record(&record, store),
-                Ok(Item::PassBegin(buckets)) => {
-                    self.pass = Some(Pass { buckets: *buckets, told: HashSet::default() });
-                }
-                Ok(Item::PassEnd) => self.end_pass(store),
-                Ok(Item::Sums { round, first, sums }) => self.compare(round, first, &sums, store),
+                Ok(Item::PassBegin(buckets)) => self.begin_pass(*buckets, store),
+                Ok(Item::PassEnd) => self.end_pass(),
+                Ok(Item::Sums { round, first, sums }) => self.hear_sums(round, first, &sums),
                 Err(_) => self.taken.refused += 1,
             }
         }
     }
 
     fn take_record(&mut self, record: &Record, store: &mut impl Store) {
-        if let Some(pass) = &mut self.pass {
-            let fingerprint = fingerprint(&record.key());
-            if pass.buckets.contains(bucket_of(fingerprint)) {
-                pass.told.insert(fingerprint);
-            }
+        let key = record.key();
+        let fingerprint = fingerprint(&key);
+        self.pass.iter_mut().chain(&mut self.sweep).for_each(|pass| pass.note(fingerprint));
+        if let Some(comparison) = &mut self.comparison {
+            comparison.expect_change(&key, fingerprint, store);
         }
         match store.install(record) {
             Ok(()) => self.taken.records += 1,
@@ -131,47 +127,53 @@ impl Receiver {
         }
     }
 
-    /// What the pass has not told of is over. Connections go before the templates that they keep.
-    fn end_pass(&mut self, store: &mut impl Store) {
-        let Some(Pass { buckets, told }) = self.pass.take() else { return };
-        let (mut connections, mut templates) = (Vec::new(), Vec::new());
-        store.visit(&mut |record| {
-            let key = record.key();
-            let fingerprint = fingerprint(&key);
-            if buckets.contains(bucket_of(fingerprint)) && !told.contains(&fingerprint) {
-                match key {
-                    Key::Connection(_) => connections.push(key),
-                    Key::Template(_) => templates.push(key),
-                }
-            }
-        });
-        for key in connections.into_iter().chain(templates) {
-            self.taken.swept += 1;
-            // An end is never refused.
-            let _ = store.install(&Record::End(key));
-        }
+    fn begin_pass(&mut self, buckets: Buckets, store: &mut impl Store) {
+        // It may tell of what the one before has not swept yet.
+        self.finish_sweep(store);
+        self.pass = Some(Sweep::new(buckets, HashSet::default()));
+    }
+
+    /// What the pass has not told of is over.
+    fn end_pass(&mut self) {
+        let Some(pass) = self.pass.take() else { return };
+        self.sweep = Some(pass);
         self.complete = true;
     }
 
-    fn compare(&mut self, round: u32, first: usize, sums: &[u64], store: &mut impl Store) {
-        if first == 0 {
-            let mut own = no_sums();
-            store.visit(&mut |record| {
-                own[bucket_of(fingerprint(&record.key()))] ^= digest(record).unwrap_or(0);
-            });
-            self.own = Some((round, own));
-            self.differs = Buckets::default();
+    /// A round that begins before the one before has been compared is left out.
+    fn hear_sums(&mut self, round: u32, first: usize, sums: &[u64]) {
+        if first == 0 && self.comparison.is_none() {
+            self.comparison = Some(Comparison::begin(round));
         }
-        let Some((_, own)) = self.own.as_ref().filter(|(own, _)| *own == round) else { return };
-        for (bucket, sum) in (first..).zip(sums) {
-            if own[bucket] != *sum {
-                self.differs.insert(bucket);
-            }
+        if let Some(comparison) = self.comparison.as_mut().filter(|comparison| comparison.round == round) {
+            comparison.hear(first, sums);
         }
-        if first + sums.len() == BUCKETS {
-            self.own = None;
-            self.round = round;
-            self.differing = std::mem::take(&mut self.differs);
+    }
+
+    /// Whether there is something to look through still.
+    pub(super) fn has_work(&self) -> bool {
+        self.sweep.is_some() || self.comparison.as_ref().is_some_and(Comparison::has_work)
+    }
+
+    /// Looks through a part. Returns whether there is news for the other end.
+    pub(super) fn work(&mut self, store: &mut impl Store) -> bool {
+        if let Some(sweep) = &mut self.sweep {
+            self.taken.swept += sweep.look(store);
+            self.sweep.take_if(|sweep| sweep.is_over());
+            return false;
+        }
+        let Some(comparison) = &mut self.comparison else { return false };
+        let Some(differing) = comparison.look(store) else { return false };
+        (self.round, self.differing) = (comparison.round, differing);
+        self.comparison = None;
+        true
+    }
+
+    /// Ends at once what is over.
+    pub(super) fn finish_sweep(&mut self, store: &mut impl Store) {
+        while let Some(sweep) = &mut self.sweep {
+            self.taken.swept += sweep.look(store);
+            self.sweep.take_if(|sweep| sweep.is_over());
         }
     }
 }

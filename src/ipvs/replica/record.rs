@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::bytes::{Reader, put_address, put_end, put_own_end, put_text};
 use super::control::{put_control, read_control};
 use super::home::{Home, forward_of, number_of, put_home, read_home};
+use crate::ipvs::connection::Told;
 use crate::ipvs::edit::{Forward, ServerId, ServiceId};
 use crate::ipvs::helper::control::FtpControl;
 use crate::ipvs::persistence::TemplateKey;
@@ -78,6 +79,8 @@ pub struct Marks {
     pub unanswered: bool,
     /// A message of the synchronisation made it.
     pub synced: bool,
+    /// It is the partner's. Only a process that is followed says so.
+    pub borrowed: bool,
 }
 
 /// A connection.
@@ -138,6 +141,8 @@ pub struct TemplateRecord {
     pub one_packet: bool,
     /// A message of the synchronisation made it.
     pub synced: bool,
+    /// It is the partner's. Only a process that is followed says so.
+    pub borrowed: bool,
 }
 
 /// A record.
@@ -149,6 +154,13 @@ pub enum Record {
     Template(Box<TemplateRecord>),
     /// There is no such connection or template any more.
     End(Key),
+}
+
+impl Marks {
+    /// How it has come to be there.
+    pub fn told(self) -> Told {
+        Told { synced: self.synced, borrowed: self.borrowed }
+    }
 }
 
 impl ConnectionRecord {
@@ -288,6 +300,7 @@ mod parts {
     pub const SYNCED: u16 = 1 << 12;
     pub const ASSURED: u16 = 1 << 13;
     pub const ONE_PACKET: u16 = 1 << 14;
+    pub const BORROWED: u16 = 1 << 15;
 }
 
 /// Those bits whose condition holds.
@@ -312,6 +325,7 @@ fn put_connection(out: &mut Vec<u8>, record: &ConnectionRecord) {
         (marks.awaits_port, parts::AWAITS_PORT),
         (marks.unanswered, parts::UNANSWERED),
         (marks.synced, parts::SYNCED),
+        (marks.borrowed, parts::BORROWED),
     ]);
     out.extend(said.to_be_bytes());
     out.extend([record.protocol.0, number_of(record.forward), record.state]);
@@ -354,6 +368,7 @@ fn read_connection(body: &mut Reader<'_>) -> Result<ConnectionRecord, Refused> {
             awaits_port: has(parts::AWAITS_PORT),
             unanswered: has(parts::UNANSWERED),
             synced: has(parts::SYNCED),
+            borrowed: has(parts::BORROWED),
         },
         timeout,
         remaining: Duration::from_millis(remaining.into()),
@@ -400,6 +415,7 @@ fn put_template(out: &mut Vec<u8>, record: &TemplateRecord) {
         (record.assured, parts::ASSURED),
         (record.one_packet, parts::ONE_PACKET),
         (record.synced, parts::SYNCED),
+        (record.borrowed, parts::BORROWED),
     ]);
     out.extend(said.to_be_bytes());
     out.push(number_of(record.forward));
@@ -428,6 +444,7 @@ fn read_template(body: &mut Reader<'_>) -> Result<TemplateRecord, Refused> {
         assured: has(parts::ASSURED),
         one_packet: has(parts::ONE_PACKET),
         synced: has(parts::SYNCED),
+        borrowed: has(parts::BORROWED),
     })
 }
 

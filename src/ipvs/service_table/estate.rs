@@ -1,16 +1,16 @@
 //! Services and servers as one process leaves them to the next.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ServiceTable, Trashed};
+use super::ServiceTable;
 use crate::ipvs::edit::{ServerId, ServerSpec, ServiceId, ServiceSpec};
 use crate::ipvs::scheduler::{self, Change};
 use crate::ipvs::server::RealServer;
 use crate::ipvs::service::{Services, VirtualService};
 use crate::ipvs::stats::{CounterEstate, Stats};
+use crate::ipvs::trash::Trashed;
 
 /// A server, but for what is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,15 +96,13 @@ impl ServiceTable {
             servers: estates(&service.servers),
             leaving: estates(&service.leaving),
         };
-        let trash = self.trash.iter().flat_map(|(id, servers)| {
-            let trashed = |trashed: &Trashed| TrashedEstate {
-                service: *id,
-                bereft: trashed.bereft,
-                server: ServerEstate::of(&trashed.server),
-            };
-            servers.values().map(trashed)
-        });
-        TableEstate { services: present.map(service).collect(), trash: trash.collect() }
+        let trashed = |Trashed { server, bereft, .. }: Trashed| TrashedEstate {
+            service: *server.service(),
+            bereft,
+            server: ServerEstate::of(&server),
+        };
+        let trash = self.tables.trash.all().into_iter().map(trashed).collect();
+        TableEstate { services: present.map(service).collect(), trash }
     }
 
     /// Makes the empty table what another process's was.
@@ -129,9 +127,7 @@ impl ServiceTable {
             };
             let server = server.server(*service, self.workers, &stats);
             server.set_available(false);
-            let id = server.id();
-            let trashed = Trashed { server, bereft: *bereft, idle_since: None };
-            self.trash.entry(*service).or_default().insert(id, trashed);
+            self.tables.trash.put(server, *bereft);
         }
     }
 
@@ -144,14 +140,10 @@ impl ServiceTable {
         })
     }
 
-    /// A deleted server of a service.
-    pub fn trashed(&self, service: &ServiceId, server: ServerId) -> Option<&Arc<RealServer>> {
-        self.trash.get(service)?.get(&server).map(|trashed| &trashed.server)
-    }
-
     /// What has been counted, for another process. To be asked for when nothing is counted any more.
     pub fn counters(&self, services: &Services) -> Counters {
-        let trashed = self.trash.values().flat_map(HashMap::values).map(|trashed| &trashed.server);
+        let trashed = self.tables.trash.all();
+        let trashed = trashed.iter().map(|trashed| &trashed.server);
         let servers = services.iter().flat_map(|service| service.all_servers()).chain(trashed);
         let of_server = |server: &Arc<RealServer>| (*server.service(), server.id(), server.stats().estate());
         Counters {
@@ -170,8 +162,7 @@ impl ServiceTable {
             }
         }
         for (service, id, estate) in &counters.servers {
-            let present = services.get(service).and_then(|service| service.server(*id));
-            if let Some(server) = present.or_else(|| self.trashed(service, *id)) {
+            if let Some(server) = self.tables.server_of(services, service, *id) {
                 server.stats().inherit(estate);
             }
         }

@@ -145,6 +145,11 @@ impl Exchange {
         }]
     }
 
+    /// Whether any connection or template leads to a stranger.
+    pub fn has_strangers(&self) -> bool {
+        self.strangers.iter().any(|stranger| !stranger.is_idle())
+    }
+
     /// Whether there have been connections to strangers since this was asked last: their packets have to come up, too.
     pub fn has_met_stranger(&self) -> bool {
         self.met_stranger.swap(false, Ordering::Relaxed)

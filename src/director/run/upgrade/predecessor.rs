@@ -24,6 +24,9 @@ const PREPARATION_TIME: Duration = Duration::from_secs(30);
 /// How long it may take to serve once packets have stopped; then the predecessor takes the queues back.
 pub const SERVE_TIME: Duration = Duration::from_secs(5);
 
+/// So many changes may be left for the time in which no packets come and go.
+const FEW: usize = 10_000;
+
 /// How often it is looked whether a successor that has hung up has ended, and the pause between two looks.
 const END_LOOKS: usize = 100;
 const END_PAUSE: Duration = Duration::from_millis(5);
@@ -120,7 +123,12 @@ impl Successor {
         links.into_iter().try_for_each(|link| self.say(&Word::Link(link)))?;
         self.say(&Word::Listener(listener))?;
         let mut ledger = Ledger::default();
-        self.tell(&mut ledger, tables, clock)?;
+        let mut told = self.tell(&mut ledger, tables, clock)?;
+        // What has changed meanwhile is told while packets still come and go, for as long as that makes less of it.
+        while told > FEW {
+            let changed = self.tell(&mut ledger, tables, clock)?;
+            told = if changed < told / 2 { changed } else { 0 };
+        }
         self.say(&Word::All)?;
         match self.hear()? {
             Word::Ready => Ok(ledger),
@@ -156,7 +164,7 @@ impl Successor {
 
     fn tell(&self, ledger: &mut Ledger, tables: &Tables, clock: Clock) -> Result<usize, String> {
         let mut send = |records| wire::say(&self.channel, &Word::Records(records));
-        ledger.tell(tables, clock.now(), &mut send).map_err(|error| lost(&error))
+        ledger.tell(tables, clock, &mut send).map_err(|error| lost(&error))
     }
 
     fn be_patient(&self, patience: Duration) -> Result<(), String> {

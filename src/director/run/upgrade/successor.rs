@@ -88,7 +88,7 @@ async fn follow(channel: &Channel, options: RunOptions) -> Result<(Daemon, bool)
             workplace.steer(steering)?;
         }
     }
-    let last = hear_records(channel, &tables, base.clock)?;
+    let last = hear_records(channel, &tables, base.clock, lasting)?;
     director.continue_counters(&last.counters);
     let engine = |queue| Datapath::new(Arc::clone(&tables), queue as usize, base.clock.now());
     let mut workers = workplace.start(&base.settings, &tables, base.clock, engine)?;
@@ -131,23 +131,48 @@ fn hear_gifts(channel: &Channel) -> io::Result<(Bequest, Vec<OwnedFd>, OwnedFd)>
 }
 
 /// Takes connections in until the predecessor has stopped. One that ends without a word has been killed: its packets are nobody's
-/// then, and what has come of it by then is better than nothing.
-fn hear_records(channel: &Channel, tables: &Tables, clock: Clock) -> Result<LastWill, RunError> {
+/// then, and what has come of it by then is better than nothing. Only a partner may have more than a part of the connections; it
+/// would end those that this process does not tell it of.
+fn hear_records(
+    channel: &Channel,
+    tables: &Tables,
+    clock: Clock,
+    has_partner: bool,
+) -> Result<LastWill, RunError> {
+    let mut is_all = false;
     loop {
         match wire::hear(channel).map_err(|error| lost(&error))? {
             Some(Word::Records(records)) => take_in(tables, &records, clock),
-            Some(Word::All) => wire::say(channel, &Word::Ready).map_err(|error| lost(&error))?,
+            Some(Word::All) => {
+                is_all = true;
+                wire::say(channel, &Word::Ready).map_err(|error| lost(&error))?;
+            }
             Some(Word::Switch(last)) => return Ok(*last),
             Some(Word::GivesUp(reason)) => return Err(RunError::Upgrade(reason)),
             Some(other) => return Err(RunError::Upgrade(format!("not understood: {other:?}"))),
-            None => {
-                tracing::warn!(
-                    "the former process has ended before its time; this one goes on with what it was given"
-                );
-                return Ok(LastWill::default());
-            }
+            None => return go_on_alone(tables, is_all, has_partner),
         }
     }
+}
+
+fn go_on_alone(tables: &Tables, is_all: bool, has_partner: bool) -> Result<LastWill, RunError> {
+    let connections = tables.connections.len();
+    match (is_all, has_partner) {
+        (true, _) => tracing::warn!(
+            "the former process has ended before its time; this one goes on with the {connections} connections that it was told of"
+        ),
+        (false, false) => tracing::error!(
+            "the former process has ended before it had told of all connections; this one goes on with {connections} of them, and \
+             all others are lost"
+        ),
+        (false, true) => {
+            return Err(RunError::Upgrade(format!(
+                "the former process has ended before it had told of more than {connections} connections; this one leaves them to the \
+                 partner, which may know them all, and ends"
+            )));
+        }
+    }
+    Ok(LastWill::default())
 }
 
 /// Waits until the predecessor has hung up, for a while.

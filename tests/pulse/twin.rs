@@ -290,6 +290,7 @@ impl World {
             twin.heard = Some(self.now);
         }
         let Twin { replica, known, .. } = &mut **twin;
+        replica.work(known);
         while replica.has_work() {
             replica.work(known);
         }

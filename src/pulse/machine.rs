@@ -91,10 +91,6 @@ impl Pulse {
             Event::Tick => {}
             Event::Link(path, up) => self.take_link(now, path, up),
             Event::LocalFailure => self.fail(now),
-            Event::Repaired => {
-                self.failed = false;
-                self.quiet_from = now;
-            }
             Event::Activated => self.finish_activation(now),
             Event::Deactivated => self.finish_deactivation(now),
             Event::Joining(joining) => self.join(now, joining),

@@ -58,10 +58,8 @@ pub enum Event {
     Tick,
     /// The link that carries a path has carrier, or has none.
     Link(Path, bool),
-    /// Packets cannot be forwarded any more.
+    /// Packets cannot be forwarded any more, as long as this process runs.
     LocalFailure,
-    /// They can again.
-    Repaired,
     /// All of [`Action::Activate`] is done.
     Activated,
     /// All of [`Action::Deactivate`] is done: no address is left.

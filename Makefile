@@ -26,7 +26,7 @@ demo-down: ## remove what `make demo KEEP=1` left up
 test: tools-test check ## run every test, those in network namespaces as well (DEMO=1: and then the demo on the programs that they built)
 	cargo test --lib --bins --test tests
 	cargo test --doc
-	tests/fuzz.sh
+	tests/fuzz.sh 10
 	cargo test --test netns $(AS_ROOT) -- $(TIMED:%=--skip %)
 	cargo test --test netns $(AS_ROOT) -- --test-threads 1 $(TIMED)
 	@$(ROOT) tests/mixed.sh --programs "$(PROGRAMS)/debug"
@@ -75,7 +75,7 @@ bench: tools-bench ## measure the engine alone, then end to end beside its peers
 	@$(ROOT) benches/endtoend/run --programs "$(PROGRAMS)/release" $(RIG)
 
 bench-quick: tools-bench ## end to end in short, to see that it works (PROFILE=debug: with the programs that the tests have built)
-	cargo build $(if $(filter debug,$(PROFILE)),,--release) --bins
+	$(if $(filter debug,$(PROFILE)),,cargo build --release --bins)
 	@$(ROOT) benches/endtoend/run --quick --programs "$(PROGRAMS)/$(or $(PROFILE),release)" $(RIG)
 
 bench-checks: tools-build ## measure what 2,000 health checks a second cost, on loopback (OPTIONS=--help)

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use xlvs::ipvs::replica::{
-    self, Datagram, Installed, PARTS, Replica, Replication, Settings, Side, bucket_of, fingerprint,
+    self, Datagram, Homecoming, Installed, Origin, PARTS, Replica, Replication, Settings, Side, bucket_of,
+    fingerprint,
 };
 
 use super::ends::{COMPARE, KEY, SILENCE, connection};
-use super::{BEHIND, Talk, answer_behind, router, router_now, sequence, talk};
+use super::{
+    BEHIND, SETUP, Talk, answer_behind, busy, listing, router, router_now, sequence, take, talk, told,
+};
 use crate::support::audit;
 use crate::support::device::Device as _;
 use crate::support::engine::Router;
@@ -130,4 +133,51 @@ fn a_change_that_finds_no_room_marks_its_bucket_once() {
     assert!(replication.lost().is_empty());
     replication.watch(false);
     assert_eq!(replication.waiting(), 0, "nobody is there to be told");
+}
+
+const ANY_PORT: [&str; 2] =
+    ["ipvsadm -A -u 10.10.1.30:0 -s rr -p 60", "ipvsadm -a -u 10.10.1.30:0 -r 10.8.8.35:0 -m"];
+
+/// Connections of a service for any port, and data connections of FTP, go to ports of which there is no service.
+#[test]
+fn what_was_told_of_before_the_services_were_here_comes_home() {
+    let mut first = router();
+    ANY_PORT.iter().for_each(|command| assert_eq!(first.run(command).code, 0, "{command}"));
+    busy(&mut first);
+    talk(&mut first, "tcp", 5000, 200 * 256 + 1).establish();
+    let heard = talk(&mut first, "udp", 6000, 999).ask("", b"?").unwrap();
+    assert_eq!(heard.to_string(), "10.8.8.35:999");
+    talk(&mut first, "tcp", 6001, 9999).establish();
+    let mut standby = Router::new();
+    for record in told(&first) {
+        take(&mut standby, Origin::Partner, &record).unwrap();
+    }
+    let before = listing(&mut standby);
+    assert!(standby.tables().sync.has_strangers());
+    for command in SETUP.iter().chain(&ANY_PORT) {
+        assert_eq!(standby.run(command).code, 0, "{command}");
+    }
+    let mut homecoming = Homecoming::default();
+    (0..PARTS).for_each(|_| homecoming.work(standby.tables(), router_now(&standby)));
+    assert!(!homecoming.has_work());
+    let mut homeless = Vec::new();
+    standby.tables().connections.for_each(|connection| {
+        if connection.server.is_stranger() {
+            homeless.push(format!("{:?}", connection.request_key()));
+        }
+        let parent = connection.parent();
+        assert!(parent.is_none_or(|parent| !parent.is_removed()), "{:?}", connection.request_key());
+    });
+    for walk in standby.tables().templates.valid_walks() {
+        walk.for_each(|template| {
+            if template.server.is_stranger() {
+                homeless.push(format!("{:?} {}", template.key, template.place));
+            }
+        });
+    }
+    assert_eq!(homeless, Vec::<String>::new());
+    // The former templates are listed with port 65535 until their time is up.
+    let listed: Vec<_> = listing(&mut standby).into_iter().filter(|view| !view.contains(":65535")).collect();
+    assert_eq!(listed, before);
+    assert_eq!(audit::miscounts(standby.tables()), Vec::<String>::new());
 }

@@ -2,18 +2,22 @@
 //! router that starts is told of all before its first health checks are over.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use sdd::Guard;
 
 use super::home::Home;
-use super::install::{Origin, install};
-use super::live::{PARTS, strangers};
-use super::record::{Key, Record};
+use super::install::{Origin, install, server_at};
+use super::live::{PARTS, find, home_of, strangers};
+use super::record::{ConnectionRecord, Key, Record};
 use crate::ipvs::edit::{ServerId, ServiceId};
 use crate::ipvs::helper::ftp::CONTROL_PORT;
 use crate::ipvs::persistence::{TemplateKey, mark_of};
-use crate::ipvs::service::Services;
+use crate::ipvs::server::RealServer;
+use crate::ipvs::service::{Services, VirtualService};
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::net::addr::{Family, Protocol};
 use crate::net::time::Instant;
@@ -55,7 +59,7 @@ impl Homecoming {
             self.begin(&snapshot, now);
         }
         for record in strangers(tables, self.next_part, now) {
-            if let Some(record) = self.at_home(&snapshot.services, record) {
+            if let Some(record) = self.at_home(tables, &snapshot.services, record) {
                 // A table that is full is so by others: this one makes room for itself.
                 let _ = install(tables, &snapshot, Origin::Predecessor, &record, now);
             }
@@ -75,32 +79,42 @@ impl Homecoming {
     }
 
     /// The same with the home that it has by now, if there is one.
-    fn at_home(&self, services: &Services, record: Record) -> Option<Record> {
-        let found = |home: Home| {
-            services.get(&home.service).is_some_and(|service| service.server(home.server).is_some())
-        };
+    fn at_home(&self, tables: &Tables, services: &Services, record: Record) -> Option<Record> {
         match record {
             Record::Connection(mut record) => {
-                let usual = record.usual_home();
-                let marked = |port: u16| {
-                    let server = ServerId { port, ..usual.server };
-                    let family = Family::from(record.client.ip());
-                    let service = *self.marked.get(&(family, server))?;
-                    Some(Home { service, server })
+                let ServerId { address, port } = record.usual_home().server;
+                let marked = |port| {
+                    let (family, server) = (Family::from(record.client.ip()), ServerId { address, port });
+                    self.marked.get(&(family, server)).map(|service| Home { service: *service, server })
                 };
-                let home = Some(usual).filter(|home| found(*home));
-                record.home = Some(home.or_else(|| marked(usual.server.port)).or_else(|| marked(0))?);
+                let home = parents_home(tables, &record);
+                let home = home.or_else(|| home_of(server_at(services, &record)?));
+                record.home = Some(home.or_else(|| marked(port)).or_else(|| marked(0))?);
                 Some(Record::Connection(record))
             }
             Record::Template(mut record) => {
-                let server = ServerId { address: record.place.ip(), port: record.place.port() };
-                let mut homes = services_of(&record.key).into_iter().map(|service| Home { service, server });
-                record.home = Some(homes.find(|home| found(*home))?);
+                let services = services_of(&record.key).into_iter().filter_map(|id| services.get(&id));
+                let mut servers = services.filter_map(|service| listed_at(service, record.place));
+                record.home = Some(servers.find_map(|server| home_of(server))?);
                 Some(Record::Template(record))
             }
             Record::End(Key::Connection(_) | Key::Template(_)) => None,
         }
     }
+}
+
+/// A data connection is where its control connection is: its port is no service's.
+fn parents_home(tables: &Tables, record: &ConnectionRecord) -> Option<Home> {
+    let guard = Guard::new();
+    home_of(&find(tables, record.parent.as_ref()?, &guard)?.server)
+}
+
+/// FTP's templates are for any port, and those of a service that is not have none of their server's.
+fn listed_at(service: &VirtualService, place: SocketAddr) -> Option<&Arc<RealServer>> {
+    let (address, port) = (place.ip(), place.port());
+    let listed = service.server(ServerId { address, port });
+    let mut servers = service.servers.iter();
+    listed.or_else(|| servers.find(|server| port == 0 && server.id().address == address))
 }
 
 /// The services that may have such a template.

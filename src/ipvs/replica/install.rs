@@ -12,6 +12,7 @@ use crate::ipvs::connection::{Connection, Told};
 use crate::ipvs::persistence::{PersistenceTemplate, TemplateKey};
 use crate::ipvs::protocol::Direction;
 use crate::ipvs::server::RealServer;
+use crate::ipvs::service::Services;
 use crate::ipvs::snapshot::{Snapshot, Tables};
 use crate::net::flow::FlowKey;
 use crate::net::time::Instant;
@@ -150,11 +151,8 @@ impl Installation<'_> {
     /// The server of a connection; one that has been deleted may come back, and its connections with it. Of one that is in no service
     /// there it may be in one here.
     fn server(&self, record: &ConnectionRecord) -> Option<Arc<RealServer>> {
-        record.home.and_then(|home| self.known(home)).or_else(|| {
-            let (address, port) = (record.virtual_address.ip(), record.virtual_address.port());
-            let service = self.snapshot.services.find(0, record.protocol, address, port)?;
-            service.server(record.usual_home().server).map(Arc::clone)
-        })
+        let home = record.home.and_then(|home| self.known(home));
+        home.or_else(|| server_at(&self.snapshot.services, record).map(Arc::clone))
     }
 
     fn known(&self, home: Home) -> Option<Arc<RealServer>> {
@@ -232,6 +230,21 @@ impl Installation<'_> {
         }
         Outcome::Ended
     }
+}
+
+/// The server to which the connection's addresses lead. A service for any port, or FTP's that takes its data's ports, has it with
+/// another port than the connection.
+pub(super) fn server_at<'a>(
+    services: &'a Services,
+    record: &ConnectionRecord,
+) -> Option<&'a Arc<RealServer>> {
+    let (address, port) = (record.virtual_address.ip(), record.virtual_address.port());
+    let service = services.find(0, record.protocol, address, port)?;
+    let usual = record.usual_home();
+    if service.spec.id == usual.service {
+        return service.server(usual.server);
+    }
+    service.servers.iter().find(|server| server.id().address == usual.server.address)
 }
 
 /// Whether a template that is there leads where the record says, and to the server that is known by now.

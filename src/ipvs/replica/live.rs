@@ -129,7 +129,8 @@ pub fn borrowed_part(tables: &Tables, number: usize, now: Instant) -> Vec<Record
     records
 }
 
-/// What in a part leads to a server that is in no service.
+/// What in a part leads to a server that is in no service. A data connection comes behind its control connection, which is another
+/// one once it has come home.
 pub(super) fn strangers(tables: &Tables, number: usize, now: Instant) -> Vec<Record> {
     let mut records = Vec::new();
     if number < TEMPLATE_PARTS {
@@ -143,6 +144,9 @@ pub(super) fn strangers(tables: &Tables, number: usize, now: Instant) -> Vec<Rec
     } else if let Some(walk) = tables.connections.walks().nth(number - TEMPLATE_PARTS) {
         walk.for_each(|connection| {
             if connection.server.is_stranger() && !connection.is_removed() {
+                let parent = connection.parent().filter(|parent| !parent.is_removed());
+                let parent = parent.filter(|parent| parent.server.is_stranger());
+                records.extend(parent.map(|parent| Record::Connection(Box::new(of_connection(parent, now)))));
                 records.push(Record::Connection(Box::new(of_connection(&connection, now))));
             }
         });

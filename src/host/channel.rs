@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -51,6 +52,17 @@ impl Channel {
     pub fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
         self.0.set_read_timeout(patience)?;
         self.0.set_write_timeout(patience)
+    }
+
+    /// The same end once more.
+    pub fn again(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Channel)
+    }
+
+    /// Ends it for both processes, also for one that is waiting just now.
+    pub fn hang_up(&self) {
+        // The other one may have gone.
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 
     /// Sends a message, with a copy of a descriptor or without.

@@ -9,7 +9,7 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
@@ -285,6 +285,21 @@ fn an_order_to_end_is_obeyed_in_the_midst() {
     assert!(!done, "{text}");
     let (done, log) = daemon.wait();
     assert!(done && log.contains("xlvs is told to end by signal 15"), "{log}");
+}
+
+/// What has started it has ended by then, and its own number is not known yet.
+#[test]
+fn an_order_to_end_does_not_wait_for_one_that_says_nothing() {
+    let rig = Rig::new();
+    let daemon = Daemon::start(&rig, &[]);
+    let program = script(&daemon, "program", "sleep 20 <&0 &\nkill -TERM $PPID");
+    let begin = Instant::now();
+    let (done, text) = daemon.try_upgrade(&format!("--program {}", program.display()));
+    assert!(!done, "{text}");
+    let (done, log) = daemon.wait();
+    assert!(done && log.contains("xlvs is told to end by signal 15"), "{log}");
+    // A hello is waited for ten seconds.
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}\n{log}", begin.elapsed());
 }
 
 #[test]

@@ -14,8 +14,7 @@ mod wire;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -32,7 +31,7 @@ use crate::ipvs::beyond;
 use crate::ipvs::sysctl;
 use crate::pulse::State;
 
-use predecessor::{Gifts, Successor};
+use predecessor::{Gifts, Stopper, Successor};
 pub use successor::{start_apart, take_over};
 use wire::{Bequest, LastWill};
 
@@ -121,17 +120,20 @@ impl Daemon {
         tracing::info!("upgrade: {} is started as process {}", program.display(), successor.id());
         // Should this process be killed from now on, nothing of what it balances reaches the kernel's own TCP.
         self.workers.drop_unserved(true);
-        let process = successor.pid();
+        let stopper = match successor.stopper() {
+            Ok(stopper) => stopper,
+            Err(why) => return self.stay(successor, why),
+        };
         let work = tokio::task::spawn_blocking(move || {
             let hello = successor.hear_hello();
             (successor, hello)
         });
-        let (successor, hello) = self.attend(work, process, waiting).await;
-        let (mut successor, hello) = match waiting.end_or(hello) {
-            Ok(hello) => (successor, hello),
+        let (successor, hello) = self.attend(work, &stopper, waiting).await;
+        let told = waiting.end_or(hello).and_then(|hello| Ok((hello, successor.stopper()?)));
+        let (mut successor, hello, stopper) = match told {
+            Ok((hello, stopper)) => (successor, hello, stopper),
             Err(why) => return self.stay(successor, why),
         };
-        let process = successor.pid();
         let was_active = self.director.is_active();
         let gifts = match self.gifts() {
             Ok(gifts) => gifts,
@@ -142,7 +144,7 @@ impl Daemon {
             let ledger = successor.prepare(gifts, &tables, clock);
             (successor, ledger)
         });
-        let (successor, ledger) = self.attend(work, process, waiting).await;
+        let (successor, ledger) = self.attend(work, &stopper, waiting).await;
         let ledger = waiting.end_or(ledger);
         match ledger.and_then(|ledger| self.is_as_told(was_active).map(|()| ledger)) {
             Ok(ledger) => self.switch(successor, ledger, hello.program),
@@ -166,9 +168,14 @@ impl Daemon {
         self.is_fencing().map_or(Ok(()), Err)
     }
 
-    /// Answers questions while something else is done with `process`. What is to change something has to wait. If this process is
+    /// Answers questions while something else is done with `successor`. What is to change something has to wait. If this process is
     /// told to end, that one is ended at once.
-    async fn attend<T>(&mut self, mut work: JoinHandle<T>, process: Pid, waiting: &mut Waiting<'_>) -> T {
+    async fn attend<T>(
+        &mut self,
+        mut work: JoinHandle<T>,
+        successor: &Stopper,
+        waiting: &mut Waiting<'_>,
+    ) -> T {
         loop {
             let now = self.clock.now();
             let sign = self.watchdog.as_ref().map(|watchdog| watchdog.next_deadline().saturating_since(now));
@@ -186,8 +193,7 @@ impl Daemon {
                 },
                 end = waiting.signals.end.next(), if waiting.end.is_none() => {
                     waiting.end = Some(end);
-                    // It may have ended by itself.
-                    let _ = kill(process, Signal::SIGKILL);
+                    successor.stop();
                 }
                 () = tokio::time::sleep(sign.unwrap_or_default()), if sign.is_some() => self.give_sign_of_life(),
                 order = next_order(self.heart.as_mut()) => self.obey(order).await,

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::transfer::Ledger;
@@ -40,6 +41,22 @@ pub struct Successor {
     apart: Option<Process>,
     channel: Channel,
     is_left: bool,
+}
+
+/// Ends a successor.
+#[derive(Debug)]
+pub struct Stopper {
+    process: Pid,
+    channel: Channel,
+}
+
+impl Stopper {
+    /// Nobody waits for it any more. While it has not said hello its number is not known, and it ends when it says that.
+    pub fn stop(&self) {
+        // It may have ended by itself.
+        let _ = kill(self.process, Signal::SIGKILL);
+        self.channel.hang_up();
+    }
 }
 
 /// What is given to it at first.
@@ -85,6 +102,12 @@ impl Successor {
     /// The same, to send signals to.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.id().cast_signed())
+    }
+
+    /// What ends it while it is waited for elsewhere.
+    pub fn stopper(&self) -> Result<Stopper, String> {
+        let channel = self.channel.again().map_err(|error| lost(&error))?;
+        Ok(Stopper { process: self.pid(), channel })
     }
 
     /// Waits until it has started.

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use xlvs::host::channel::{Channel, Message};
 use xlvs::host::clock::Clock;
+use xlvs::host::process::Process;
 
 use super::daemon::{Daemon, VIP};
 use super::namespace::Namespace;
@@ -292,7 +293,8 @@ fn an_order_to_end_is_obeyed_in_the_midst() {
 fn an_order_to_end_does_not_wait_for_one_that_says_nothing() {
     let rig = Rig::new();
     let daemon = Daemon::start(&rig, &[]);
-    let program = script(&daemon, "program", "sleep 20 <&0 &\nkill -TERM $PPID");
+    // A shell gives what runs in the background another standard input. It ends when the channel does.
+    let program = script(&daemon, "program", "exec 3<&0\ncat <&3 >/dev/null &\nkill -TERM $PPID");
     let begin = Instant::now();
     let (done, text) = daemon.try_upgrade(&format!("--program {}", program.display()));
     assert!(!done, "{text}");
@@ -384,7 +386,7 @@ pub fn await_kind(channel: &Channel, kind: u8) {
 pub struct Relay {
     upper: Channel,
     lower: Channel,
-    successor: Pid,
+    successor: Process,
 }
 
 impl Relay {
@@ -402,9 +404,9 @@ impl Relay {
         drop(command);
         let hello = lower.receive().unwrap().unwrap();
         let said: Value = serde_json::from_slice(&hello.body).unwrap();
-        let successor = Pid::from_raw(said["process"].as_i64().unwrap().try_into().unwrap());
+        let successor = Process::open(said["process"].as_u64().unwrap().try_into().unwrap()).unwrap();
         let settings = arguments.split('\0').find(|word| word.ends_with("xlvs.toml")).unwrap();
-        fs::write(PathBuf::from(settings).with_file_name("pid"), successor.to_string()).unwrap();
+        fs::write(PathBuf::from(settings).with_file_name("pid"), successor.id().to_string()).unwrap();
         upper.send(HELLO, &hello.body, None).unwrap();
         Some(Relay { upper, lower, successor })
     }
@@ -416,8 +418,7 @@ impl Relay {
 
     /// Kills the successor.
     pub fn kill(&self) {
-        kill(self.successor, Signal::SIGKILL).unwrap();
-        wait_until("the successor has ended", || kill(self.successor, None).is_err());
+        self.successor.end();
     }
 
     /// The next word of the successor, which the daemon does not hear.

@@ -196,14 +196,20 @@ impl Notifications {
     }
 }
 
-#[test]
-fn systemd_is_told_of_readiness_reloads_life_and_the_end() {
-    let rig = Rig::new();
-    let _servers = servers(&rig);
+/// A daemon that has told systemd that it is ready.
+fn watched(rig: &Rig) -> (Notifications, Daemon) {
     let systemd = Notifications::new();
     let variables = systemd.variables();
     let daemon = Daemon::launch(&rig.router, tempfile::tempdir().unwrap(), &launch(&[], &variables));
     assert_eq!(systemd.next_word(), "READY=1\n");
+    (systemd, daemon)
+}
+
+#[test]
+fn systemd_is_told_of_readiness_reloads_life_and_the_end() {
+    let rig = Rig::new();
+    let _servers = servers(&rig);
+    let (systemd, daemon) = watched(&rig);
     let (answers, _) = daemon.xlvs("status");
     assert!(answers, "ready means that it answers");
     assert!(
@@ -228,10 +234,7 @@ fn systemd_is_told_of_readiness_reloads_life_and_the_end() {
 fn signs_of_life_go_on_while_another_process_is_waited_for() {
     let rig = Rig::new();
     let _servers = servers(&rig);
-    let systemd = Notifications::new();
-    let variables = systemd.variables();
-    let daemon = Daemon::launch(&rig.router, tempfile::tempdir().unwrap(), &launch(&[], &variables));
-    assert_eq!(systemd.next_word(), "READY=1\n");
+    let (systemd, daemon) = watched(&rig);
     let program = script(&daemon, "program", "exec sleep 3");
     let (done, told) = daemon.try_upgrade(&format!("--program {}", program.display()));
     assert!(!done && told.contains("has ended"), "{told}");
@@ -264,10 +267,7 @@ fn thread_of(daemon: &Daemon, name: &str) -> Pid {
 fn a_packet_thread_that_hangs_is_no_life() {
     let rig = Rig::new();
     let _servers = servers(&rig);
-    let systemd = Notifications::new();
-    let variables = systemd.variables();
-    let daemon = Daemon::launch(&rig.router, tempfile::tempdir().unwrap(), &launch(&[], &variables));
-    assert_eq!(systemd.next_word(), "READY=1\n");
+    let (systemd, daemon) = watched(&rig);
     let thread = thread_of(&daemon, "xlvs-q0");
     // One thread of a process can be held by nothing else.
     ptrace::seize(thread, ptrace::Options::empty()).unwrap();

@@ -37,10 +37,10 @@ endif
 test-guest: tools-guest build ## what needs other kernels or devices: virtual machines with Linux 6.12 and 6.1, two queues, VLANs, bonds (4 minutes)
 	@$(ROOT) tests/guest/test.sh --programs "$(PROGRAMS)/release" $(OPTIONS)
 
-test-pair: tools-test ## the pair's tests in full: 2,000 connections that never end, 100 takeovers in a row (five minutes)
+test-pair: tools-test ## the pair's tests in full: 2,000 connections that never end, 100 takeovers in a row (nine minutes)
 	cargo test --test netns --config 'target."cfg(unix)".runner="$(ROOT) env XLVS_PAIR_CONNECTIONS=2000 XLVS_PAIR_TAKEOVERS=100"' -- pair:: --nocapture --test-threads 1
 
-test-scale: tools-test ## a pair and an upgrade with CONNECTIONS=N connections, or two million (six minutes)
+test-scale: tools-test ## a pair and an upgrade with CONNECTIONS=N connections, or two million (four minutes)
 	cargo test --test netns --config 'target."cfg(unix)".runner="$(ROOT) env XLVS_SCALE_CONNECTIONS=$(or $(CONNECTIONS),2000000)"' -- scale:: --nocapture --test-threads 1
 
 test-mixed: tools-test build ## a router with Linux's IPVS (user-mode-linux) and one with xlvs take over each other's connections (OPTIONS="--connections N": see tests/mixed.sh)
@@ -69,7 +69,7 @@ check: tools-check ## formatting, clippy, shellcheck
 	cargo clippy --all-targets -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS)
 
-bench: tools-bench ## measure the engine alone, then end to end beside its peers; a quarter of an hour (docs/benchmarks.md)
+bench: tools-bench ## measure the engine alone, then end to end beside its peers; twenty minutes with builds (docs/benchmarks.md)
 	cargo build --release --bins
 	cargo bench --bench engine -- --warm-up-time 1 --measurement-time 3
 	@$(ROOT) benches/endtoend/run --programs "$(PROGRAMS)/release" $(RIG)
